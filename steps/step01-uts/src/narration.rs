@@ -1,0 +1,110 @@
+//! What a program says of itself while it runs: its system calls and its errors.
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Flags that show the program's system calls.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Narration")]
+pub struct Narration {
+    /// Print each system call before it is made
+    #[arg(long)]
+    verbose: bool,
+
+    /// Append what is printed about the program to FILE instead of standard error
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+
+    /// Print it as text, or as one JSON object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+}
+
+/// How a line of narration looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `[4242] unshare(CLONE_NEWUTS)`
+    #[default]
+    Text,
+    /// `{"level":"debug","msg":"unshare(CLONE_NEWUTS)","pid":4242}`
+    Json,
+}
+
+/// Where the narration goes. Set once, and copied into the container's process by `clone3`.
+struct Sink {
+    verbose: bool,
+    format: Format,
+    file: Option<File>,
+}
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+impl Narration {
+    /// Obeys the flags from here on. Call it once, before the first system call.
+    ///
+    /// # Errors
+    /// The file of `--log` can't be opened for appending.
+    pub fn begin(&self) -> Result<()> {
+        let open = |path: &PathBuf| {
+            let file = File::options().append(true).create(true).open(path);
+            file.with_context(|| format!("--log {}", path.display()))
+        };
+        let file = self.log.as_ref().map(open).transpose()?;
+        let _ = SINK.set(Sink {
+            verbose: self.verbose,
+            format: self.log_format,
+            file,
+        });
+        Ok(())
+    }
+}
+
+/// Whether system calls are to be narrated.
+pub(crate) fn narrating() -> bool {
+    SINK.get().is_some_and(|sink| sink.verbose)
+}
+
+/// Prints a system call that is about to be made, with the caller's pid as the caller sees it:
+/// 1 in a PID namespace of its own.
+pub(crate) fn narrate(call: &str) {
+    let Some(sink) = SINK.get() else { return };
+    let pid = std::process::id();
+    sink.write(&match sink.format {
+        Format::Text => format!("[{pid}] {call}"),
+        Format::Json => json!({"level": "debug", "msg": call, "pid": pid}).to_string(),
+    });
+}
+
+/// Prints an error of the program `name`. A log file gets it too: whoever asked for one looks there.
+pub(crate) fn complain(name: &str, error: &str) {
+    let text = format!("{name}: {error}");
+    let Some(sink) = SINK.get() else {
+        return eprintln!("{text}");
+    };
+    if sink.file.is_some() {
+        eprintln!("{text}");
+    }
+    sink.write(&match sink.format {
+        Format::Text => text,
+        Format::Json => json!({"level": "error", "msg": error}).to_string(),
+    });
+}
+
+impl Sink {
+    /// One line in one write, so that the lines of two processes don't mix. A log that can't be
+    /// written is no reason to end a container.
+    fn write(&self, line: &str) {
+        let line = format!("{line}\n");
+        let _ = match &self.file {
+            Some(file) => (&*file).write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}

@@ -1,0 +1,72 @@
+//! From a container's life to an exit code.
+
+use crate::narration::complain;
+use crate::Refused;
+use anyhow::{Error, Result};
+use clap::Parser;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// Runs `life` on the arguments of the command line and ends with the exit code that it returns.
+///
+/// A failure is printed with what to do about it, and ends with the exit code that Docker would
+/// give: [`Refused::exit_code`] where a system call was refused, 125 for any other, for arguments
+/// that make no sense, and for a panic.
+pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => FAILURE.into(),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(|| life(args))) {
+        Ok(Ok(code)) => code.into(),
+        Ok(Err(error)) => {
+            complain(A::command().get_name(), &explain(&error));
+            exit_code(&error).into()
+        }
+        Err(_) => FAILURE.into(),
+    }
+}
+
+/// A failure of our own.
+const FAILURE: u8 = 125;
+
+/// The exit code that tells `error`.
+pub fn exit_code(error: &Error) -> u8 {
+    error
+        .downcast_ref::<Refused>()
+        .map_or(FAILURE, Refused::exit_code)
+}
+
+/// The error in one line, then what to do about it where we know.
+fn explain(error: &Error) -> String {
+    let help = error.downcast_ref::<Refused>().and_then(Refused::help);
+    match help {
+        Some(help) => format!("{error:#}\nhelp: {help}"),
+        None => format!("{error:#}"),
+    }
+}
+
+/// A hostname as sethostname(2) takes it: 1 to 64 bytes. For `#[arg(value_parser = hostname)]`.
+pub fn hostname(name: &str) -> Result<String, String> {
+    const LONGEST: usize = 64; // __NEW_UTS_LEN, without the NUL
+    match name.len() {
+        0 => Err("a hostname has at least one character".into()),
+        1..=LONGEST => Ok(name.into()),
+        bytes => Err(format!(
+            "{bytes} bytes long, and a hostname has at most {LONGEST} (sethostname(2))"
+        )),
+    }
+}
+
+/// This process's own environment, as `KEY=VALUE` strings. Variables that aren't UTF-8 are left out.
+pub fn host_environment() -> Vec<String> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some(format!("{}={}", key.to_str()?, value.to_str()?)))
+        .collect()
+}
