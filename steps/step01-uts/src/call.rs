@@ -10,9 +10,11 @@
 
 use crate::narration::{narrate, narrating};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
@@ -272,8 +274,13 @@ arguments! {
     Pid: |value, f| write!(f, "{value}");
     OwnedFd: |value, f| write!(f, "{}", value.as_raw_fd());
     BorrowedFd<'_>: |value, f| write!(f, "{}", value.as_raw_fd());
+    AddressFamily: |value, f| write!(f, "{value:?}");
+    SockType: |value, f| write!(f, "{value:?}");
+    SockProtocol: |value, f| write!(f, "{value:?}");
     Signal: |value, f| write!(f, "{value}");
     CloneFlags: |value, f| show_flags(value.iter_names(), f);
+    SockFlag: |value, f| show_flags(value.iter_names(), f);
+    OFlag: |value, f| show_flags(value.iter_names(), f);
     MsFlags: |value, f| show_flags(value.iter_names(), f);
     MntFlags: |value, f| show_flags(value.iter_names(), f);
 }

@@ -113,14 +113,14 @@ pub fn inherit_nothing() -> Result<()> {
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     SigSet::empty().thread_set_mask()?;
-    call!(close_on_exec_from(3))?;
+    call!(close_range(3, libc::CLOSE_RANGE_CLOEXEC))?;
     Ok(())
 }
 
-/// Marks every descriptor from `first` on close-on-exec. See close_range(2); Linux 5.11.
-fn close_on_exec_from(first: u32) -> nix::Result<()> {
-    let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: takes three integers and only sets a flag on descriptors.
+/// Acts on every descriptor from `first` on: closes it with `flags` 0, marks it close-on-exec with
+/// CLOSE_RANGE_CLOEXEC. See close_range(2); Linux 5.11.
+pub fn close_range(first: u32, flags: u32) -> nix::Result<()> {
+    // SAFETY: takes three integers. Who closes descriptors that way must not use them again.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
     Errno::result(result).map(drop)
 }

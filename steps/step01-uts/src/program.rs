@@ -1,7 +1,7 @@
 //! From a container's life to an exit code.
 
-use crate::narration::complain;
 use crate::Refused;
+use crate::narration::complain;
 use anyhow::{Error, Result};
 use clap::Parser;
 use std::panic::{AssertUnwindSafe, catch_unwind};

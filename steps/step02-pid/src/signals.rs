@@ -1,0 +1,158 @@
+//! Signals that somebody sends to us and means for the container.
+//!
+//! A signal is passed on, unless the terminal sent it: Ctrl-C reaches every process in the
+//! terminal's foreground group, and the container is in it, so it would arrive twice. PID 1 is deaf
+//! to a signal for which it has no handler; asked to end for the third time in vain, the container
+//! is killed.
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::Pid;
+use std::fs;
+use step01_uts::call;
+
+/// Signals that keep their usual effect on us.
+const OURS: [Signal; 14] = [
+    // A fault of this program is this program's.
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGTRAP,
+    Signal::SIGABRT,
+    Signal::SIGSYS,
+    // The shell stops and continues its jobs, and we are one.
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCONT,
+    // About our own descriptors and our own terminal.
+    Signal::SIGPIPE,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+];
+
+/// Signals that ask a process to end.
+const REQUESTS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+
+/// How often a process has to be asked before it is killed.
+const PATIENCE: u8 = 3;
+
+/// Those that we take for the container, and SIGCHLD, which says that a child has ended.
+fn taken() -> SigSet {
+    let mut signals = SigSet::all();
+    OURS.into_iter().for_each(|signal| signals.remove(signal));
+    // Whoever starts us under nohup(1) means the container too.
+    Signal::iterator()
+        .filter(|&signal| signal != Signal::SIGCHLD && is_ignored(signal))
+        .for_each(|signal| signals.remove(signal));
+    signals
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: an all-zero sigaction is a valid one, and a null new action only asks.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as i32, std::ptr::null(), &raw mut action);
+        action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Holds back, from here on, the signals that [`Signals`] takes. Call it before there is a child,
+/// and none gets lost. The command starts with an empty mask again (`inherit_nothing` of step 1).
+pub fn hold() -> Result<()> {
+    // Were SIGCHLD ignored, the kernel would throw a child's exit code away.
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&taken()), None)?;
+    Ok(())
+}
+
+/// The signals held back, read one after the other. See signalfd(2).
+pub struct Signals {
+    descriptor: SignalFd,
+    requests: [u8; REQUESTS.len()],
+}
+
+/// One signal, and who sent it.
+pub struct Received(siginfo);
+
+impl Received {
+    /// Its number, a real-time signal's included.
+    pub fn number(&self) -> i32 {
+        self.0.ssi_signo as i32
+    }
+
+    /// Whether a terminal sent it, to every process of its foreground group.
+    pub fn from_terminal(&self) -> bool {
+        self.0.ssi_code == libc::SI_KERNEL
+    }
+}
+
+impl Signals {
+    /// Opens the queue of the signals that [`hold`] holds back.
+    pub fn new() -> Result<Signals> {
+        Ok(Signals {
+            descriptor: SignalFd::with_flags(&taken(), SfdFlags::SFD_CLOEXEC)?,
+            requests: [0; REQUESTS.len()],
+        })
+    }
+
+    /// Waits for the next signal.
+    pub fn next(&mut self) -> Result<Received> {
+        loop {
+            match self.descriptor.read_signal() {
+                Ok(Some(signal)) => return Ok(Received(signal)),
+                Ok(None) | Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Passes `signal` on to the child `pid`, unless that one has it from the terminal already.
+    pub fn forward(&self, signal: &Received, pid: Pid) -> Result<()> {
+        if signal.from_terminal() {
+            return Ok(());
+        }
+        match call!(kill(pid, signal.number())) {
+            Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills the child `pid` when it has been asked to end [`PATIENCE`] times by the same signal.
+    /// Ctrl-C counts only while the child has no handler: at a shell's prompt it asks nobody to end.
+    pub fn insist(&mut self, signal: &Received, pid: Pid) -> Result<()> {
+        let known = REQUESTS.map(|request| request as i32);
+        let Some(which) = known.iter().position(|&request| request == signal.number()) else {
+            return Ok(());
+        };
+        if signal.from_terminal() && handles(pid, signal.number()) {
+            return Ok(());
+        }
+        self.requests[which] += 1;
+        if self.requests[which] == PATIENCE {
+            call!(kill(pid, libc::SIGKILL))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends the signal `number` to our child `pid`. Until we reap it nobody else gets that pid.
+fn kill(pid: Pid, number: i32) -> nix::Result<()> {
+    // SAFETY: takes two integers.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// Whether the process has a handler for the signal `number`: SigCgt in proc_pid_status(5).
+fn handles(pid: Pid, number: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
+}
