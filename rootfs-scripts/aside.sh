@@ -38,6 +38,7 @@ begin() {
     if [ -d "$dir" ] && [ -n "$(ls -A "$dir")" ]; then
         die "$dir exists and isn't empty: remove it first, or name another"
     fi
+    umask 022
     parent=$(dirname "$dir")
     mkdir -p "$parent" || exit 1
     new=$(mktemp -d "$parent/.${dir##*/}.XXXXXX") || exit 1

@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
@@ -59,6 +60,9 @@ pub struct Refused {
     pub call: String,
     /// What the kernel answered, as errno(3) numbers it.
     pub errno: i32,
+    /// Why, where somebody looked into it: the rest of the line, then lines of their own.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 impl Refused {
@@ -67,6 +71,15 @@ impl Refused {
         Refused {
             call,
             errno: errno as i32,
+            why: None,
+        }
+    }
+
+    /// The same refusal, explained.
+    pub fn because(self, why: String) -> Refused {
+        Refused {
+            why: Some(why),
+            ..self
         }
     }
 
@@ -158,7 +171,11 @@ impl Refused {
 impl Display for Refused {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let errno = self.errno();
-        write!(f, "{}: {} ({errno:?})", self.call, errno.desc())
+        write!(f, "{}: {} ({errno:?})", self.call, errno.desc())?;
+        match &self.why {
+            Some(why) => write!(f, ": {why}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -271,6 +288,7 @@ arguments! {
     PathBuf: |value, f| write!(f, "{value:?}");
     i32: |value, f| write!(f, "{value}");
     u32: |value, f| write!(f, "{value}");
+    Mode: |value, f| write!(f, "{:#o}", value.bits());
     Pid: |value, f| write!(f, "{value}");
     OwnedFd: |value, f| write!(f, "{}", value.as_raw_fd());
     BorrowedFd<'_>: |value, f| write!(f, "{}", value.as_raw_fd());

@@ -4,6 +4,7 @@ use crate::Refused;
 use crate::narration::complain;
 use anyhow::{Error, Result};
 use clap::Parser;
+use std::fmt::{self, Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -37,11 +38,28 @@ pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
 const FAILURE: u8 = 125;
 
 /// The exit code that tells `error`.
-pub fn exit_code(error: &Error) -> u8 {
-    error
-        .downcast_ref::<Refused>()
-        .map_or(FAILURE, Refused::exit_code)
+fn exit_code(error: &Error) -> u8 {
+    let refused = error.downcast_ref::<Refused>().map(Refused::exit_code);
+    let ended = error.downcast_ref::<Ended>().map(|ended| ended.code);
+    refused.or(ended).unwrap_or(FAILURE)
 }
+
+/// A command that started and ended by itself, in a way that deserves a word.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, which becomes ours.
+    pub code: u8,
+    /// The word.
+    pub text: String,
+}
+
+impl Display for Ended {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 /// The error in one line, then what to do about it where we know.
 fn explain(error: &Error) -> String {

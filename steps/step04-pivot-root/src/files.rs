@@ -1,0 +1,202 @@
+//! The root filesystem that a container gets: the one of `--rootfs`, or one from this machine.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where the container's files come from.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Files")]
+pub struct Files {
+    /// The directory that becomes the container's root; without it, one is made from this
+    /// machine's own programs
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+
+    /// Where things are kept from one run to the next
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/ten-steps")]
+    pub state_dir: PathBuf,
+}
+
+/// A directory that is ready to become a root.
+#[derive(Debug)]
+pub struct Rootfs {
+    /// Its absolute path on the host, without links.
+    pub path: PathBuf,
+    /// Held as long as a container uses the default root, which is not renewed meanwhile.
+    _in_use: Option<Flock<File>>,
+}
+
+impl Files {
+    /// Finds the root filesystem, and makes the default one when it is asked for and not there.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn open(&self) -> Result<Rootfs> {
+        let Some(path) = &self.rootfs else {
+            return default_root(&self.state_dir);
+        };
+        let shown = path.display();
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("--rootfs {shown}"))?;
+        if !path.is_dir() {
+            bail!(
+                "--rootfs {shown}: it is no directory\nhelp: unpack an archive first, for example: \
+                 tar -xpf {shown} -C DIR"
+            );
+        }
+        if path == Path::new("/") {
+            bail!(
+                "--rootfs {shown}: that is this machine's own root\nhelp: without --rootfs a root is \
+                 made from this machine's programs"
+            );
+        }
+        Ok(Rootfs {
+            path,
+            _in_use: None,
+        })
+    }
+}
+
+impl Rootfs {
+    /// Checks that the root has real directories for what a container mounts. A link would make the
+    /// kernel mount on whatever it leads to.
+    pub fn check(&self) -> Result<()> {
+        for name in ["proc", "sys"] {
+            let path = self.path.join(name);
+            let shown = path.display();
+            match path.symlink_metadata() {
+                Ok(found) if found.is_dir() => {}
+                Ok(found) if found.is_symlink() => bail!(
+                    "{shown} is a link to {}, and has to be a directory: {name} is mounted on it\n\
+                     help: rm {shown} && mkdir {shown}",
+                    fs::read_link(&path).unwrap_or_default().display()
+                ),
+                Ok(_) => bail!(
+                    "{shown} is a file, and has to be a directory: {name} is mounted on it\n\
+                     help: rm {shown} && mkdir {shown}"
+                ),
+                Err(error) => bail!(
+                    "{shown}: {error}; {name} is mounted on it\nhelp: mkdir {shown}, if {} is a root \
+                     filesystem; rootfs-scripts/ has ways to make one",
+                    self.path.display()
+                ),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scripts that make the default root, as they were when this program was built.
+const SCRIPTS: [(&str, &str); 3] = [
+    (
+        "from-host.sh",
+        include_str!("../../../rootfs-scripts/from-host.sh"),
+    ),
+    ("aside.sh", include_str!("../../../rootfs-scripts/aside.sh")),
+    (
+        "follow.sh",
+        include_str!("../../../rootfs-scripts/follow.sh"),
+    ),
+];
+
+/// The root made of this machine's own programs, `roots/default` in the state folder. It is made
+/// on first use, and again when a program on the host is newer or the scripts have changed; while
+/// a container uses it, it stays as it is.
+fn default_root(state_dir: &Path) -> Result<Rootfs> {
+    let roots = state_dir.join("roots");
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o755).create(&roots);
+    let writable = made.and_then(|()| {
+        let path = roots.join("default.lock");
+        File::options().create(true).append(true).open(path)
+    });
+    let lock = writable.with_context(|| {
+        format!(
+            "the default root is kept in {}, and can't be made\nhelp: put `sudo` before the \
+             command, name a root with --rootfs, or another place with --state-dir",
+            roots.display()
+        )
+    })?;
+    // Whoever comes while it is being made waits here.
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+
+    let path = roots.join("default");
+    let scripts = roots.join("default.scripts");
+    let absent = !path.exists();
+    if absent || (is_outdated(&path, &scripts) && !is_in_use(&path)?) {
+        assemble(&path, &scripts)?;
+    }
+    let in_use = Flock::lock(File::open(&path)?, FlockArg::LockShared);
+    let in_use = in_use.map_err(|(_, errno)| errno)?;
+    drop(lock);
+    Ok(Rootfs {
+        path: path.canonicalize()?,
+        _in_use: Some(in_use),
+    })
+}
+
+/// Whether a container uses the root: each holds a shared lock, so nobody gets an exclusive one.
+fn is_in_use(path: &Path) -> Result<bool> {
+    Ok(Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock).is_err())
+}
+
+/// Whether the root was made by other scripts than ours, or of programs that are newer by now.
+fn is_outdated(path: &Path, scripts: &Path) -> bool {
+    let ours = SCRIPTS.iter().all(|(name, text)| {
+        fs::read(scripts.join(name)).is_ok_and(|made_by| made_by == text.as_bytes())
+    });
+    let modified = |path: &Path| {
+        let file = path.symlink_metadata().ok()?;
+        Some((file.mtime(), file.mtime_nsec()))
+    };
+    let copied = fs::read_to_string(path.join("etc/from-host")).unwrap_or_default();
+    let newer = |line: &str| {
+        let copy = modified(&path.join(line.trim_start_matches('/')));
+        modified(Path::new(line)).is_some_and(|host| copy.is_some_and(|copy| host > copy))
+    };
+    !ours || copied.lines().any(newer)
+}
+
+/// Makes the root aside and gives it its name when it is whole.
+fn assemble(path: &Path, scripts: &Path) -> Result<()> {
+    let (new, old) = (path.with_extension("new"), path.with_extension("old"));
+    // What a run left behind that was killed here.
+    for leftover in [&new, &old] {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover)?;
+        }
+    }
+    fs::create_dir_all(scripts)?;
+    for (name, text) in SCRIPTS {
+        fs::write(scripts.join(name), text)?;
+    }
+    let script = scripts.join("from-host.sh");
+    let made = Command::new("sh")
+        .arg(&script)
+        .arg(&new)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("sh, which makes the default root")?;
+    if !made.success() {
+        bail!(
+            "the default root couldn't be made: {}: {made}",
+            script.display()
+        );
+    }
+    if path.exists() {
+        fs::rename(path, &old)?;
+    }
+    fs::rename(&new, path)?;
+    if old.exists() {
+        fs::remove_dir_all(&old)?;
+    }
+    Ok(())
+}

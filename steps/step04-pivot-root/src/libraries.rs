@@ -1,0 +1,333 @@
+//! Where the loader looks for libraries: glibc's in ld.so(8), and musl's.
+//!
+//! The loader runs after `execve` has succeeded; when it doesn't find a library it says so and
+//! ends with status 127. This follows the same rules from outside. Where distributions differ, as
+//! in the directories built into a loader, all are taken: to miss a fault is better than to invent
+//! one.
+
+use crate::elf::{AARCH64, Elf, I386, X86_64};
+use crate::root::{Found, Root, Trail, kind, path_from, read_at};
+use nix::sys::stat::SFlag;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A library that the loader won't find.
+pub struct Missing {
+    /// Its name, or its path where the name has a slash.
+    pub name: PathBuf,
+    /// The program or library that needs it.
+    pub needed_by: PathBuf,
+    /// The directories in which it isn't.
+    pub searched: Vec<PathBuf>,
+    /// Files and links of that name that are no use, with how they end.
+    pub useless: Vec<(Trail, &'static str)>,
+}
+
+/// The loaders whose rules we know.
+#[derive(Clone, Copy, PartialEq)]
+enum Loader {
+    Glibc,
+    Musl,
+}
+
+/// The search for the libraries of one program.
+struct Search<'a> {
+    root: &'a Root,
+    from: &'a Path,
+    loader: Loader,
+    bits: u8,
+    machine: u16,
+    /// LD_LIBRARY_PATH of the container.
+    library_path: Vec<PathBuf>,
+    cache: HashMap<Vec<u8>, Vec<PathBuf>>,
+    defaults: Vec<PathBuf>,
+}
+
+/// A program or library that is in memory, and where it makes the loader look.
+struct Loaded {
+    path: PathBuf,
+    needed: Vec<Vec<u8>>,
+    runpath: Option<Vec<PathBuf>>,
+    /// Its own DT_RPATH, then those of the objects that needed it.
+    rpath: Vec<PathBuf>,
+}
+
+// A real program has tens of these; a crafted one mustn't keep us busy.
+const MOST_LIBRARIES: usize = 1024;
+const MOST_DIRECTORIES: usize = 64;
+const LARGEST_TEXT: usize = 64 * 1024;
+const LARGEST_CACHE: usize = 4 * 1024 * 1024;
+
+/// The libraries that the loader at `loader` won't find for the program at `path`. Nothing for a
+/// loader whose rules we don't know.
+pub fn missing(
+    root: &Root,
+    from: &Path,
+    environment: &[String],
+    loader: &Path,
+    path: &Path,
+    program: &Elf,
+) -> Vec<Missing> {
+    let name = loader.file_name().unwrap_or_default().to_string_lossy();
+    let loader = match () {
+        () if name.starts_with("ld-musl-") => Loader::Musl,
+        () if name.starts_with("ld-linux") || name.starts_with("ld.so") => Loader::Glibc,
+        () if name.starts_with("ld-2.") || name.starts_with("ld64.so") => Loader::Glibc,
+        () => return Vec::new(),
+    };
+    let variable = |variable: &String| {
+        let value = variable.strip_prefix("LD_LIBRARY_PATH=")?;
+        Some(value.split([':', ';']).map(PathBuf::from).collect())
+    };
+    let mut search = Search {
+        root,
+        from,
+        loader,
+        bits: program.bits,
+        machine: program.machine,
+        library_path: environment.iter().find_map(variable).unwrap_or_default(),
+        cache: HashMap::new(),
+        defaults: Vec::new(),
+    };
+    match loader {
+        Loader::Glibc => {
+            search.cache = read_cache(&search.text("/etc/ld.so.cache", LARGEST_CACHE));
+            search.defaults = glibc_directories(program.machine);
+        }
+        Loader::Musl => search.defaults = search.musl_directories(&name),
+    }
+    search.run(path, program)
+}
+
+impl Search<'_> {
+    /// Loads what the program needs, what that needs, and so on, as the loader does.
+    fn run(&self, path: &Path, program: &Elf) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        let mut seen = HashSet::new();
+        let mut queue = VecDeque::from([self.load(path, program, &[])]);
+        while let Some(object) = queue.pop_front() {
+            for name in &object.needed {
+                if seen.len() >= MOST_LIBRARIES || !seen.insert(name.clone()) {
+                    continue;
+                }
+                if self.loader == Loader::Musl && is_musl_itself(name) {
+                    continue;
+                }
+                match self.find(name, &object) {
+                    Ok((found, elf)) => {
+                        queue.push_back(self.load(&found.path, &elf, &object.rpath));
+                    }
+                    Err(absent) => missing.push(absent),
+                }
+            }
+        }
+        missing
+    }
+
+    fn load(&self, path: &Path, elf: &Elf, inherited: &[PathBuf]) -> Loaded {
+        let list = |value: &Option<Vec<u8>>| {
+            let value = value.as_ref()?;
+            let directories = value.split(|&byte| byte == b':');
+            Some(
+                directories
+                    .map(|text| expand(text, path, elf.bits))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let runpath = list(&elf.dynamic.runpath);
+        // DT_RUNPATH makes the loader forget DT_RPATH.
+        let own = list(&elf.dynamic.rpath).filter(|_| runpath.is_none());
+        let mut rpath = own.unwrap_or_default();
+        rpath.extend_from_slice(inherited);
+        rpath.truncate(MOST_DIRECTORIES);
+        Loaded {
+            path: path.to_owned(),
+            needed: elf.dynamic.needed.clone(),
+            runpath,
+            rpath,
+        }
+    }
+
+    fn find(&self, name: &[u8], object: &Loaded) -> Result<(Found, Elf), Missing> {
+        let mut absent = Missing {
+            name: path_from(name),
+            needed_by: object.path.clone(),
+            searched: Vec::new(),
+            useless: Vec::new(),
+        };
+        let mut candidates = Vec::new();
+        if name.contains(&b'/') {
+            candidates.push(absent.name.clone());
+        } else {
+            absent.searched = self.directories(object);
+            let in_directories = absent.searched.iter();
+            candidates.extend(in_directories.map(|directory| directory.join(&absent.name)));
+            candidates.extend(self.cache.get(name).into_iter().flatten().cloned());
+        }
+        for candidate in candidates {
+            let trail = self.root.follow(self.from, &candidate);
+            match self.usable(&trail) {
+                Ok(elf) => {
+                    if let Ok(found) = trail.end {
+                        return Ok((found, elf));
+                    }
+                }
+                Err(Some(why)) if absent.useless.len() < 3 => absent.useless.push((trail, why)),
+                Err(_) => {}
+            }
+        }
+        Err(absent)
+    }
+
+    /// The library at the end of `trail`; or why the loader passes it over, where there is
+    /// anything at all.
+    fn usable(&self, trail: &Trail) -> Result<Elf, Option<&'static str>> {
+        let found = match &trail.end {
+            Ok(found) => found,
+            Err(_) if self.is_about_the_file(trail) => return Err(Some("leads nowhere")),
+            Err(_) => return Err(None),
+        };
+        if kind(&found.stat) != SFlag::S_IFREG {
+            return Err(Some("is no plain file"));
+        }
+        let Ok(file) = self.root.open(found) else {
+            return Err(Some("can't be read"));
+        };
+        match Elf::read(&file) {
+            None => Err(Some("is no ELF file")),
+            Some(elf) if (elf.bits, elf.machine) != (self.bits, self.machine) => {
+                Err(Some("is for another machine"))
+            }
+            Some(elf) => Ok(elf),
+        }
+    }
+
+    /// Whether the path broke after its last name had been found, as a link.
+    fn is_about_the_file(&self, trail: &Trail) -> bool {
+        let is_library = |link: &Path| link.to_string_lossy().contains(".so");
+        trail.links.last().is_some_and(|(link, _)| is_library(link))
+    }
+
+    /// Where the loader looks for what `object` needs, in order.
+    fn directories(&self, object: &Loaded) -> Vec<PathBuf> {
+        let runpath = object.runpath.clone().unwrap_or_default();
+        let none = Vec::new();
+        // musl knows no difference between the two.
+        let inherited = match (&object.runpath, self.loader) {
+            (Some(_), Loader::Glibc) => &none,
+            _ => &object.rpath,
+        };
+        let lists = [inherited, &self.library_path, &runpath, &self.defaults];
+        let mut seen = HashSet::new();
+        lists
+            .into_iter()
+            .flatten()
+            .filter(|directory| seen.insert((*directory).clone()))
+            .take(MOST_DIRECTORIES)
+            .cloned()
+            .collect()
+    }
+
+    fn musl_directories(&self, loader: &str) -> Vec<PathBuf> {
+        let machine = loader.trim_start_matches("ld-musl-");
+        let machine = machine.split('.').next().unwrap_or_default();
+        let text = self.text(&format!("/etc/ld-musl-{machine}.path"), LARGEST_TEXT);
+        let text = match text.is_empty() {
+            true => b"/lib:/usr/local/lib:/usr/lib".to_vec(),
+            false => text,
+        };
+        text.split(|byte| matches!(byte, b':' | b'\n'))
+            .filter(|directory| !directory.is_empty())
+            .map(path_from)
+            .collect()
+    }
+
+    /// The first `most` bytes of a file of the root; none when it isn't there.
+    fn text(&self, path: &str, most: usize) -> Vec<u8> {
+        let found = self.root.follow(Path::new("/"), Path::new(path)).end.ok();
+        let file = found.and_then(|found| self.root.open(&found).ok());
+        file.map_or_else(Vec::new, |file| read_at(&file, 0, most))
+    }
+}
+
+/// The directories that are built into glibc's loader: one pair or another, by distribution.
+fn glibc_directories(machine: u16) -> Vec<PathBuf> {
+    let triplet = match machine {
+        X86_64 => "x86_64-linux-gnu",
+        AARCH64 => "aarch64-linux-gnu",
+        I386 => "i386-linux-gnu",
+        _ => "arm-linux-gnueabihf",
+    };
+    let mut directories = Vec::new();
+    for prefix in ["/lib", "/usr/lib"] {
+        directories.push(format!("{prefix}/{triplet}").into());
+        directories.push(format!("{prefix}64").into());
+        directories.push(prefix.into());
+    }
+    directories
+}
+
+/// The names that musl's loader answers itself: it is the C library too.
+fn is_musl_itself(name: &[u8]) -> bool {
+    let parts = ["c", "pthread", "rt", "m", "dl", "util", "xnet"];
+    let name = String::from_utf8_lossy(name);
+    let part = name
+        .strip_prefix("lib")
+        .and_then(|rest| rest.split('.').next());
+    part.is_some_and(|part| parts.contains(&part)) && !name.contains(".so.6")
+}
+
+/// A directory as a program names it: `$ORIGIN` is the directory of the file that has the name.
+fn expand(text: &[u8], object: &Path, bits: u8) -> PathBuf {
+    let text = String::from_utf8_lossy(text);
+    if !text.contains('$') {
+        return match text.is_empty() {
+            true => PathBuf::from("."),
+            false => PathBuf::from(OsStr::from_bytes(text.as_bytes())),
+        };
+    }
+    let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
+    let lib = if bits == 64 { "lib64" } else { "lib" };
+    [("ORIGIN", origin.as_ref()), ("LIB", lib)]
+        .into_iter()
+        .fold(text.into_owned(), |text, (token, value)| {
+            text.replace(&format!("${{{token}}}"), value)
+                .replace(&format!("${token}"), value)
+        })
+        .into()
+}
+
+/// The names and paths in `/etc/ld.so.cache`, which ldconfig(8) writes: a header of 48 bytes, then
+/// entries of 24 whose second and third number say where in the file name and path begin.
+fn read_cache(bytes: &[u8]) -> HashMap<Vec<u8>, Vec<PathBuf>> {
+    const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
+    const HEADER: usize = 48;
+    const ENTRY: usize = 24;
+    let mut cache: HashMap<_, Vec<_>> = HashMap::new();
+    // An older format may come first, for older loaders.
+    let start = bytes.windows(MAGIC.len()).position(|part| part == MAGIC);
+    let Some(bytes) = start.map(|start| &bytes[start..]) else {
+        return cache;
+    };
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_ne_bytes) as usize;
+    let string = |at: usize| {
+        let string = bytes.get(at..)?;
+        Some(&string[..string.iter().position(|&byte| byte == 0)?])
+    };
+    let Some(count) = bytes.get(20..24).map(number) else {
+        return cache;
+    };
+    let entries = bytes.get(HEADER..).unwrap_or_default().chunks_exact(ENTRY);
+    for entry in entries.take(count) {
+        let (name, path) = (string(number(&entry[4..8])), string(number(&entry[8..12])));
+        if let (Some(name), Some(path)) = (name, path) {
+            cache
+                .entry(name.to_vec())
+                .or_default()
+                .push(path_from(path));
+        }
+    }
+    cache
+}

@@ -1,0 +1,241 @@
+//! A directory taken as a root: paths are followed inside it, and what lies outside stays outside.
+//!
+//! The root may have been made by somebody who means harm. Each step is an openat2(2) with
+//! RESOLVE_IN_ROOT, so that the kernel itself keeps links and `..` inside; files are opened for
+//! reading only when they are plain files, so that no fifo blocks and no device is touched.
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A directory that stands for `/`.
+pub struct Root {
+    directory: OwnedFd,
+    /// Keeps the mounts below the directory alive, when they are those of a container.
+    _namespace: Option<OwnedFd>,
+    /// Where the host has it, for what we tell people to type.
+    on_host: PathBuf,
+}
+
+/// How a path led through a root.
+pub struct Trail {
+    /// Each link on the way: its path without links, and what it says.
+    pub links: Vec<(PathBuf, PathBuf)>,
+    /// Where it ended.
+    pub end: Result<Found, Broken>,
+}
+
+/// A file at the end of a path.
+pub struct Found {
+    /// Its path without links.
+    pub path: PathBuf,
+    /// Its type and mode: inode(7).
+    pub stat: FileStat,
+    /// Whether the mount it lies on forbids to run programs: MS_NOEXEC in mount(2).
+    pub noexec: bool,
+}
+
+/// The place from which a path led no further.
+#[derive(Debug)]
+pub struct Broken {
+    /// The path that couldn't be opened, without links.
+    pub path: PathBuf,
+    /// ENOENT, ENOTDIR, ELOOP, EACCES …
+    pub errno: Errno,
+}
+
+/// As many links as the kernel follows: MAXSYMLINKS, path_resolution(7).
+const MOST_LINKS: usize = 40;
+
+impl Root {
+    /// Takes the directory `path` of the host as a root.
+    pub fn at(path: &Path) -> Result<Root> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = nix::fcntl::open(path, flags, Mode::empty());
+        Ok(Root {
+            directory: directory.with_context(|| format!("--rootfs {}", path.display()))?,
+            _namespace: None,
+            on_host: path.to_owned(),
+        })
+    }
+
+    /// Takes a container's root directory, seen through the container's mount namespace. `on_host`
+    /// is where that directory lies on the host.
+    pub fn in_namespace(directory: OwnedFd, namespace: OwnedFd, on_host: &Path) -> Root {
+        Root {
+            directory,
+            _namespace: Some(namespace),
+            on_host: on_host.to_owned(),
+        }
+    }
+
+    /// Where the host has the file `path` of this root.
+    pub fn on_host(&self, path: &Path) -> PathBuf {
+        self.on_host.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Follows `path` from the directory `from`, link by link, as the kernel does: see
+    /// path_resolution(7).
+    pub fn follow(&self, from: &Path, path: &Path) -> Trail {
+        let mut trail = Trail {
+            links: Vec::new(),
+            end: Err(Broken {
+                path: path.to_owned(),
+                errno: Errno::ENOENT,
+            }),
+        };
+        trail.end = self.walk(from, path, &mut trail.links);
+        trail
+    }
+
+    fn walk(
+        &self,
+        from: &Path,
+        path: &Path,
+        links: &mut Vec<(PathBuf, PathBuf)>,
+    ) -> Result<Found, Broken> {
+        let broken = |path: &Path, errno| Broken {
+            path: path.to_owned(),
+            errno,
+        };
+        if path.as_os_str().is_empty() {
+            return Err(broken(path, Errno::ENOENT));
+        }
+        // The names still to go, the next one last.
+        let mut names = Vec::new();
+        push_names(&mut names, path);
+        push_names(&mut names, from);
+        let mut real = PathBuf::from("/");
+        let mut found = self.found(&real).map_err(|errno| broken(&real, errno))?;
+        while let Some(name) = names.pop() {
+            match name.as_slice() {
+                b".." => {
+                    real.pop();
+                    continue;
+                }
+                // A slash at the end asks for a directory; a dot asks for the same.
+                b"." if kind(&found.stat) == SFlag::S_IFDIR => continue,
+                b"." => return Err(broken(&real, Errno::ENOTDIR)),
+                _ => {}
+            }
+            let here = real.join(OsStr::from_bytes(&name));
+            found = self.found(&here).map_err(|errno| broken(&here, errno))?;
+            if kind(&found.stat) != SFlag::S_IFLNK {
+                real = here;
+                continue;
+            }
+            let target = self.link(&here).map_err(|errno| broken(&here, errno))?;
+            links.push((here.clone(), target.clone()));
+            if links.len() > MOST_LINKS {
+                return Err(broken(&here, Errno::ELOOP));
+            }
+            if target.is_absolute() {
+                real = PathBuf::from("/");
+            }
+            push_names(&mut names, &target);
+        }
+        // After a `..` the last thing looked at isn't where we are.
+        self.found(&real).map_err(|errno| broken(&real, errno))
+    }
+
+    /// What is at `path`, whose directories have no links; a link there is not followed.
+    fn found(&self, path: &Path) -> nix::Result<Found> {
+        let file = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        Ok(Found {
+            path: path.to_owned(),
+            stat: fstat(&file)?,
+            noexec: fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)),
+        })
+    }
+
+    /// The text of the link at `path`.
+    fn link(&self, path: &Path) -> nix::Result<PathBuf> {
+        let link = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        readlinkat(&link, "").map(PathBuf::from)
+    }
+
+    /// Opens a file that [`Root::follow`] has found, for reading.
+    pub fn open(&self, found: &Found) -> nix::Result<File> {
+        if kind(&found.stat) != SFlag::S_IFREG {
+            return Err(Errno::EINVAL);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
+        self.open_at(&found.path, flags).map(File::from)
+    }
+
+    /// The names in the directory `path`, of no more than `most` entries.
+    pub fn names(&self, path: &Path, most: usize) -> Vec<String> {
+        let Ok(found) = self.follow(Path::new("/"), path).end else {
+            return Vec::new();
+        };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let directory = self.open_at(&found.path, flags);
+        let entries = directory.and_then(|directory| nix::dir::Dir::from_fd(directory));
+        let Ok(mut entries) = entries else {
+            return Vec::new();
+        };
+        let names = entries.iter().take(most).flatten();
+        names
+            .filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned))
+            .collect()
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        let path = match path.strip_prefix("/") {
+            Ok(path) if path.as_os_str().is_empty() => Path::new("."),
+            Ok(path) => path,
+            Err(_) => path,
+        };
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(self.directory.as_fd(), path, how)
+    }
+}
+
+/// The type bits of a file's mode: S_IFREG, S_IFDIR …
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Puts the names of `path` on the stack, so that the first comes off first.
+fn push_names(stack: &mut Vec<Vec<u8>>, path: &Path) {
+    let names = path.as_os_str().as_bytes().split(|&byte| byte == b'/');
+    let mut names: Vec<_> = names.map(<[u8]>::to_vec).collect();
+    let asks_for_directory = names.len() > 1 && names.last().is_some_and(Vec::is_empty);
+    names.retain(|name| !name.is_empty() && name != b".");
+    if asks_for_directory {
+        names.push(b".".to_vec());
+    }
+    stack.extend(names.into_iter().rev());
+}
+
+/// As many of `length` bytes from `offset` on as the file has.
+pub fn read_at(file: &File, offset: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match offset
+            .checked_add(filled as u64)
+            .map(|at| file.read_at(&mut bytes[filled..], at))
+        {
+            Some(Ok(read)) if read > 0 => filled += read,
+            _ => break,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
+}
+
+/// Bytes of a path or a name as a path.
+pub fn path_from(bytes: &[u8]) -> PathBuf {
+    std::ffi::OsString::from_vec(bytes.to_vec()).into()
+}

@@ -1,0 +1,143 @@
+//! How the parent gets to see the container's root, and explains what went wrong in there.
+//!
+//! Only the child can open its own root, and after a failed `execve` it is as good as gone; once it
+//! has changed its user or put on a seccomp filter it couldn't even look. So before it executes
+//! anything it hands two descriptors to the parent: its root directory, and its mount namespace,
+//! without which the mounts below that directory would vanish together with the child. See
+//! SCM_RIGHTS in unix(7).
+
+use crate::enoent::{Explanation, explain};
+use crate::root::Root;
+use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use nix::sys::stat::Mode;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use step01_uts::program::Ended;
+use step01_uts::{Refused, call};
+
+/// Somebody who sees a command start, or not start, and can say why.
+pub struct Witness<'a> {
+    /// Where the host has the container's root.
+    root: &'a Path,
+    /// The command's name, and what decides where it is looked for.
+    command: &'a str,
+    environment: &'a [String],
+    workdir: &'a str,
+    /// A socket with one end for the child and one for the parent.
+    child: OwnedFd,
+    parent: OwnedFd,
+}
+
+/// What the loader, and env, end with when they don't find what they need.
+const NOT_FOUND: u8 = 127;
+
+impl<'a> Witness<'a> {
+    /// A witness for one command, to be run in the root that the host has at `root`. Make it before
+    /// the child.
+    pub fn new(
+        root: &'a Path,
+        command: &'a str,
+        environment: &'a [String],
+        workdir: &'a str,
+    ) -> Result<Witness<'a>> {
+        let (stream, any) = (SockType::SeqPacket, None);
+        let (child, parent) = socketpair(AddressFamily::Unix, stream, any, SockFlag::SOCK_CLOEXEC)?;
+        Ok(Witness {
+            root,
+            command,
+            environment,
+            workdir,
+            child,
+            parent,
+        })
+    }
+
+    /// What would happen to the command, seen from the host: no container is needed.
+    pub fn foresee(&self) -> Result<Explanation> {
+        Ok(self.explain(&Root::at(self.root)?))
+    }
+
+    fn explain(&self, root: &Root) -> Explanation {
+        explain(root, self.command, self.environment, self.workdir)
+    }
+
+    /// The child's half: hands over its root and its mount namespace. Needs the container's /proc.
+    pub fn hand_over(&self) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = call!(open("/", flags, Mode::empty()))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let namespace = call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?;
+        call!(send_descriptors(&self.child, &root, &namespace))?;
+        Ok(())
+    }
+
+    /// The parent's half: adds to the outcome of the command's life why it didn't start, where the
+    /// container's root tells.
+    pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
+        match outcome {
+            Ok(NOT_FOUND) => self.after_loader(),
+            Err(error) => match error.downcast::<Refused>() {
+                Ok(refused) if refused.is("execve") => Err(self.after_exec(refused).into()),
+                Ok(refused) => Err(refused.into()),
+                Err(error) => Err(error),
+            },
+            outcome => outcome,
+        }
+    }
+
+    /// `execve` failed.
+    fn after_exec(&self, refused: Refused) -> Refused {
+        match self.root() {
+            Ok(root) => self.explain(&root).of(refused),
+            Err(_) => refused,
+        }
+    }
+
+    /// `execve` succeeded, and then somebody didn't find something. The loader has said what, but
+    /// not where it looked; and most often it was the command itself that ended so.
+    fn after_loader(&self) -> Result<u8> {
+        let explanation = self.explain(&self.root()?);
+        match &explanation.fault {
+            Some(fault) if fault.errno.is_none() => Err(Ended {
+                code: NOT_FOUND,
+                text: format!(
+                    "{} ended with status {NOT_FOUND}: {explanation}",
+                    self.command
+                ),
+            }
+            .into()),
+            _ => Ok(NOT_FOUND),
+        }
+    }
+
+    /// The container's root, as the child handed it over. Doesn't wait.
+    fn root(&self) -> Result<Root> {
+        let mut space = nix::cmsg_space!([RawFd; 2]);
+        let mut byte = [0];
+        let mut data = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(self.parent.as_raw_fd(), &mut data, Some(&mut space), flags)?;
+        let rights = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::ScmRights(descriptors) => <[RawFd; 2]>::try_from(descriptors).ok(),
+            _ => None,
+        });
+        let descriptors = rights.context("the container handed over no root")?;
+        // SAFETY: the kernel has just installed them for us, and nobody else has them.
+        let [root, namespace] = descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        Ok(Root::in_namespace(root, namespace, self.root))
+    }
+}
+
+/// Sends two descriptors, with one byte that carries them.
+fn send_descriptors(socket: &OwnedFd, root: &OwnedFd, namespace: &OwnedFd) -> nix::Result<usize> {
+    let descriptors = [root.as_raw_fd(), namespace.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let byte = [IoSlice::new(b"/")];
+    sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None)
+}
