@@ -110,6 +110,9 @@ impl Refused {
         let makes_namespaces = self.is("unshare") || self.is("clone3");
         match self.errno() {
             Errno::EPERM if self.is("execve") => None,
+            Errno::ENOENT | Errno::ENOTDIR if self.is("chdir") => {
+                Some("name a directory that the root has".into())
+            }
             Errno::EPERM if geteuid().is_root() => Some(
                 "you are root without CAP_SYS_ADMIN, as in a container: start that one with \
                  `docker run --privileged`, or use the dev container: \

@@ -205,7 +205,7 @@ impl Child {
     pub fn wait(&self) -> Result<u8> {
         let mut signals = Signals::new()?;
         loop {
-            let signal = signals.next()?;
+            let signal = signals.receive()?;
             if signal.number() != Signal::SIGCHLD as i32 {
                 signals.forward(&signal, self.pid)?;
                 signals.insist(&signal, self.pid)?;
@@ -262,7 +262,7 @@ pub fn init() -> Result<()> {
     call!(close_range(3, 0))?;
     let mut signals = Signals::new()?;
     loop {
-        let signal = signals.next()?;
+        let signal = signals.receive()?;
         if signal.number() != Signal::SIGCHLD as i32 {
             signals.forward(&signal, command.pid)?;
             continue;

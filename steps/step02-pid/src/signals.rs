@@ -102,7 +102,7 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub fn next(&mut self) -> Result<Received> {
+    pub fn receive(&mut self) -> Result<Received> {
         loop {
             match self.descriptor.read_signal() {
                 Ok(Some(signal)) => return Ok(Received(signal)),

@@ -5,6 +5,7 @@
 //! a directory or a mount. [`explain`] goes the way that the kernel and the loader go, from outside
 //! and running nothing, and says where it ends. See execve(2), ld.so(8).
 
+use crate::binfmt::{self, Handler};
 use crate::elf::{EXECUTABLE, Elf, SHARED, THIS_MACHINE, machine_name};
 use crate::libraries::{self, Missing};
 use crate::root::{Broken, Found, Root, Trail, kind, path_from, read_at};
@@ -79,10 +80,10 @@ impl Explanation {
     /// The explanation behind the line that names the kernel's answer.
     fn details(&self, f: &mut Formatter) -> fmt::Result {
         for line in &self.evidence {
-            write!(f, "\n  {line}")?;
+            write!(f, "\n  {}", visible(line))?;
         }
         match &self.fault {
-            Some(fault) => write!(f, "\nhelp: {}", fault.help),
+            Some(fault) => write!(f, "\nhelp: {}", visible(&fault.help)),
             None => Ok(()),
         }
     }
@@ -108,7 +109,7 @@ impl Explanation {
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         if let Some(fault) = &self.fault {
-            f.write_str(&fault.why)?;
+            f.write_str(&visible(&fault.why))?;
         }
         self.details(f)
     }
@@ -184,15 +185,20 @@ impl Inspection<'_> {
 
     fn not_on_path(&mut self, name: &str) -> Verdict {
         self.note(format!("PATH is {}", search_path(self.environment)));
-        let mut nearest: Option<(usize, String)> = None;
-        for candidate in candidates("", self.environment) {
-            for known in self.root.names(Path::new(&candidate), MOST_NAMES) {
-                let distance = damerau_levenshtein(name, &known);
-                if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
-                    nearest = Some((distance, format!("{candidate}{known}")));
-                }
-            }
-        }
+        let directories = candidates("", self.environment);
+        let known = directories.iter().flat_map(|directory| {
+            let names = self
+                .root
+                .names(Path::new(directory), MOST_NAMES)
+                .into_iter();
+            names.map(move |known| {
+                (
+                    damerau_levenshtein(name, &known),
+                    format!("{directory}{known}"),
+                )
+            })
+        });
+        let nearest = known.min();
         let on_host = candidates(name, &step01_uts::host_environment());
         let on_host = on_host.into_iter().find(|path| Path::new(path).is_file());
         let near = nearest.filter(|(distance, _)| *distance <= 1 + name.chars().count() / 4);
@@ -301,7 +307,10 @@ impl Inspection<'_> {
             return self.interpreter(found, line, depth);
         };
         let line = &line[..end];
-        self.note(format!("its first line is \"#!{}\"", visible(line)));
+        self.note(format!(
+            "its first line is \"#!{}\"",
+            String::from_utf8_lossy(line)
+        ));
         if line.ends_with(b"\r") {
             self.note("\\r is a carriage return: the line ends as lines do on Windows");
         }
@@ -366,7 +375,7 @@ impl Inspection<'_> {
         let verdict = self.command(&name);
         verdict.map_err(|fault| {
             self.evidence.truncate(before);
-            self.note(format!("env looks for \"{}\"", visible(name.as_bytes())));
+            self.note(format!("env looks for \"{}\"", name));
             Fault {
                 errno: None,
                 why: format!("env doesn't find {looked_for}: {}", fault.why),
@@ -386,6 +395,9 @@ impl Inspection<'_> {
             elf.bits
         ));
         if !THIS_MACHINE.contains(&elf.machine) {
+            if let Some(handler) = binfmt::handler(&read_at(file, 0, HEAD)) {
+                return self.emulated(&machine, &handler);
+            }
             let here = machine_name(THIS_MACHINE[0]);
             return fault(
                 Errno::ENOEXEC,
@@ -409,18 +421,28 @@ impl Inspection<'_> {
         }
     }
 
+    fn emulated(&mut self, machine: &str, handler: &Handler) -> Verdict {
+        let emulator = handler.interpreter.display();
+        self.note(format!(
+            "the kernel runs {machine} through {emulator} (binfmt_misc)"
+        ));
+        match handler.preloaded {
+            true => Ok(()),
+            false => self.program(&handler.interpreter, "that emulator", DEEPEST_SCRIPT),
+        }
+    }
+
     fn loader(&mut self, found: &Found, elf: &Elf, loader: &Path) -> Verdict {
         self.note(format!(
             "it asks for the loader {} (PT_INTERP)",
             loader.display()
         ));
         let trail = self.root.follow(self.workdir, loader);
-        let dangling = !trail.links.is_empty();
         if let Err(broken) = &trail.end {
             self.note_links(&trail);
             self.note(format!("{} isn't there", broken.path.display()));
-            let why = match dangling {
-                true => "the links to the loader that it asks for lead nowhere",
+            let why = match broken.dangling {
+                true => "the link to the loader that it asks for leads nowhere",
                 false => "the loader that it asks for isn't there",
             };
             return fault(broken.errno, why, self.bring(&found.path));
@@ -499,7 +521,11 @@ impl Inspection<'_> {
     }
 
     fn broken(&mut self, path: &Path, broken: &Broken, links: &[(PathBuf, PathBuf)]) -> Verdict {
-        let Broken { path: end, errno } = broken;
+        let Broken {
+            path: end,
+            errno,
+            dangling,
+        } = broken;
         match errno {
             Errno::ENOENT if end.as_os_str().is_empty() => {
                 return fault(
@@ -515,7 +541,7 @@ impl Inspection<'_> {
             let help = "let one of the links lead to a file";
             return fault(*errno, "its links lead in a circle", help);
         }
-        if let Some((_, target)) = links.last() {
+        if let (true, Some((_, target))) = (dangling, links.last()) {
             let on_host = target.is_absolute() && target.exists();
             if on_host {
                 self.note(format!(
@@ -590,7 +616,10 @@ impl Inspection<'_> {
         };
         if text && !head.is_empty() {
             let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
-            self.note(format!("its first line is \"{}\"", visible(line)));
+            self.note(format!(
+                "its first line is \"{}\"",
+                String::from_utf8_lossy(line)
+            ));
         }
         fault(Errno::ENOEXEC, why, help)
     }
@@ -599,7 +628,12 @@ impl Inspection<'_> {
 /// What is said of a path without links that leads to nothing.
 const NOT_THERE: &str = "it isn't there";
 
-/// Bytes as text in which nothing is invisible: a carriage return is `\r`.
-fn visible(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).escape_debug().to_string()
+/// Text of the root's as we print it: nothing in it is invisible, a carriage return is `\r`, and no
+/// terminal is told to do anything.
+fn visible(text: &str) -> String {
+    let escape = |character: char| match character.is_control() {
+        true => character.escape_debug().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escape).collect()
 }

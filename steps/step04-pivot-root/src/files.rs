@@ -1,6 +1,6 @@
 //! The root filesystem that a container gets: the one of `--rootfs`, or one from this machine.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -42,9 +42,9 @@ impl Files {
             return default_root(&self.state_dir);
         };
         let shown = path.display();
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("--rootfs {shown}"))?;
+        let path = path.canonicalize().map_err(|error| {
+            anyhow!("--rootfs {shown}: {error}\nhelp: rootfs-scripts/ has ways to make a root")
+        })?;
         if !path.is_dir() {
             bail!(
                 "--rootfs {shown}: it is no directory\nhelp: unpack an archive first, for example: \

@@ -9,6 +9,7 @@
 //! container is to have, and [`witness`] lets the parent look into it after the child has
 //! failed.
 
+pub mod binfmt;
 pub mod elf;
 pub mod enoent;
 pub mod files;

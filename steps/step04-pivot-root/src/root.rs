@@ -5,11 +5,12 @@
 //! reading only when they are plain files, so that no fifo blocks and no device is touched.
 
 use anyhow::{Context, Result};
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -50,6 +51,8 @@ pub struct Broken {
     pub path: PathBuf,
     /// ENOENT, ENOTDIR, ELOOP, EACCES …
     pub errno: Errno,
+    /// Whether the last link on the way had led there: it dangles.
+    pub dangling: bool,
 }
 
 /// As many links as the kernel follows: MAXSYMLINKS, path_resolution(7).
@@ -90,76 +93,89 @@ impl Root {
             end: Err(Broken {
                 path: path.to_owned(),
                 errno: Errno::ENOENT,
+                dangling: false,
             }),
         };
-        trail.end = self.walk(from, path, &mut trail.links);
+        let mut dangling = false;
+        let end = self.walk(from, path, &mut trail.links, &mut dangling);
+        trail.end = end.map_err(|(path, errno)| Broken {
+            path,
+            errno,
+            dangling,
+        });
         trail
     }
 
+    /// Sets `dangling` while the names that it goes through are those of a link.
     fn walk(
         &self,
         from: &Path,
         path: &Path,
         links: &mut Vec<(PathBuf, PathBuf)>,
-    ) -> Result<Found, Broken> {
-        let broken = |path: &Path, errno| Broken {
-            path: path.to_owned(),
-            errno,
-        };
+        dangling: &mut bool,
+    ) -> Result<Found, (PathBuf, Errno)> {
         if path.as_os_str().is_empty() {
-            return Err(broken(path, Errno::ENOENT));
+            return Err((path.to_owned(), Errno::ENOENT));
         }
-        // The names still to go, the next one last.
+        // The names still to go, the next one last; and how many of them aren't the last link's.
         let mut names = Vec::new();
         push_names(&mut names, path);
-        push_names(&mut names, from);
-        let mut real = PathBuf::from("/");
-        let mut found = self.found(&real).map_err(|errno| broken(&real, errno))?;
+        if path.is_relative() {
+            push_names(&mut names, from);
+        }
+        let mut beyond_link = usize::MAX;
+        let mut here = self.found(Path::new("/"))?;
         while let Some(name) = names.pop() {
+            *dangling = names.len() >= beyond_link;
             match name.as_slice() {
                 b".." => {
-                    real.pop();
+                    here = self.found(here.path.parent().unwrap_or(Path::new("/")))?;
                     continue;
                 }
                 // A slash at the end asks for a directory; a dot asks for the same.
-                b"." if kind(&found.stat) == SFlag::S_IFDIR => continue,
-                b"." => return Err(broken(&real, Errno::ENOTDIR)),
+                b"." if kind(&here.stat) == SFlag::S_IFDIR => continue,
+                b"." => return Err((here.path, Errno::ENOTDIR)),
                 _ => {}
             }
-            let here = real.join(OsStr::from_bytes(&name));
-            found = self.found(&here).map_err(|errno| broken(&here, errno))?;
-            if kind(&found.stat) != SFlag::S_IFLNK {
-                real = here;
+            let next = self.found(&here.path.join(OsStr::from_bytes(&name)))?;
+            if kind(&next.stat) != SFlag::S_IFLNK {
+                here = next;
                 continue;
             }
-            let target = self.link(&here).map_err(|errno| broken(&here, errno))?;
-            links.push((here.clone(), target.clone()));
-            if links.len() > MOST_LINKS {
-                return Err(broken(&here, Errno::ELOOP));
+            let target = self.link(&next.path)?;
+            if links.len() == MOST_LINKS {
+                return Err((next.path, Errno::ELOOP));
             }
             if target.is_absolute() {
-                real = PathBuf::from("/");
+                here = self.found(Path::new("/"))?;
             }
+            beyond_link = names.len();
             push_names(&mut names, &target);
+            links.push((next.path, target));
         }
-        // After a `..` the last thing looked at isn't where we are.
-        self.found(&real).map_err(|errno| broken(&real, errno))
+        Ok(here)
     }
 
     /// What is at `path`, whose directories have no links; a link there is not followed.
-    fn found(&self, path: &Path) -> nix::Result<Found> {
-        let file = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-        Ok(Found {
-            path: path.to_owned(),
-            stat: fstat(&file)?,
-            noexec: fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)),
-        })
+    fn found(&self, path: &Path) -> Result<Found, (PathBuf, Errno)> {
+        let found = |file: OwnedFd| {
+            Ok(Found {
+                path: path.to_owned(),
+                stat: fstat(&file)?,
+                noexec: fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)),
+            })
+        };
+        let file = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW);
+        file.and_then(found)
+            .map_err(|errno| (path.to_owned(), errno))
     }
 
     /// The text of the link at `path`.
-    fn link(&self, path: &Path) -> nix::Result<PathBuf> {
-        let link = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-        readlinkat(&link, "").map(PathBuf::from)
+    fn link(&self, path: &Path) -> Result<PathBuf, (PathBuf, Errno)> {
+        let link = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW);
+        let text = link.and_then(|link| readlinkat(&link, ""));
+        text.map(PathBuf::from)
+            .map_err(|errno| (path.to_owned(), errno))
     }
 
     /// Opens a file that [`Root::follow`] has found, for reading.
@@ -178,7 +194,7 @@ impl Root {
         };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         let directory = self.open_at(&found.path, flags);
-        let entries = directory.and_then(|directory| nix::dir::Dir::from_fd(directory));
+        let entries = directory.and_then(Dir::from_fd);
         let Ok(mut entries) = entries else {
             return Vec::new();
         };
@@ -237,5 +253,5 @@ pub fn read_at(file: &File, offset: u64, length: usize) -> Vec<u8> {
 
 /// Bytes of a path or a name as a path.
 pub fn path_from(bytes: &[u8]) -> PathBuf {
-    std::ffi::OsString::from_vec(bytes.to_vec()).into()
+    OsString::from_vec(bytes.to_vec()).into()
 }
