@@ -108,13 +108,30 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// closing that one would read as success. See signal(7), close_range(2).
 pub fn inherit_nothing() -> Result<()> {
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler. The call fails for SIGKILL and SIGSTOP and for the
-        // two signals glibc keeps to itself: nobody can ignore those either.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        default_disposition(signal);
     }
     SigSet::empty().thread_set_mask()?;
     call!(close_range(3, libc::CLOSE_RANGE_CLOEXEC))?;
     Ok(())
+}
+
+/// Gives `signal` its default disposition, but for SIGKILL and SIGSTOP, which have no other. The
+/// raw call: glibc's own keeps its hands off two signals that it uses itself, and whoever started
+/// us may have ignored those too. See sigaction(2).
+fn default_disposition(signal: libc::c_int) {
+    // The kernel's struct sigaction, all zero: SIG_DFL, no flags, an empty mask.
+    let action = [0u64; 4];
+    let (old, mask_size) = (std::ptr::null_mut::<u64>(), size_of::<u64>());
+    // SAFETY: the kernel reads `action`, which is as large as its struct, and writes nothing.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            old,
+            mask_size,
+        )
+    };
 }
 
 /// Acts on every descriptor from `first` on: closes it with `flags` 0, marks it close-on-exec with

@@ -1,0 +1,133 @@
+//! Chapter 2: a process tree of its own.
+
+use super::{Claim, Workbench, in_its_own};
+use crate::container::{Container, eventually, run};
+use crate::evidence::Process;
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+
+/// A command that says that it is ready, and ends when its input does.
+const READY: [&str; 3] = ["sh", "-c", "echo ready; read end"];
+
+/// 2.1: the command is PID 1 of a namespace that its parent isn't in.
+pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
+    let container = Container::start(&bench.program, &READY)?;
+    let first = container.first_process();
+    let pids = first.pids()?;
+    let parent = container.program().pids()?;
+    let command = container.program().strings("cmdline")?;
+    Ok(vec![
+        in_its_own(&container, "pid")?,
+        Claim::new(
+            "the command has two pids, and the inner one is 1",
+            format!("/proc/PID/status: NSpid: {pids:?}; its parent's: {parent:?}"),
+            pids.len() == parent.len() + 1 && pids.ends_with(&[1]),
+        ),
+        Claim::new(
+            "the parent is still the program, and waits",
+            format!("/proc/PARENT/cmdline: {:?}", command.first()),
+            command.first().is_some_and(|word| word.contains("step")),
+        ),
+    ])
+}
+
+/// 2.2: the exit code of a command that exits, and of one that a signal kills.
+pub fn reap(bench: &Workbench) -> Result<Vec<Claim>> {
+    let exited = run(&bench.program, &["sh", "-c", "exit 7"])?;
+    let container = Container::start(&bench.program, &READY)?;
+    kill(container.first_process().0, Signal::SIGKILL)?;
+    let killed = container.ended()?;
+    Ok(vec![
+        Claim::equal("a command that exits with 7", "exit code", &exited.code, &7),
+        Claim::equal(
+            "a command that SIGKILL, signal 9, kills",
+            "exit code",
+            &killed.code,
+            &137,
+        ),
+    ])
+}
+
+/// 2.3: what went wrong in the child is known to the parent.
+pub fn outcome(bench: &Workbench) -> Result<Vec<Claim>> {
+    let absent = run(&bench.program, &["no-such-program"])?;
+    let started = run(&bench.program, &["true"])?;
+    Ok(vec![
+        Claim::equal(
+            "a command that isn't found",
+            "exit code",
+            &absent.code,
+            &127,
+        ),
+        Claim::new(
+            "the parent names the kernel's answer",
+            format!("standard error: {}", absent.errors.trim()),
+            absent.errors.contains("ENOENT"),
+        ),
+        Claim::equal("a command that starts", "exit code", &started.code, &0),
+        Claim::equal(
+            "nothing is said when all is well",
+            "standard error",
+            &started.errors.as_str(),
+            &"",
+        ),
+    ])
+}
+
+/// 2.4: orphans are reaped, SIGTERM reaches the command, its exit code is the container's.
+pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
+    // The subshell ends at once, and its own child is an orphan that has ended too.
+    let script = "(true & echo $!); echo ready; read end; exit 5";
+    let mut container = Container::start(&bench.program, &["--init", "sh", "-c", script])?;
+    container.read_until("ready\n")?;
+    let orphan: i32 = container
+        .first_line()
+        .parse()
+        .context("the pid of the orphan")?;
+    let namespace = container.first_process().namespace("pid")?;
+    let is_orphan = |process: &Process| {
+        process
+            .pids()
+            .is_ok_and(|pids| pids.last() == Some(&orphan))
+            && process.namespace("pid").is_ok_and(|own| own == namespace)
+    };
+    // A zombie has no namespaces to be read any more, but still its pids.
+    let is_zombie = |process: &Process| {
+        process
+            .status("State")
+            .is_ok_and(|state| state.starts_with('Z'))
+            && process
+                .pids()
+                .is_ok_and(|pids| pids.len() > 1 && pids.last() == Some(&orphan))
+    };
+    let reaped = eventually(|| {
+        let stays = |process: &Process| is_orphan(process) || is_zombie(process);
+        (!Process::all().iter().any(stays)).then_some(())
+    });
+    let ended = container.finish()?;
+    let container = Container::start(&bench.program, &["--init", "sh", "-c", READY[2]])?;
+    container.signal(Signal::SIGTERM)?;
+    let asked = container.ended()?;
+    Ok(vec![
+        Claim::new(
+            "an orphan that has ended is reaped",
+            match reaped {
+                Some(()) => format!("/proc has no process {orphan} of the container any more"),
+                None => format!("process {orphan} of the container is still there"),
+            },
+            reaped.is_some(),
+        ),
+        Claim::equal(
+            "the container ends as its command does",
+            "exit code",
+            &ended.code,
+            &5,
+        ),
+        Claim::equal(
+            "SIGTERM, signal 15, ends the command",
+            "exit code",
+            &asked.code,
+            &143,
+        ),
+    ])
+}

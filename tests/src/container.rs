@@ -1,0 +1,184 @@
+//! A program of a step, started on the pretend host and looked at while it runs.
+
+use crate::evidence::Process;
+use crate::host::exit_code;
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A program that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A container whose command reads its standard input and ends with it, as `cat` does.
+pub struct Container {
+    program: Child,
+    output: Vec<u8>,
+}
+
+/// What a program printed, and its exit code.
+pub struct Outcome {
+    /// As shells have it: 128+N for signal N.
+    pub code: u8,
+    /// All of its standard output.
+    pub output: String,
+    /// All of its standard error.
+    pub errors: String,
+}
+
+impl Container {
+    /// Starts `program` with `arguments`. Its command must print a line when it is ready, and end
+    /// when its input ends.
+    ///
+    /// # Errors
+    /// The command ended, or didn't print a line in good time.
+    pub fn start<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Container> {
+        Container::start_with(Command::new(program).args(arguments))
+    }
+
+    /// Starts a program that was made ready.
+    pub fn start_with(command: &mut Command) -> Result<Container> {
+        let mut container = Container::spawn(command, Stdio::piped())?;
+        while !container.output.contains(&b'\n') {
+            if !container.read_some()? {
+                let outcome = container.finish()?;
+                bail!(
+                    "it ended with status {}: {}",
+                    outcome.code,
+                    outcome.errors.trim()
+                );
+            }
+        }
+        Ok(container)
+    }
+
+    fn spawn(command: &mut Command, input: Stdio) -> Result<Container> {
+        let program = command
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{command:?}"))?;
+        Ok(Container {
+            program,
+            output: Vec::new(),
+        })
+    }
+
+    /// Reads what there is of its output; `false` at its end.
+    fn read_some(&mut self) -> Result<bool> {
+        let output = self.program.stdout.as_mut().context("its output")?;
+        wait_for(output)?;
+        let mut buffer = [0; 4096];
+        let read = output.read(&mut buffer)?;
+        self.output.extend_from_slice(&buffer[..read]);
+        Ok(read > 0)
+    }
+
+    /// The first line that its command printed.
+    pub fn first_line(&self) -> String {
+        let line = self
+            .output
+            .split(|&byte| byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        String::from_utf8_lossy(line).into_owned()
+    }
+
+    /// The program itself.
+    pub fn program(&self) -> Process {
+        Process(Pid::from_raw(self.program.id() as i32))
+    }
+
+    /// The container's first process: the program's child; the program itself where it has none.
+    pub fn first_process(&self) -> Process {
+        let program = self.program();
+        program.children().first().copied().unwrap_or(program)
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.program().0, signal)?)
+    }
+
+    /// Writes a line to its command's input.
+    pub fn write_line(&mut self, line: &str) -> Result<()> {
+        let input = self.program.stdin.as_mut().context("its input")?;
+        Ok(input.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    /// Reads its output until `text` has come.
+    pub fn read_until(&mut self, text: &str) -> Result<()> {
+        while !String::from_utf8_lossy(&self.output).contains(text) {
+            if !self.read_some()? {
+                bail!("it ended without having printed {text:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes its input, waits for its end, and returns what it printed.
+    pub fn finish(mut self) -> Result<Outcome> {
+        drop(self.program.stdin.take());
+        self.ended()
+    }
+
+    /// Waits for its end, with its input open, and returns what it printed.
+    pub fn ended(mut self) -> Result<Outcome> {
+        while self.read_some()? {}
+        let mut errors = String::new();
+        if let Some(mut stream) = self.program.stderr.take() {
+            wait_for(&stream)?;
+            stream.read_to_string(&mut errors)?;
+        }
+        Ok(Outcome {
+            code: exit_code(self.program.wait()?),
+            output: String::from_utf8_lossy(&self.output).into_owned(),
+            errors,
+        })
+    }
+}
+
+impl Drop for Container {
+    /// A container that a failed check left running.
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+/// Waits until there is something to read, or the end.
+fn wait_for(stream: &impl AsFd) -> Result<()> {
+    let mut stream = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    match poll(&mut stream, patience)? {
+        0 => bail!(
+            "it hangs: nothing has happened for {} s",
+            PATIENCE.as_secs()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a program that ends by itself.
+pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Outcome> {
+    Container::spawn(Command::new(program).args(arguments), Stdio::null())?.finish()
+}
+
+/// Looks again until `look` sees what it looks for, and gives up when that takes too long.
+pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(seen) = look() {
+            return Some(seen);
+        }
+        std::thread::yield_now();
+    }
+    None
+}

@@ -1,0 +1,213 @@
+//! What the kernel says of a process and of a host.
+
+use anyhow::{Context, Result};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A line of mountinfo: proc_pid_mountinfo(5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mount {
+    /// The directory of the filesystem that is mounted.
+    pub root: PathBuf,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// The mount's own options.
+    pub options: String,
+    /// Propagation: `shared:1`, `master:2`; nothing for a private mount.
+    pub tags: Vec<String>,
+    /// The type of the filesystem.
+    pub filesystem: String,
+    /// What is mounted.
+    pub source: String,
+    /// The filesystem's options.
+    pub super_options: String,
+}
+
+impl Mount {
+    /// The mounts that `file`, some mountinfo, lists.
+    pub fn table(file: &Path) -> Result<Vec<Mount>> {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        Ok(text.lines().filter_map(Mount::parse).collect())
+    }
+
+    fn parse(line: &str) -> Option<Mount> {
+        let (own, filesystem) = line.split_once(" - ")?;
+        let own: Vec<_> = own.split(' ').collect();
+        let mut filesystem = filesystem.splitn(3, ' ');
+        Some(Mount {
+            root: unescape(own.get(3)?).into(),
+            target: unescape(own.get(4)?).into(),
+            options: (*own.get(5)?).into(),
+            tags: own[6..].iter().map(|tag| (*tag).into()).collect(),
+            filesystem: filesystem.next()?.into(),
+            source: unescape(filesystem.next()?),
+            super_options: filesystem.next()?.into(),
+        })
+    }
+}
+
+/// mountinfo has a blank, a tab, a newline and a backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.into(), |text: String, (code, meaning)| {
+            text.replace(code, meaning)
+        })
+}
+
+/// A process, as /proc shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process(pub Pid);
+
+impl Process {
+    /// The file `name` of the process's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.0).into()
+    }
+
+    /// A namespace that it is in, as `uts:[4026531838]`. See namespaces(7).
+    pub fn namespace(&self, name: &str) -> Result<String> {
+        let link = self.file(&format!("ns/{name}"));
+        let target = fs::read_link(&link).with_context(|| link.display().to_string())?;
+        Ok(target.to_string_lossy().into_owned())
+    }
+
+    /// The value of a line of its status: proc_pid_status(5).
+    pub fn status(&self, key: &str) -> Result<String> {
+        let file = self.file("status");
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        Ok(value
+            .context(format!("no {key} in {}", file.display()))?
+            .trim()
+            .into())
+    }
+
+    /// Its pid in each PID namespace that it is in, the outermost first.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let pids = self.status("NSpid")?;
+        Ok(pids
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect())
+    }
+
+    /// The strings in its file `cmdline` or `environ`.
+    pub fn strings(&self, name: &str) -> Result<Vec<String>> {
+        let file = self.file(name);
+        let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
+        let mut strings: Vec<_> = bytes
+            .split(|&byte| byte == 0)
+            .map(|string| String::from_utf8_lossy(string).into_owned())
+            .collect();
+        // Each ends in a NUL; behind the last there is nothing.
+        strings.pop();
+        Ok(strings)
+    }
+
+    /// Its mounts.
+    pub fn mounts(&self) -> Result<Vec<Mount>> {
+        Mount::table(&self.file("mountinfo"))
+    }
+
+    /// Its children.
+    pub fn children(&self) -> Vec<Process> {
+        let parent = self.0.to_string();
+        let is_child = |process: &Process| process.status("PPid").is_ok_and(|pid| pid == parent);
+        Process::all().into_iter().filter(is_child).collect()
+    }
+
+    /// All processes that this /proc shows.
+    pub fn all() -> Vec<Process> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.map(|pid| Process(Pid::from_raw(pid))).collect()
+    }
+}
+
+/// What must be the same before and after.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Photograph {
+    hostname: String,
+    mounts: Vec<Mount>,
+    interfaces: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    processes: BTreeSet<i32>,
+}
+
+impl Photograph {
+    /// Takes a photograph of the host that this process is on.
+    pub fn take() -> Result<Photograph> {
+        let names = |directory: &str| -> BTreeSet<String> {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            entries
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect()
+        };
+        let mut mounts = Mount::table(Path::new("/proc/self/mountinfo"))?;
+        mounts.sort();
+        Ok(Photograph {
+            hostname: fs::read_to_string("/proc/sys/kernel/hostname")?
+                .trim()
+                .into(),
+            mounts,
+            interfaces: names("/sys/class/net"),
+            cgroups: fs::read_to_string("/proc/self/cgroup")?
+                .lines()
+                .map(String::from)
+                .collect(),
+            processes: Process::all()
+                .iter()
+                .map(|process| process.0.as_raw())
+                .collect(),
+        })
+    }
+
+    /// What is different in `after`, a line each.
+    pub fn changes(&self, after: &Photograph) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.hostname != after.hostname {
+            changes.push(format!(
+                "its name was {}, and is {}",
+                self.hostname, after.hostname
+            ));
+        }
+        let mounts = |photograph: &Photograph| -> BTreeSet<String> {
+            photograph
+                .mounts
+                .iter()
+                .map(|mount| format!("{mount:?}"))
+                .collect()
+        };
+        let processes = |photograph: &Photograph| -> BTreeSet<String> {
+            photograph.processes.iter().map(i32::to_string).collect()
+        };
+        for (what, before, after) in [
+            ("mount", mounts(self), mounts(after)),
+            (
+                "interface",
+                self.interfaces.clone(),
+                after.interfaces.clone(),
+            ),
+            ("cgroup", self.cgroups.clone(), after.cgroups.clone()),
+            ("process", processes(self), processes(after)),
+        ] {
+            changes.extend(
+                after
+                    .difference(&before)
+                    .map(|new| format!("{what} {new} is new")),
+            );
+            changes.extend(
+                before
+                    .difference(&after)
+                    .map(|old| format!("{what} {old} is gone")),
+            );
+        }
+        changes
+    }
+}

@@ -1,0 +1,164 @@
+//! A host that may be hurt.
+//!
+//! Outer UTS, PID, mount, network and IPC namespaces, and a cgroup with a limit on processes. Inside
+//! `/` is shared, as systemd has it, so that a container that forgets MS_PRIVATE is seen to leak.
+//! Whatever is renamed, mounted or left running in there ends with it.
+
+use crate::evidence::{Mount, Photograph};
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use nix::unistd::sethostname;
+use std::env;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use step01_uts::{call, exec, host_environment};
+use step02_pid::{init, spawn};
+use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
+
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWNET);
+
+/// Its hostname.
+pub const NAME: &str = "pretend-host";
+
+/// The exit code of [`supervise`] when the host isn't what it was.
+pub const CHANGED: u8 = 99;
+
+/// As many processes as a pretend host can have at once.
+const MOST_PROCESSES: &str = "512";
+
+/// How the mounts of a pretend host are tied to those of namespaces copied from it.
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum Propagation {
+    /// As systemd leaves a machine.
+    Shared,
+    /// As the kernel and other inits leave it.
+    Private,
+}
+
+/// Runs `command` on a pretend host and returns its exit code.
+pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
+    let group = Group::new();
+    let child = spawn(NAMESPACES, || {
+        group.join();
+        call!(sethostname(NAME))?;
+        make_private()?;
+        if propagation == Propagation::Shared {
+            let (none, shared) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED);
+            call!(mount(none, "/", none, shared, none))?;
+        }
+        mount_proc()?;
+        mount_sysfs()?;
+        loopback_up()?;
+        init()?;
+        exec(command, &host_environment())
+    })?;
+    child.wait()
+}
+
+/// Runs `command` and compares the host before and after.
+pub fn supervise(command: &[String]) -> Result<u8> {
+    let [program, arguments @ ..] = command else {
+        bail!("no command was given");
+    };
+    let before = Photograph::take()?;
+    let status = Command::new(program).args(arguments).status();
+    let status = status.with_context(|| program.clone())?;
+    let changes = before.changes(&Photograph::take()?);
+    for change in &changes {
+        eprintln!("the host has changed: {change}");
+    }
+    match changes.is_empty() {
+        true => Ok(exit_code(status)),
+        false => Ok(CHANGED),
+    }
+}
+
+/// An exit status as shells have it.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    let killed = || 128 + status.signal().unwrap_or_default();
+    status.code().unwrap_or_else(killed) as u8
+}
+
+/// The words that make this program run `command` on a pretend host.
+pub fn on_pretend_host(progress: &Path, propagation: Propagation, command: &[&str]) -> Command {
+    let mut host = Command::new(progress);
+    let propagation = match propagation {
+        Propagation::Shared => "shared",
+        Propagation::Private => "private",
+    };
+    host.args(["pretend-host", "--propagation", propagation, "--"]);
+    host.arg(progress).args(["supervise", "--"]).args(command);
+    host
+}
+
+/// A cgroup with a limit on processes, where this machine lets us make one.
+struct Group(Option<PathBuf>);
+
+impl Group {
+    fn new() -> Group {
+        let made = pids_hierarchy().map(|hierarchy| {
+            let group = hierarchy.join(format!("ten-steps-host-{}", std::process::id()));
+            let limited = fs::create_dir(&group)
+                .and_then(|()| fs::write(group.join("pids.max"), MOST_PROCESSES));
+            (group, limited)
+        });
+        match made {
+            Some((group, Ok(()))) => Group(Some(group)),
+            Some((group, Err(_))) => {
+                let _ = fs::remove_dir(group);
+                Group(None)
+            }
+            None => Group(None),
+        }
+    }
+
+    /// Moves the calling process in. Without a group the host has no limit, which matters to an
+    /// attack on it and to nothing else.
+    fn join(&self) {
+        let file = self.0.as_ref().map(|group| group.join("cgroup.procs"));
+        if let Some(Ok(mut file)) = file.map(|file| File::options().write(true).open(file)) {
+            let _ = file.write_all(b"0");
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = &self.0 {
+            let _ = fs::remove_dir(group);
+        }
+    }
+}
+
+/// Where the pids controller is mounted: by itself (v1) or with all others (v2).
+fn pids_hierarchy() -> Option<PathBuf> {
+    let mounts = Mount::table(Path::new("/proc/self/mountinfo")).ok()?;
+    let v1 = mounts.iter().find(|mount| {
+        mount.filesystem == "cgroup"
+            && mount
+                .super_options
+                .split(',')
+                .any(|option| option == "pids")
+    });
+    let v2 = || {
+        mounts.iter().find(|mount| {
+            let controllers = mount.target.join("cgroup.subtree_control");
+            let enabled = fs::read_to_string(controllers).unwrap_or_default();
+            mount.filesystem == "cgroup2" && enabled.split_whitespace().any(|name| name == "pids")
+        })
+    };
+    v1.or_else(v2).map(|mount| mount.target.clone())
+}
+
+/// This program, to be started again.
+pub fn this_program() -> Result<PathBuf> {
+    env::current_exe().context("the path of this program")
+}

@@ -1,0 +1,80 @@
+//! The checks hold for our solution, and can fail.
+
+use crate::stage::{STEPS, folder, progress, run, step};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+fn check(chapter: usize, bin_dir: &Path) -> Command {
+    let mut command = Command::new(progress());
+    command
+        .args(["check", &chapter.to_string(), "--solution", "--bin-dir"])
+        .arg(bin_dir);
+    command
+}
+
+/// A folder with the programs of the steps under their names.
+fn programs() -> tempfile::TempDir {
+    let folder = folder();
+    for package in STEPS {
+        symlink(step(package), folder.path().join(package)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn our_solution_holds() {
+    let programs = programs();
+    let said: String = (1..=4)
+        .map(|chapter| run(&mut check(chapter, programs.path())))
+        .collect();
+    insta::assert_snapshot!("solution", said);
+}
+
+#[test]
+fn the_list_has_all_exercises() {
+    insta::assert_snapshot!("list", run(Command::new(progress()).arg("list")));
+}
+
+/// Each chapter's checks see that the chapter before can't do it yet.
+#[test]
+fn a_program_of_the_chapter_before_does_not_hold() {
+    for (chapter, pair) in STEPS.windows(2).enumerate() {
+        let folder = folder();
+        symlink(step(pair[0]), folder.path().join(pair[1])).unwrap();
+        let output = check(chapter + 2, folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains('✗'), "{said}");
+    }
+}
+
+/// A program that runs the command and makes no container: it fails the first exercise of each
+/// chapter.
+#[test]
+fn a_program_without_a_container_does_not_hold() {
+    let folder = folder();
+    let impostor = folder.path().join("impostor");
+    let text = "#!/bin/sh\nwhile case ${1-} in --rootfs | --hostname | -e) shift ;; --*) ;; *) false ;; esac\n\
+        do shift; done\n\"$@\"\n";
+    fs::write(&impostor, text).unwrap();
+    run(Command::new("chmod").arg("755").arg(&impostor));
+    for (chapter, package) in STEPS.into_iter().enumerate() {
+        symlink(&impostor, folder.path().join(package)).unwrap();
+        let output = check(chapter + 1, folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(&format!("✗ {}.1", chapter + 1)), "{said}");
+    }
+}
+
+#[test]
+fn a_chapter_that_is_not_there_is_named() {
+    let output = check(99, Path::new("/")).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("no chapter 99") && said.contains("cargo progress list"),
+        "{said}"
+    );
+}

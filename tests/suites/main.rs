@@ -1,0 +1,11 @@
+//! The test suites of the course: programs of the steps, run on a pretend host and looked at from
+//! outside.
+
+mod checkout;
+mod checks;
+mod explanations;
+mod faults;
+mod programs;
+mod roots;
+mod signals;
+mod stage;

@@ -1,0 +1,154 @@
+//! What the programs print and end with.
+
+use crate::stage::{Root, STEPS, folder, on_host, redact, step, step04, transcript};
+use progress::host::Propagation;
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn the_exit_code_is_the_commands_own() {
+    for package in STEPS {
+        let root = Root::shared();
+        for (command, wanted) in [
+            (&["true"][..], 0),
+            (&["sh", "-c", "exit 7"], 7),
+            (&["no-such-program"], 127),
+            (&["/no/such/program"], 127),
+            (&["/etc/passwd"], 126),
+            (&["/etc"], 126),
+            (&["--no-such-flag"], 125),
+            (&["--init", "sh", "-c", "kill -KILL $$"], 137),
+            (&["--init", "no-such-program"], 127),
+            // With no command it is a shell, which ends with its input.
+            (&[], 0),
+        ] {
+            if package == "step01-uts" && command.first() == Some(&"--init") {
+                continue;
+            }
+            let mut program = Command::new(step(package));
+            if package == "step04-pivot-root" {
+                program.arg("--rootfs").arg(root.path());
+            }
+            let output = program
+                .args(command)
+                .stdin(std::process::Stdio::null())
+                .output()
+                .unwrap();
+            let code = progress::host::exit_code(output.status);
+            assert_eq!(code, wanted, "{package} {command:?}: {output:?}");
+        }
+    }
+}
+
+/// `--verbose` tells every system call of the program, in order.
+#[test]
+fn narration() {
+    let root = Root::shared();
+    let mut told = String::new();
+    for package in STEPS {
+        let mut program = Command::new(step(package));
+        program.env_clear().arg("--verbose");
+        if package == "step04-pivot-root" {
+            program.arg("--rootfs").arg(root.path());
+        }
+        let output = program.arg("/bin/true").output().unwrap();
+        told.push_str(&transcript(
+            &format!("{package} --verbose /bin/true"),
+            &output,
+        ));
+    }
+    insta::assert_snapshot!(redact(&told, &[(&root.path(), "ROOT")]));
+}
+
+#[test]
+fn narration_as_json_goes_to_a_file() {
+    let folder = folder();
+    let log = folder.path().join("log");
+    let output = Command::new(step("step03-mount"))
+        .args(["--verbose", "--log-format", "json", "--log"])
+        .arg(&log)
+        .arg("no-such-program")
+        .output()
+        .unwrap();
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |level: &str, start: &str| {
+        lines
+            .iter()
+            .any(|line| line["level"] == level && line["msg"].as_str().unwrap().starts_with(start))
+    };
+    assert!(said("debug", "clone3("), "{text}");
+    assert!(said("debug", "mount(\"proc\", \"/proc\", "), "{text}");
+    assert!(
+        said("error", "execve(\"no-such-program\"): No such file"),
+        "{text}"
+    );
+    // Whoever looks at the terminal sees the error too, and only that.
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert_eq!(output.status.code(), Some(127));
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_named() {
+    let output = Command::new(step("step01-uts"))
+        .args(["--log", "/no/such/log", "true"])
+        .output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("--log /no/such/log"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn help() {
+    let told: String = STEPS
+        .into_iter()
+        .map(|package| {
+            let output = Command::new(step(package)).arg("--help").output().unwrap();
+            transcript(&format!("{package} --help"), &output)
+        })
+        .collect();
+    insta::assert_snapshot!(told);
+}
+
+/// What the real input of this chapter prints, and the host that stays the same, whether `/` is
+/// shared or private.
+#[test]
+fn a_container_sees_its_own_and_the_host_stays() {
+    let root = Root::shared();
+    let shell =
+        "\"$0\" --rootfs \"$1\" sh -c 'ps -e -o pid,args; hostname; ls /sys/class/net; mount'";
+    for propagation in [Propagation::Shared, Propagation::Private] {
+        let shell = shell.replace("$0", "$1").replacen(
+            "\"$1\" --rootfs \"$1\"",
+            "\"$1\" --rootfs \"$2\"",
+            1,
+        );
+        let program = step04().to_str().unwrap();
+        let output = on_host(
+            propagation,
+            &shell,
+            &[program, root.path().to_str().unwrap()],
+        );
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<_> = said.lines().collect();
+        let [_, one, two, name, interface, mounts @ ..] = &lines[..] else {
+            panic!("{said}");
+        };
+        assert!(one.trim().starts_with("1 sh -c"), "{said}");
+        assert!(two.trim().ends_with("ps -e -o pid,args"), "{said}");
+        assert_eq!((*name, *interface), ("container", "lo"), "{said}");
+        let targets: Vec<_> = mounts
+            .iter()
+            .filter_map(|line| line.split(' ').nth(2))
+            .collect();
+        assert_eq!(targets, ["/", "/proc", "/sys"], "{said}");
+    }
+}

@@ -1,0 +1,163 @@
+//! What the suites have in common: the programs, a root filesystem, and what is redacted.
+
+use progress::host::{Propagation, exit_code, on_pretend_host};
+use progress::programs::{Programs, workspace};
+use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::{env, fs};
+use tempfile::TempDir;
+
+/// The packages of the steps, in order.
+pub const STEPS: [&str; 4] = [
+    "step01-uts",
+    "step02-pid",
+    "step03-mount",
+    "step04-pivot-root",
+];
+
+/// The checker.
+pub fn progress() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_progress"))
+}
+
+/// The program of a step.
+pub fn step(package: &str) -> &'static Path {
+    static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::build().unwrap());
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests start containers, which takes root: install sudo and run `cargo test` again"
+    );
+    PROGRAMS.path(package).unwrap()
+}
+
+/// The program of the newest step that has a root filesystem of its own.
+pub fn step04() -> &'static Path {
+    step("step04-pivot-root")
+}
+
+/// A folder that everybody may enter, which goes away at the end.
+pub fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// A root filesystem of this machine's programs, shared by the tests that run at the same time and
+/// change nothing in it. The last of them takes it away.
+pub struct Root(Arc<TempDir>);
+
+impl Root {
+    pub fn shared() -> Root {
+        static SHARED: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+        // A test that failed while it held the lock has spoilt nothing.
+        let mut shared = SHARED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(root) = shared.upgrade() {
+            return Root(root);
+        }
+        let folder = Arc::new(folder());
+        run(script("from-host.sh").arg(folder.path().join("root")));
+        *shared = Arc::downgrade(&folder);
+        Root(folder)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("root")
+    }
+
+    /// A copy that a test may break, at `to`.
+    pub fn copy(&self, to: &Path) {
+        run(Command::new("cp").arg("-a").arg(self.path()).arg(to));
+    }
+}
+
+/// A script of rootfs-scripts/.
+pub fn script(name: &str) -> Command {
+    Command::new(workspace().join("rootfs-scripts").join(name))
+}
+
+/// Runs a command that must succeed, and returns its standard output.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}",
+        said(&output.stderr)
+    );
+    said(&output.stdout)
+}
+
+/// Runs a shell script on a pretend host that must be the same afterwards.
+pub fn on_host(propagation: Propagation, shell: &str, arguments: &[&str]) -> Output {
+    let command = [&["bash", "-c", shell, "bash"], arguments].concat();
+    let mut host = on_pretend_host(progress(), propagation, &command);
+    // What a container shows mustn't depend on who runs the tests.
+    host.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    host.output().unwrap()
+}
+
+/// Whether `tool` is installed. Without it a test is skipped aloud on a person's machine, and fails
+/// where CI is true.
+pub fn have(tool: &str, package: &str) -> bool {
+    let found = env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|directory| directory.join(tool).is_file());
+    if !found {
+        skip(&format!(
+            "{tool} isn't installed: apt-get install {package}"
+        ));
+    }
+    found
+}
+
+/// Says that a test can't run here, and why.
+pub fn skip(reason: &str) {
+    assert!(
+        env::var("CI").as_deref() != Ok("true"),
+        "under CI this test has to run: {reason}"
+    );
+    // Past the harness, which keeps a passing test's output to itself.
+    let _ = fs::write("/dev/stderr", format!("SKIPPED: {reason}\n"));
+}
+
+/// What a command line printed and ended with, for a snapshot.
+pub fn transcript(title: &str, output: &Output) -> String {
+    let mut text = format!("$ {title}\n");
+    for stream in [&output.stdout, &output.stderr] {
+        text.push_str(&String::from_utf8_lossy(stream));
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    writeln!(text, "[exit code {}]", exit_code(output.status)).unwrap();
+    text
+}
+
+/// The one list of what differs from run to run and from machine to machine: `replacements` are the
+/// paths that the test made, then come pids, ids and sizes.
+pub fn redact(text: &str, replacements: &[(&Path, &str)]) -> String {
+    let mut text = text.to_owned();
+    for (path, name) in replacements {
+        text = text.replace(path.to_str().unwrap(), name);
+    }
+    text = text.replace(workspace().to_str().unwrap(), "WORKSPACE");
+    let lines = text.lines().map(|line| match line.strip_prefix('[') {
+        // Narration: the pid as the process itself sees it. In a container it's small and fixed.
+        Some(rest) => match rest.split_once("] ") {
+            Some((pid, call)) if pid.parse::<u32>().is_ok_and(|pid| pid > 9) => {
+                format!("[PID] {call}")
+            }
+            _ => line.into(),
+        },
+        None => line.to_owned(),
+    });
+    let mut text = lines.collect::<Vec<_>>().join("\n");
+    text.push('\n');
+    text
+}
