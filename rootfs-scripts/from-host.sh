@@ -109,6 +109,13 @@ mkdir -p "$new/etc" "$new/proc" "$new/sys" "$new/dev" "$new/run" "$new/root" "$n
 chmod 700 "$new/root"
 chmod 1777 "$new/tmp" "$new/var/tmp"
 
+# What a shell and the chapters before the fifth expect of /dev. Only root can make devices, and on
+# some file systems nobody can.
+for device in 'null c 1 3' 'zero c 1 5' 'tty c 5 0'; do
+    # shellcheck disable=SC2086 # the words, apart
+    mknod -m 666 "$new/dev/"$device 2>/dev/null || break
+done
+
 # Where this machine has links, such as /bin -> usr/bin, a script's `#!/bin/sh` needs them.
 for directory in /bin /sbin /lib /lib32 /lib64 /usr/bin /usr/sbin; do
     [ ! -d "$directory" ] || bring "$directory"

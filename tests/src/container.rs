@@ -178,7 +178,7 @@ pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(seen) = look() {
             return Some(seen);
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(2));
     }
     None
 }

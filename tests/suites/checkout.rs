@@ -1,1 +1,193 @@
+//! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
+use crate::stage::{NESTED, STEPS, folder, have, nested, run, skip};
+use progress::course::CHAPTERS;
+use progress::programs::workspace;
+use std::fs;
+use std::process::Command;
+
+fn scripts() -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(workspace().join("rootfs-scripts")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn scripts_are_clean() {
+    if !have("shellcheck", "shellcheck") {
+        return;
+    }
+    let others =
+        [".cargo/as-root", ".ci/run", "tests/bench/run"].map(|name| workspace().join(name));
+    run(Command::new("shellcheck")
+        .arg("-x")
+        .args(scripts())
+        .args(others)
+        .current_dir(workspace()));
+}
+
+#[test]
+fn every_script_that_one_calls_has_help() {
+    for script in scripts() {
+        let text = fs::read_to_string(&script).unwrap();
+        if !text.starts_with("#!") {
+            continue;
+        }
+        let help = run(Command::new(&script).arg("--help"));
+        let name = script.file_name().unwrap().to_str().unwrap();
+        assert!(help.starts_with(name) && help.contains("DIR"), "{help}");
+    }
+}
+
+/// Each exercise is one function's body between two anchors, short enough for a quarter of an hour.
+#[test]
+fn every_exercise_has_its_anchors() {
+    for chapter in CHAPTERS {
+        let source = workspace().join(format!("steps/{}/src/lib.rs", chapter.package));
+        let source = fs::read_to_string(source).unwrap();
+        for exercise in chapter.exercises {
+            if exercise.name == "repair" {
+                continue;
+            }
+            let begin = format!("// ANCHOR: exercise_{}\n", exercise.name);
+            let end = format!("// ANCHOR_END: exercise_{}\n", exercise.name);
+            let (before, rest) = source.split_once(&begin).expect(exercise.name);
+            let (body, after) = rest.split_once(&end).expect(exercise.name);
+            assert!(
+                before.trim_end().ends_with('{'),
+                "{}: not a whole body",
+                exercise.name
+            );
+            assert!(
+                after.trim_start().starts_with('}'),
+                "{}: not a whole body",
+                exercise.name
+            );
+            let lines = body.lines().count();
+            assert!(
+                (3..=30).contains(&lines),
+                "{}: {lines} lines",
+                exercise.name
+            );
+        }
+    }
+}
+
+/// A chapter's idea fits on a few pages, and nothing depends on a later step.
+#[test]
+fn steps_build_on_earlier_steps_only() {
+    for (number, package) in STEPS.into_iter().enumerate() {
+        let folder = workspace().join("steps").join(package);
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        for later in &STEPS[number..] {
+            assert!(
+                !manifest.contains(&format!("{later}.workspace")),
+                "{package} needs {later}"
+            );
+        }
+        let lesson = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+        let lines = lesson.lines().count();
+        assert!(lines <= 330, "{package}: lib.rs has {lines} lines");
+    }
+}
+
+#[test]
+fn the_readme_has_the_commands_that_work() {
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let newest = STEPS.last().unwrap();
+    assert!(
+        readme.contains(&format!("cargo run -p {newest}\n")),
+        "the newest step is {newest}"
+    );
+    assert!(readme.contains("\ncargo test\n"));
+    let ci = fs::read_to_string(workspace().join(".ci/run")).unwrap();
+    assert!(
+        ci.contains("\ncargo test\n"),
+        ".ci/run doesn't run the README's test command"
+    );
+    for package in STEPS {
+        assert!(
+            readme.contains(package),
+            "{package} isn't in the README's table"
+        );
+    }
+}
+
+/// Neither root nor sudo: the runner starts the program all the same, which says what it lacks.
+#[test]
+fn without_sudo_the_runner_runs_the_program() {
+    let folder = folder();
+    let program = folder.path().join("step01-uts");
+    fs::copy(crate::stage::step("step01-uts"), &program).unwrap();
+    let runner = folder.path().join("as-root");
+    fs::copy(workspace().join(".cargo/as-root"), &runner).unwrap();
+    // A PATH with what the runner needs, and without sudo.
+    let path = folder.path().join("bin");
+    fs::create_dir(&path).unwrap();
+    for tool in ["sh", "id", "env"] {
+        let found = run(Command::new("sh").args(["-c", &format!("command -v {tool}")]));
+        std::os::unix::fs::symlink(found.trim(), path.join(tool)).unwrap();
+    }
+    let output = Command::new("setpriv")
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ])
+        .args([&runner, &program])
+        .arg("true")
+        .env("PATH", &path)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for word in ["CAP_SYS_ADMIN", "sudo", "docker compose run --rm workshop"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+/// A user made for it, in a mount namespace with an /etc/passwd of its own, clones the course and
+/// types the README's two commands. Afterwards no file of the checkout belongs to root.
+#[test]
+fn an_ordinary_user_with_sudo() {
+    if nested() || !have("sudo", "sudo") || !have("unshare", "util-linux") {
+        return;
+    }
+    let toolchain = run(Command::new("rustc").args(["--print", "sysroot"]));
+    let home = || std::env::home_dir().unwrap_or_default().join(".cargo");
+    let registry = std::env::var_os("CARGO_HOME")
+        .map_or_else(home, Into::into)
+        .join("registry");
+    if !registry.is_dir() {
+        return skip("cargo has no registry folder to lend to another user");
+    }
+    let folder = folder();
+    let script = workspace().join("tests/suites/ordinary-user.sh");
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh"])
+        .arg(script)
+        .arg(folder.path())
+        .arg(workspace())
+        .arg(toolchain.trim())
+        .arg(registry)
+        .env(NESTED, "yes")
+        .env_remove("CI")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    // The first command started a container, the second ran every suite.
+    assert!(
+        said.contains("container says 1 container"),
+        "{said}\n{errors}"
+    );
+    let passed = said
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with(" ok"))
+        .count();
+    assert!(passed > 30, "{passed} tests passed\n{said}\n{errors}");
+    assert!(said.ends_with("files of root: 0\n"), "{said}\n{errors}");
+}

@@ -1,1 +1,277 @@
+//! Bad input and faults: an error that names the thing and the way out, and nothing left behind.
 
+use crate::stage::{Root, STEPS, folder, on_host, redact, run, script, step, step04, transcript};
+use progress::container::eventually;
+use progress::evidence::{Photograph, Process};
+use progress::host::{CHANGED, Propagation, exit_code};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs a step on a pretend host that must not be changed by it, and tells what it printed.
+fn on_unchanged_host(package: &str, arguments: &[&str]) -> String {
+    let program = step(package).to_str().unwrap();
+    let outputs = [Propagation::Shared, Propagation::Private].map(|propagation| {
+        let output = on_host(
+            propagation,
+            "exec \"$@\"",
+            &[&[program], arguments].concat(),
+        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(
+            exit_code(output.status),
+            CHANGED,
+            "{package} {arguments:?}: {said}"
+        );
+        output
+    });
+    let title = format!("{package} {}", arguments.join(" "));
+    let [shared, private] = outputs.map(|output| transcript(&title, &output));
+    assert_eq!(shared, private);
+    shared
+}
+
+#[test]
+fn a_root_that_is_none() {
+    let whole = Root::shared();
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("empty")).unwrap();
+    fs::write(at("archive.tar"), "").unwrap();
+    whole.copy(&at("linked"));
+    fs::remove_dir(at("linked/proc")).unwrap();
+    symlink("/etc", at("linked/proc")).unwrap();
+    whole.copy(&at("filed"));
+    fs::remove_dir(at("filed/sys")).unwrap();
+    fs::write(at("filed/sys"), "").unwrap();
+    let mut told = String::new();
+    for name in ["absent", "archive.tar", "empty", "linked", "filed"] {
+        let root = at(name);
+        told += &on_unchanged_host(
+            "step04-pivot-root",
+            &["--rootfs", root.to_str().unwrap(), "id"],
+        );
+    }
+    told += &on_unchanged_host("step04-pivot-root", &["--rootfs", "/", "id"]);
+    insta::assert_snapshot!(redact(&told, &[(folder.path(), "FOLDER")]));
+    // Nothing was mounted through the link, or made in place of what is missing.
+    assert!(!at("empty/proc").exists());
+}
+
+#[test]
+fn arguments_that_make_no_sense() {
+    let root = Root::shared();
+    let root = root.path();
+    let root = root.to_str().unwrap();
+    let long = "x".repeat(65);
+    let mut told = String::new();
+    for (package, arguments) in [
+        ("step01-uts", &["--hostname", &long, "id"][..]),
+        ("step01-uts", &["--hostname", "", "id"]),
+        ("step01-uts", &[""]),
+        ("step02-pid", &["--no-such-flag"]),
+        ("step03-mount", &["--hostname"]),
+        (
+            "step04-pivot-root",
+            &["--rootfs", root, "-w", "/no/such/directory", "id"],
+        ),
+        (
+            "step04-pivot-root",
+            &["--rootfs", root, "-w", "relative", "id"],
+        ),
+        (
+            "step04-pivot-root",
+            &["--rootfs", root, "-e", "=value", "id"],
+        ),
+    ] {
+        told += &on_unchanged_host(package, arguments);
+    }
+    insta::assert_snapshot!(redact(&told, &[(Path::new(root), "ROOT")]));
+}
+
+/// A hostname of 64 bytes is the longest there is, and is taken.
+#[test]
+fn the_longest_hostname() {
+    let name = "x".repeat(64);
+    let told = run(Command::new(step("step01-uts")).args(["--hostname", &name, "uname", "-n"]));
+    assert_eq!(told.trim(), name);
+}
+
+#[test]
+fn commands_that_end_badly_leave_the_host_as_it_was() {
+    let root = Root::shared();
+    for package in STEPS {
+        let rootfs = ["--rootfs".to_owned(), root.path().to_str().unwrap().into()];
+        let rootfs: Vec<_> = match package {
+            "step04-pivot-root" => rootfs.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        for command in [
+            &["no-such-program"][..],
+            &["/etc/passwd"],
+            &["sh", "-c", "exit 3"],
+            // Left running in the container, they end with it.
+            &["sh", "-c", "sleep 1000 & sleep 1000 & exit 4"],
+        ] {
+            if package == "step01-uts" && command[0] == "sh" {
+                continue;
+            }
+            on_unchanged_host(package, &[&rootfs[..], command].concat());
+        }
+    }
+    // The first step has no processes of its own that could end with it, and no child.
+    on_unchanged_host("step01-uts", &["sh", "-c", "exit 3"]);
+}
+
+/// A container may do to its own what it likes.
+#[test]
+fn what_a_container_changes_is_its_own() {
+    let root = Root::shared();
+    let root = root.path();
+    let script =
+        "hostname mine; mount -t tmpfs mine /tmp; ip link add mine type dummy; mkdir /tmp/x";
+    for package in ["step03-mount", "step04-pivot-root"] {
+        let rootfs = ["--rootfs", root.to_str().unwrap()];
+        let rootfs = if package == "step04-pivot-root" {
+            &rootfs[..]
+        } else {
+            &[]
+        };
+        on_unchanged_host(package, &[rootfs, &["sh", "-c", script]].concat());
+    }
+}
+
+/// Another user, without a capability; the program where that user can reach it.
+fn as_nobody(package: &str, arguments: &[&str]) -> Output {
+    let folder = folder();
+    let program = folder.path().join(package);
+    fs::copy(step(package), &program).unwrap();
+    Command::new("setpriv")
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ])
+        .arg(&program)
+        .args(arguments)
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn without_privilege_the_way_out_is_named() {
+    let root = Root::shared();
+    let root = root.path();
+    let mut told = String::new();
+    for package in STEPS {
+        let rootfs = ["--rootfs", root.to_str().unwrap()];
+        let rootfs = if package == "step04-pivot-root" {
+            &rootfs[..]
+        } else {
+            &[]
+        };
+        let output = as_nobody(package, &[rootfs, &["true"]].concat());
+        told += &transcript(&format!("{package} true"), &output);
+    }
+    insta::assert_snapshot!(redact(&told, &[(&root, "ROOT")]));
+}
+
+#[test]
+fn a_default_root_that_cannot_be_made_is_named() {
+    let output = as_nobody(
+        "step04-pivot-root",
+        &["--state-dir", "/proc/nowhere", "true"],
+    );
+    let told = transcript("step04-pivot-root --state-dir /proc/nowhere true", &output);
+    insta::assert_snapshot!(told);
+}
+
+/// The user namespace's own limits: in one of ours we may set them to 0.
+#[test]
+fn namespaces_that_are_used_up() {
+    let mut told = String::new();
+    for (package, limit) in [
+        ("step01-uts", "uts"),
+        ("step02-pid", "pid"),
+        ("step03-mount", "net"),
+    ] {
+        let script = "echo 0 > /proc/sys/user/max_$1_namespaces && exec \"$2\" true";
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", script, "sh", limit])
+            .arg(step(package))
+            .env_remove("RUST_BACKTRACE")
+            .output()
+            .unwrap();
+        told += &transcript(
+            &format!("{package} true # max_{limit}_namespaces is 0"),
+            &output,
+        );
+    }
+    insta::assert_snapshot!(told);
+}
+
+/// The parent killed at any moment: the container goes with it, and the host is as it was.
+#[test]
+fn a_killed_parent_leaves_nothing() {
+    let root = Root::shared();
+    let before = Photograph::take().unwrap();
+    for round in 0..20 {
+        let mut program = Command::new(step04())
+            .arg("--rootfs")
+            .arg(root.path())
+            .args(["sleep", "1000"])
+            .spawn()
+            .unwrap();
+        // Each round a little later on the container's way.
+        for _ in 0..round * 20 {
+            std::thread::yield_now();
+        }
+        let pid = program.id();
+        program.kill().unwrap();
+        program.wait().unwrap();
+        let sleeps = |process: &Process| {
+            process
+                .strings("cmdline")
+                .is_ok_and(|words| words == ["sleep", "1000"])
+                && process
+                    .status("PPid")
+                    .is_ok_and(|parent| parent == pid.to_string())
+        };
+        let gone = eventually(|| (!Process::all().iter().any(sleeps)).then_some(()));
+        assert!(gone.is_some());
+    }
+    let after = Photograph::take().unwrap();
+    let changes = before.changes(&after);
+    let mounts: Vec<_> = changes
+        .iter()
+        .filter(|change| change.starts_with("mount"))
+        .collect();
+    assert!(mounts.is_empty(), "{mounts:?}");
+}
+
+#[test]
+fn a_script_that_fails_leaves_nothing_half_made() {
+    let folder = folder();
+    let root = folder.path().join("root");
+    for (name, arguments) in [
+        ("from-host.sh", &["no-such-program"][..]),
+        ("docker-export.sh", &[]),
+        ("debian.sh", &[]),
+    ] {
+        let mut command = script(name);
+        match name {
+            "docker-export.sh" => command.env("DOCKER", "false").arg("image"),
+            "debian.sh" => command.args(["--suite", "no-such-suite"]),
+            _ => &mut command,
+        };
+        let output = command.arg(&root).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{name}");
+        assert!(!output.stderr.is_empty(), "{name} says nothing");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
+    }
+}

@@ -1,1 +1,327 @@
+//! The ways to make a root filesystem, and the default one.
 
+use crate::stage::{Root, folder, have, nested, on_host, run, script, skip, step04};
+use progress::container::{Container, eventually};
+use progress::host::Propagation;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What the issue of this whole course looks like, in any root that has these programs.
+fn look_around(root: &Path) -> String {
+    let look = "cat /etc/os-release 2>/dev/null | head -n 1; ps ax; hostname; mount";
+    let shell = "exec \"$1\" --rootfs \"$2\" sh -c \"$3\"";
+    let arguments = [step04().to_str().unwrap(), root.to_str().unwrap(), look];
+    let output = on_host(Propagation::Shared, shell, &arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Two processes, a name of its own, and its own three mounts.
+fn assert_alone(said: &str) {
+    let processes = said.lines().filter(|line| {
+        line.split_whitespace()
+            .next()
+            .is_some_and(|word| word.parse::<u32>().is_ok())
+    });
+    assert_eq!(processes.count(), 2, "{said}");
+    assert!(said.lines().any(|line| line == "container"), "{said}");
+    let mounts: Vec<_> = said.lines().filter(|line| line.contains(" on /")).collect();
+    assert_eq!(mounts.len(), 3, "{said}");
+}
+
+#[test]
+fn the_hosts_own_programs() {
+    let root = Root::shared();
+    assert_alone(&look_around(&root.path()));
+    // Each program starts, by the path and by the name that it has here.
+    for program in [
+        "sh", "ls", "cat", "ps", "mount", "hostname", "id", "env", "stat", "dd", "stty",
+    ] {
+        let why = Command::new(step04())
+            .args(["--why", "--rootfs"])
+            .arg(root.path())
+            .arg(program)
+            .output()
+            .unwrap();
+        assert!(why.status.success(), "{why:?}");
+    }
+    // Links stay links.
+    for link in ["/bin", "/lib64", "/bin/sh"] {
+        if let Ok(target) = fs::read_link(link) {
+            let inside = root.path().join(&link[1..]);
+            assert_eq!(fs::read_link(inside).unwrap(), target, "{link}");
+        }
+    }
+}
+
+#[test]
+fn a_script_comes_with_its_interpreter() {
+    let folder = folder();
+    let greet = folder.path().join("greet");
+    fs::write(&greet, "#!/usr/bin/env bash\necho hello from $BASH\n").unwrap();
+    run(Command::new("chmod").arg("755").arg(&greet));
+    symlink("greet", folder.path().join("link")).unwrap();
+    let root = folder.path().join("root");
+    run(script("from-host.sh")
+        .arg(&root)
+        .arg(folder.path().join("link")));
+    let said = run(Command::new(step04())
+        .arg("--rootfs")
+        .arg(&root)
+        .arg(folder.path().join("link")));
+    assert!(said.starts_with("hello from /"), "{said}");
+    // The manifest has what was copied, and nothing that wasn't.
+    let copied = fs::read_to_string(root.join("etc/from-host")).unwrap();
+    assert!(
+        copied.lines().any(|line| line.ends_with("/greet")),
+        "{copied}"
+    );
+    assert!(
+        copied.lines().all(|line| root.join(&line[1..]).is_file()),
+        "{copied}"
+    );
+}
+
+#[test]
+fn an_existing_directory_is_not_touched() {
+    let folder = folder();
+    fs::write(folder.path().join("precious"), "data").unwrap();
+    for name in ["from-host.sh", "busybox.sh"] {
+        let output = script(name).arg(folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Without a busybox the script hasn't even looked.
+        assert!(!output.status.success(), "{said}");
+        assert!(
+            said.contains("isn't empty") || said.contains("isn't on this machine"),
+            "{said}"
+        );
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    // An empty one is as good as none.
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    run(script("from-host.sh").arg(&empty).arg("true"));
+    assert!(empty.join("etc/from-host").exists());
+}
+
+#[test]
+fn a_busybox_root() {
+    if !have("busybox", "busybox-static") {
+        return;
+    }
+    let folder = folder();
+    let root = folder.path().join("root");
+    run(script("busybox.sh").arg(&root));
+    let said = look_around(&root);
+    // Busybox's ps prints one line more than procps', its own header; its mount the same three.
+    assert_alone(&said);
+}
+
+/// The Real input of the chapter, as typed but for the place.
+#[test]
+fn a_debian_root() {
+    if nested() || !have("debootstrap", "debootstrap") {
+        return;
+    }
+    let folder = folder();
+    let root = folder.path().join("debian");
+    let made = script("debian.sh").arg(&root).output().unwrap();
+    if !made.status.success() {
+        let said = String::from_utf8_lossy(&made.stderr);
+        return skip(&format!("no Debian could be fetched: {said}"));
+    }
+    let look = "cat /etc/os-release; ps ax; hostname; mount";
+    let shell = "exec \"$1\" --rootfs \"$2\" /bin/bash -lc \"$3\"";
+    let arguments = [step04().to_str().unwrap(), root.to_str().unwrap(), look];
+    let output = on_host(Propagation::Shared, shell, &arguments);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("NAME=\"Debian GNU/Linux\""), "{output:?}");
+    assert!(
+        said.contains("1 ?") && said.contains("/bin/bash -lc"),
+        "{said}"
+    );
+    assert_alone(&said);
+    // Nothing that debootstrap mounted or logged is left.
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A Docker engine of the test's own, on a socket and a data folder of its own.
+#[test]
+fn a_root_from_docker() {
+    if nested() || !have("dockerd", "docker.io") || !have("busybox", "busybox-static") {
+        return;
+    }
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let socket = format!("unix://{}", at("sock"));
+    let log = fs::File::create(at("log")).unwrap();
+    // What it mounts is gone with its mount namespace.
+    let mut engine = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "dockerd"])
+        .args([
+            "--data-root",
+            &at("data"),
+            "--exec-root",
+            &at("exec"),
+            "--pidfile",
+            &at("pid"),
+        ])
+        .args([
+            "-H",
+            &socket,
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+        ])
+        .arg("--ip-forward=false")
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let docker = || {
+        let mut docker = Command::new("docker");
+        docker.env("DOCKER_HOST", &socket);
+        docker
+    };
+    let answers = eventually(|| {
+        let version = docker()
+            .arg("version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        version.unwrap().success().then_some(())
+    });
+    let exported = answers.map(|()| {
+        run(script("busybox.sh").arg(at("busybox")));
+        run(Command::new("chown")
+            .args(["-h", "1234:4321"])
+            .arg(at("busybox/etc/group")));
+        run(Command::new("tar").args(["-C", &at("busybox"), "-cf", &at("image.tar"), "."]));
+        run(docker().args(["import", &at("image.tar"), "busybox:test"]));
+        run(script("docker-export.sh")
+            .args(["busybox:test", &at("root")])
+            .env("DOCKER_HOST", &socket));
+        run(docker().args(["ps", "--all", "--quiet"]))
+    });
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(engine.id() as i32),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    engine.wait().unwrap();
+    let left = exported.unwrap_or_else(|| panic!("{}", fs::read_to_string(at("log")).unwrap()));
+    assert_eq!(left, "", "docker-export.sh left a container");
+    let root = folder.path().join("root");
+    assert_eq!(
+        fs::read_link(root.join("bin/sh")).unwrap(),
+        fs::read_link(at("busybox/bin/sh")).unwrap()
+    );
+    let group = root.join("etc/group").metadata().unwrap();
+    assert_eq!((group.uid(), group.gid()), (1234, 4321));
+    assert_eq!(root.join("tmp").metadata().unwrap().mode() & 0o7777, 0o1777);
+    assert_alone(&look_around(&root));
+}
+
+/// The inode of the default root below a state folder, and what else is there.
+fn default_root(state: &Path) -> (u64, Vec<String>) {
+    let names = fs::read_dir(state.join("roots")).unwrap();
+    let mut names: Vec<_> = names
+        .map(|name| name.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    (state.join("roots/default").metadata().unwrap().ino(), names)
+}
+
+/// A program in the default root of a state folder.
+fn in_default_root(state: &Path, command: &[&str]) -> Command {
+    let mut program = Command::new(step04());
+    program.arg("--state-dir").arg(state).args(command);
+    program
+}
+
+const WHOLE: [&str; 3] = ["default", "default.lock", "default.scripts"];
+
+#[test]
+fn the_default_root_is_made_once() {
+    let state = folder();
+    let programs: Vec<_> = (0..8)
+        .map(|_| in_default_root(state.path(), &["true"]).spawn().unwrap())
+        .collect();
+    for mut program in programs {
+        assert!(program.wait().unwrap().success());
+    }
+    let (inode, names) = default_root(state.path());
+    assert_eq!(names, WHOLE);
+    run(&mut in_default_root(state.path(), &["true"]));
+    assert_eq!(default_root(state.path()).0, inode);
+}
+
+#[test]
+fn the_default_root_is_renewed_unless_it_is_in_use() {
+    let state = folder();
+    run(&mut in_default_root(state.path(), &["true"]));
+    let (first, _) = default_root(state.path());
+    // The host's program is newer than the copy.
+    let age = |state: &Path| {
+        let copied = fs::read_to_string(state.join("roots/default/etc/from-host")).unwrap();
+        let copy = state
+            .join("roots/default")
+            .join(&copied.lines().next().unwrap()[1..]);
+        run(Command::new("touch").args(["-d", "2001-01-01"]).arg(copy));
+    };
+    age(state.path());
+    let container = Container::start_with(&mut in_default_root(
+        state.path(),
+        &["cat", "/proc/version", "-"],
+    ));
+    let (second, _) = default_root(state.path());
+    assert_ne!(first, second, "a newer program on the host");
+
+    age(state.path());
+    run(&mut in_default_root(state.path(), &["true"]));
+    assert_eq!(
+        default_root(state.path()).0,
+        second,
+        "a container was using it"
+    );
+    container.unwrap().finish().unwrap();
+    run(&mut in_default_root(state.path(), &["true"]));
+    let (third, _) = default_root(state.path());
+    assert_ne!(third, second, "nobody was using it any more");
+
+    // Other scripts than ours, and what a run left behind that was killed while it made a root.
+    fs::write(
+        state.path().join("roots/default.scripts/from-host.sh"),
+        "exit 1\n",
+    )
+    .unwrap();
+    fs::create_dir(state.path().join("roots/default.new")).unwrap();
+    run(&mut in_default_root(state.path(), &["true"]));
+    let (fourth, names) = default_root(state.path());
+    assert_ne!(fourth, third);
+    assert_eq!(names, WHOLE);
+}
+
+#[test]
+fn a_break_of_what_is_no_root_changes_nothing() {
+    let folder = folder();
+    for (kind, directory) in [
+        ("missing-loader", "/"),
+        ("no-such-kind", "root"),
+        ("bad-shebang", "none"),
+    ] {
+        let directory = folder.path().join(directory);
+        let output = script("break.sh")
+            .arg(kind)
+            .arg(&directory)
+            .output()
+            .unwrap();
+        assert!(
+            !output.status.success() && !output.stderr.is_empty(),
+            "{output:?}"
+        );
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -207,7 +207,7 @@ fn a_container_dies_with_its_parent() {
 /// A parent that dies before its child has asked to die with it.
 #[test]
 fn a_container_whose_caller_dies_at_once_does_not_stay() {
-    for _ in 0..50 {
+    for _ in 0..20 {
         let mut command = Command::new(step("step02-pid"));
         command.args(["sleep", "1000"]).process_group(0);
         let mut program = command.spawn().unwrap();

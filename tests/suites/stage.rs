@@ -126,6 +126,14 @@ pub fn skip(reason: &str) {
     let _ = fs::write("/dev/stderr", format!("SKIPPED: {reason}\n"));
 }
 
+/// Set while the suites run for the sake of one of their own tests.
+pub const NESTED: &str = "TEN_STEPS_NESTED";
+
+/// Whether that is so: what the outer run tests anyway is left out.
+pub fn nested() -> bool {
+    env::var_os(NESTED).is_some()
+}
+
 /// What a command line printed and ended with, for a snapshot.
 pub fn transcript(title: &str, output: &Output) -> String {
     let mut text = format!("$ {title}\n");
@@ -140,24 +148,96 @@ pub fn transcript(title: &str, output: &Output) -> String {
 }
 
 /// The one list of what differs from run to run and from machine to machine: `replacements` are the
-/// paths that the test made, then come pids, ids and sizes.
+/// paths that the test made; then come pids and descriptors in narration, this machine's processor,
+/// and where it keeps its loader and libraries.
 pub fn redact(text: &str, replacements: &[(&Path, &str)]) -> String {
     let mut text = text.to_owned();
     for (path, name) in replacements {
         text = text.replace(path.to_str().unwrap(), name);
     }
     text = text.replace(workspace().to_str().unwrap(), "WORKSPACE");
-    let lines = text.lines().map(|line| match line.strip_prefix('[') {
-        // Narration: the pid as the process itself sees it. In a container it's small and fixed.
-        Some(rest) => match rest.split_once("] ") {
-            Some((pid, call)) if pid.parse::<u32>().is_ok_and(|pid| pid > 9) => {
-                format!("[PID] {call}")
+    let machines = match cfg!(target_arch = "aarch64") {
+        true => [
+            ("AArch64", "MACHINE"),
+            ("x86-64", "FOREIGN"),
+            ("aarch64-linux-gnu", "TRIPLET"),
+        ],
+        false => [
+            ("x86-64", "MACHINE"),
+            ("AArch64", "FOREIGN"),
+            ("x86_64-linux-gnu", "TRIPLET"),
+        ],
+    };
+    for (machine, name) in machines {
+        text = text.replace(machine, name);
+    }
+    let mut kept = Vec::new();
+    let mut loader = None;
+    for line in text.lines() {
+        let mut line = line.to_owned();
+        if let Some((pid, call)) = line
+            .strip_prefix('[')
+            .and_then(|line| line.split_once("] "))
+        {
+            if pid.parse::<u32>().is_ok() {
+                // In a container the pid is small, and the same each time.
+                let pid = if pid.len() == 1 { pid } else { "PID" };
+                line = format!("[{pid}] {}", redact_descriptors(call));
             }
-            _ => line.into(),
-        },
-        None => line.to_owned(),
+        }
+        if let Some(name) = line.strip_prefix("  it asks for the loader ") {
+            loader = name.strip_suffix(" (PT_INTERP)").map(str::to_owned);
+            line = "  it asks for the loader LOADER (PT_INTERP)".into();
+        }
+        let basename = loader.as_deref().and_then(|path| path.rsplit('/').next());
+        if basename.is_some_and(|name| line.contains(name)) && line.ends_with(" isn't there") {
+            line = "  LOADER isn't there".into();
+        }
+        if let Some(path) = line.trim_start().strip_suffix(" isn't there") {
+            if workspace()
+                .ancestors()
+                .any(|ancestor| ancestor == Path::new(path))
+            {
+                line = "  ABOVE-WORKSPACE isn't there".into();
+            }
+        }
+        // How /bin leads to /usr/bin, and such.
+        if !line.contains(" -> ") || line.contains("/usr/local/bin/") || line.contains("circle") {
+            kept.push(line);
+        }
+    }
+    kept.join("\n") + "\n"
+}
+
+/// Descriptors, which depend on what else is open: `socket` and those below take them first.
+fn redact_descriptors(call: &str) -> String {
+    let takes = [
+        "interface_flags(",
+        "set_interface_flags(",
+        "send_descriptors(",
+    ];
+    let Some(name) = takes.iter().find(|name| call.starts_with(*name)) else {
+        return call.into();
+    };
+    let arguments = call[name.len()..].trim_end_matches(')').split(", ");
+    let last = arguments.clone().count() - 1;
+    let redacted = arguments.enumerate().map(|(position, argument)| {
+        let is_flags = name.starts_with("set_") && position == last;
+        match argument.parse::<u32>() {
+            Ok(_) if !is_flags => "FD",
+            _ => argument,
+        }
     });
-    let mut text = lines.collect::<Vec<_>>().join("\n");
-    text.push('\n');
-    text
+    format!("{name}{})", redacted.collect::<Vec<_>>().join(", "))
+}
+
+/// The lines that one of our programs wrote, without what the command itself printed.
+pub fn our_lines(text: &str) -> String {
+    let ours = |line: &&str| {
+        let begins = |start| line.starts_with(start);
+        ["$ ", "# ", "step", "  ", "help: ", "[exit code "]
+            .into_iter()
+            .any(begins)
+    };
+    text.lines().filter(ours).collect::<Vec<_>>().join("\n") + "\n"
 }

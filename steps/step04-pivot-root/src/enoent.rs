@@ -48,7 +48,7 @@ pub fn explain(root: &Root, command: &str, environment: &[String], workdir: &str
         workdir: Path::new(workdir),
         evidence: Vec::new(),
     };
-    let fault = inspection.command(command).err();
+    let fault = inspection.command(command, 0).err();
     Explanation {
         command: command.to_owned(),
         fault,
@@ -146,14 +146,14 @@ impl Inspection<'_> {
     }
 
     /// Looks for the command as `exec` of step 1 does: in each directory of PATH until one starts.
-    fn command(&mut self, name: &str) -> Verdict {
+    fn command(&mut self, name: &str, depth: u32) -> Verdict {
         if name.contains('/') {
-            return self.program(Path::new(name), "it", 0);
+            return self.program(Path::new(name), "it", depth);
         }
         let mut worst = None;
         for candidate in candidates(name, self.environment) {
             let before = std::mem::take(&mut self.evidence);
-            let verdict = self.program(Path::new(&candidate), "it", 0);
+            let verdict = self.program(Path::new(&candidate), "it", depth);
             let found = std::mem::replace(&mut self.evidence, before);
             let Err(fault) = verdict else {
                 self.evidence = found;
@@ -233,7 +233,7 @@ impl Inspection<'_> {
         self.note_links(&trail);
         let found = match trail.end {
             Ok(found) => found,
-            Err(broken) => return self.broken(path, &broken, &trail.links),
+            Err(broken) => return self.broken(path, &broken),
         };
         let what = match kind(&found.stat) {
             SFlag::S_IFREG => None,
@@ -336,7 +336,7 @@ impl Inspection<'_> {
             let help = "name one, for example: #!/bin/sh";
             return fault(Errno::ENOEXEC, "its #! line names no interpreter", help);
         };
-        if depth == DEEPEST_SCRIPT {
+        if depth >= DEEPEST_SCRIPT {
             let help = "let the #! line name a program that is no script";
             return fault(
                 Errno::ELOOP,
@@ -359,20 +359,20 @@ impl Inspection<'_> {
             })?;
         let argument = words.next();
         match (interpreter.file_name(), argument) {
-            (Some(env), Some(argument)) if env == "env" => self.through_env(argument),
+            (Some(env), Some(argument)) if env == "env" => self.through_env(argument, depth + 1),
             _ => Ok(()),
         }
     }
 
     /// `#!/usr/bin/env NAME`: the kernel starts env, and env looks for NAME.
-    fn through_env(&mut self, name: &[u8]) -> Verdict {
+    fn through_env(&mut self, name: &[u8], depth: u32) -> Verdict {
         let name = String::from_utf8_lossy(name).into_owned();
         if name.starts_with('-') || name.contains('=') {
             return Ok(());
         }
         let looked_for = name.trim_end_matches('\r').to_owned();
         let before = self.evidence.len();
-        let verdict = self.command(&name);
+        let verdict = self.command(&name, depth);
         verdict.map_err(|fault| {
             self.evidence.truncate(before);
             self.note(format!("env looks for \"{}\"", name));
@@ -441,7 +441,7 @@ impl Inspection<'_> {
         if let Err(broken) = &trail.end {
             self.note_links(&trail);
             self.note(format!("{} isn't there", broken.path.display()));
-            let why = match broken.dangling {
+            let why = match broken.dangling.is_some() {
                 true => "the link to the loader that it asks for leads nowhere",
                 false => "the loader that it asks for isn't there",
             };
@@ -490,16 +490,12 @@ impl Inspection<'_> {
         self.note(format!("{} needs {name}", library.needed_by.display()));
         for (trail, why) in &library.useless {
             self.note_links(trail);
-            let end = match &trail.end {
-                Ok(found) => &found.path,
-                Err(broken) => &broken.path,
-            };
             let why = if trail.end.is_err() {
                 "isn't there"
             } else {
                 why
             };
-            self.note(format!("{} {why}", end.display()));
+            self.note(format!("{} {why}", trail.end_path().display()));
         }
         if library.useless.is_empty() && !library.searched.is_empty() {
             let searched = library
@@ -515,17 +511,15 @@ impl Inspection<'_> {
 
     fn note_links(&mut self, trail: &Trail) {
         // A chain that goes in a circle says all that it has to say in its first turns.
-        for (link, target) in trail.links.iter().take(8) {
+        let circle = matches!(&trail.end, Err(broken) if broken.errno == Errno::ELOOP);
+        let most = if circle { 3 } else { trail.links.len() };
+        for (link, target) in trail.links.iter().take(most) {
             self.note(format!("{} -> {}", link.display(), target.display()));
         }
     }
 
-    fn broken(&mut self, path: &Path, broken: &Broken, links: &[(PathBuf, PathBuf)]) -> Verdict {
-        let Broken {
-            path: end,
-            errno,
-            dangling,
-        } = broken;
+    fn broken(&mut self, path: &Path, broken: &Broken) -> Verdict {
+        let (end, errno) = (&broken.path, &broken.errno);
         match errno {
             Errno::ENOENT if end.as_os_str().is_empty() => {
                 return fault(
@@ -541,7 +535,11 @@ impl Inspection<'_> {
             let help = "let one of the links lead to a file";
             return fault(*errno, "its links lead in a circle", help);
         }
-        if let (true, Some((_, target))) = (dangling, links.last()) {
+        if *errno == Errno::ENOTDIR {
+            let help = "name a program, with no slash behind it";
+            return fault(*errno, "a file stands where its path has a directory", help);
+        }
+        if let Some((_, target)) = &broken.dangling {
             let on_host = target.is_absolute() && target.exists();
             if on_host {
                 self.note(format!(

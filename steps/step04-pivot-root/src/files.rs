@@ -5,6 +5,7 @@ use clap::Args;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -43,7 +44,11 @@ impl Files {
         };
         let shown = path.display();
         let path = path.canonicalize().map_err(|error| {
-            anyhow!("--rootfs {shown}: {error}\nhelp: rootfs-scripts/ has ways to make a root")
+            let why = match error.kind() {
+                ErrorKind::NotFound => "there is no such directory".into(),
+                _ => error.to_string(),
+            };
+            anyhow!("--rootfs {shown}: {why}\nhelp: rootfs-scripts/ has ways to make a root")
         })?;
         if !path.is_dir() {
             bail!(
@@ -82,11 +87,13 @@ impl Rootfs {
                     "{shown} is a file, and has to be a directory: {name} is mounted on it\n\
                      help: rm {shown} && mkdir {shown}"
                 ),
-                Err(error) => bail!(
-                    "{shown}: {error}; {name} is mounted on it\nhelp: mkdir {shown}, if {} is a root \
-                     filesystem; rootfs-scripts/ has ways to make one",
+                Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                    "{shown} isn't there, and has to be a directory: {name} is mounted on it\n\
+                     help: mkdir {shown}, if {} is a root filesystem; rootfs-scripts/ has ways to \
+                     make one",
                     self.path.display()
                 ),
+                Err(error) => bail!("{shown}: {error}"),
             }
         }
         Ok(())
@@ -117,10 +124,10 @@ fn default_root(state_dir: &Path) -> Result<Rootfs> {
         let path = roots.join("default.lock");
         File::options().create(true).append(true).open(path)
     });
-    let lock = writable.with_context(|| {
-        format!(
-            "the default root is kept in {}, and can't be made\nhelp: put `sudo` before the \
-             command, name a root with --rootfs, or another place with --state-dir",
+    let lock = writable.map_err(|error| {
+        anyhow!(
+            "the default root can't be made in {}: {error}\nhelp: put `sudo` before the command, \
+             name a root with --rootfs, or another place with --state-dir",
             roots.display()
         )
     })?;

@@ -25,6 +25,17 @@ pub struct Missing {
     pub useless: Vec<(Trail, &'static str)>,
 }
 
+impl Missing {
+    /// Whether that file is among the useless ones already: two directories may be the same.
+    fn knows(&self, trail: &Trail) -> bool {
+        let known = self
+            .useless
+            .iter()
+            .any(|(known, _)| known.end_path() == trail.end_path());
+        known || self.useless.len() == MOST_TOLD
+    }
+}
+
 /// The loaders whose rules we know.
 #[derive(Clone, Copy, PartialEq)]
 enum Loader {
@@ -55,6 +66,7 @@ struct Loaded {
 }
 
 // A real program has tens of these; a crafted one mustn't keep us busy.
+const MOST_TOLD: usize = 3;
 const MOST_LIBRARIES: usize = 1024;
 const MOST_DIRECTORIES: usize = 64;
 const LARGEST_TEXT: usize = 64 * 1024;
@@ -174,7 +186,7 @@ impl Search<'_> {
                         return Ok((found, elf));
                     }
                 }
-                Err(Some(why)) if absent.useless.len() < 3 => absent.useless.push((trail, why)),
+                Err(Some(why)) if !absent.knows(&trail) => absent.useless.push((trail, why)),
                 Err(_) => {}
             }
         }

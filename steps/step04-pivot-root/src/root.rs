@@ -51,8 +51,18 @@ pub struct Broken {
     pub path: PathBuf,
     /// ENOENT, ENOTDIR, ELOOP, EACCES …
     pub errno: Errno,
-    /// Whether the last link on the way had led there: it dangles.
-    pub dangling: bool,
+    /// The link that had led there, if one had: it dangles.
+    pub dangling: Option<(PathBuf, PathBuf)>,
+}
+
+impl Trail {
+    /// The path at which it ended, without links.
+    pub fn end_path(&self) -> &Path {
+        match &self.end {
+            Ok(found) => &found.path,
+            Err(broken) => &broken.path,
+        }
+    }
 }
 
 /// As many links as the kernel follows: MAXSYMLINKS, path_resolution(7).
@@ -93,40 +103,40 @@ impl Root {
             end: Err(Broken {
                 path: path.to_owned(),
                 errno: Errno::ENOENT,
-                dangling: false,
+                dangling: None,
             }),
         };
-        let mut dangling = false;
-        let end = self.walk(from, path, &mut trail.links, &mut dangling);
+        let mut inside = Vec::new();
+        let end = self.walk(from, path, &mut trail.links, &mut inside);
         trail.end = end.map_err(|(path, errno)| Broken {
             path,
             errno,
-            dangling,
+            dangling: inside.first().map(|(link, _)| trail.links[*link].clone()),
         });
         trail
     }
 
-    /// Sets `dangling` while the names that it goes through are those of a link.
+    /// In `inside` are the links whose names it is going through, a link within a link behind the
+    /// other: its number, and how many names are left when all of its own have gone.
     fn walk(
         &self,
         from: &Path,
         path: &Path,
         links: &mut Vec<(PathBuf, PathBuf)>,
-        dangling: &mut bool,
+        inside: &mut Vec<(usize, usize)>,
     ) -> Result<Found, (PathBuf, Errno)> {
         if path.as_os_str().is_empty() {
             return Err((path.to_owned(), Errno::ENOENT));
         }
-        // The names still to go, the next one last; and how many of them aren't the last link's.
+        // The names still to go, the next one last.
         let mut names = Vec::new();
         push_names(&mut names, path);
         if path.is_relative() {
             push_names(&mut names, from);
         }
-        let mut beyond_link = usize::MAX;
         let mut here = self.found(Path::new("/"))?;
         while let Some(name) = names.pop() {
-            *dangling = names.len() >= beyond_link;
+            inside.retain(|(_, beyond)| names.len() >= *beyond);
             match name.as_slice() {
                 b".." => {
                     here = self.found(here.path.parent().unwrap_or(Path::new("/")))?;
@@ -149,7 +159,7 @@ impl Root {
             if target.is_absolute() {
                 here = self.found(Path::new("/"))?;
             }
-            beyond_link = names.len();
+            inside.push((links.len(), names.len()));
             push_names(&mut names, &target);
             links.push((next.path, target));
         }

@@ -1,0 +1,43 @@
+#!/bin/sh
+# ordinary-user.sh FOLDER WORKSPACE TOOLCHAIN REGISTRY
+#
+# Run by the suite `checkout` as root, in a mount namespace of its own: makes a user who may use
+# sudo, gives them a copy of the workspace, and has them type the README's commands. The files that
+# describe the user are mounted over this machine's, and vanish with the namespace.
+
+set -eu
+folder=$1 workspace=$2 toolchain=$3 registry=$4
+uid=4242
+
+for file in passwd group shadow; do
+    cp -p "/etc/$file" "$folder/$file"
+done
+echo "learner:x:$uid:$uid::$folder/home:/bin/sh" >>"$folder/passwd"
+echo "learner:x:$uid:" >>"$folder/group"
+echo "learner:*:19000:0:99999:7:::" >>"$folder/shadow"
+printf 'root ALL=(ALL:ALL) ALL\nlearner ALL=(ALL:ALL) NOPASSWD: ALL\n' >"$folder/sudoers"
+chmod 440 "$folder/sudoers"
+for file in passwd group shadow sudoers; do
+    mount --bind "$folder/$file" "/etc/$file"
+done
+# The default root of this run is nobody else's.
+mkdir -p /var/lib/ten-steps
+mount -t tmpfs -o mode=755 state /var/lib/ten-steps
+
+mkdir "$folder/home" "$folder/toolchain" "$folder/home/cargo" "$folder/home/ten-steps"
+mount --bind "$toolchain" "$folder/toolchain"
+cp -r "$registry" "$folder/home/cargo/registry"
+tar -C "$workspace" --exclude=./target --exclude=./.git -c . | tar -C "$folder/home/ten-steps" -x
+chown -R "$uid:$uid" "$folder/home"
+
+as_learner() {
+    setpriv --reuid "$uid" --regid "$uid" --init-groups env -i \
+        HOME="$folder/home" PATH="$folder/toolchain/bin:/usr/bin:/bin" TERM=dumb \
+        CARGO_HOME="$folder/home/cargo" CARGO_NET_OFFLINE=true TEN_STEPS_NESTED="$TEN_STEPS_NESTED" \
+        "$@"
+}
+
+cd "$folder/home/ten-steps"
+echo "echo container says \$\$ \$(hostname)" | as_learner cargo run -p step04-pivot-root
+as_learner cargo test --offline --no-fail-fast
+echo "files of root: $(find "$folder/home" -user 0 | wc -l)"
