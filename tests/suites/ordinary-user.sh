@@ -21,8 +21,7 @@ for file in passwd group shadow sudoers; do
     mount --bind "$folder/$file" "/etc/$file"
 done
 # The default root of this run is nobody else's.
-mkdir -p /var/lib/ten-steps
-mount -t tmpfs -o mode=755 state /var/lib/ten-steps
+mount -t tmpfs -o mode=755 state /var/lib
 
 mkdir "$folder/home" "$folder/toolchain" "$folder/home/cargo" "$folder/home/ten-steps"
 mount --bind "$toolchain" "$folder/toolchain"

@@ -41,13 +41,17 @@ const REQUESTS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT]
 /// How often a process has to be asked before it is killed.
 const PATIENCE: u8 = 3;
 
+/// Signals that a shell ignores for a job in the background, and nohup(1) for a job that is to stay.
+const MAYBE_IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+
 /// Those that we take for the container, and SIGCHLD, which says that a child has ended.
 fn taken() -> SigSet {
     let mut signals = SigSet::all();
     OURS.into_iter().for_each(|signal| signals.remove(signal));
-    // Whoever starts us under nohup(1) means the container too.
-    Signal::iterator()
-        .filter(|&signal| signal != Signal::SIGCHLD && is_ignored(signal))
+    // Whoever has us ignore a signal means the container too.
+    MAYBE_IGNORED
+        .into_iter()
+        .filter(|&signal| is_ignored(signal))
         .for_each(|signal| signals.remove(signal));
     signals
 }
