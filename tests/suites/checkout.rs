@@ -1,6 +1,6 @@
 //! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
-use crate::stage::{NESTED, STEPS, folder, have, nested, run, skip};
+use crate::stage::{NESTED, Root, STEPS, folder, have, nested, redact, run, script, skip, step04};
 use progress::course::CHAPTERS;
 use progress::programs::workspace;
 use std::fs;
@@ -112,6 +112,28 @@ fn the_readme_has_the_commands_that_work() {
     }
 }
 
+/// What the README shows of `--why` is what it prints.
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let folder = folder();
+    Root::shared().copy(&folder.path().join("broken"));
+    run(script("break.sh")
+        .arg("dangling-loader-link")
+        .arg(folder.path().join("broken")));
+    let output = Command::new(step04())
+        .args(["--why", "--rootfs", "broken", "ls"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let command = "$ cargo run -q -p step04-pivot-root -- --why --rootfs broken ls\n";
+    let (_, shown) = readme.split_once(command).unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    // Where this machine has links and its loader is its own affair.
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(redact(&printed, &[]), redact(shown, &[]));
+}
+
 /// Neither root nor sudo: the runner starts the program all the same, which says what it lacks.
 #[test]
 fn without_sudo_the_runner_runs_the_program() {
@@ -136,9 +158,10 @@ fn without_sudo_the_runner_runs_the_program() {
             "--clear-groups",
             "--",
         ])
+        .arg("env")
+        .arg(format!("PATH={}", path.display()))
         .args([&runner, &program])
         .arg("true")
-        .env("PATH", &path)
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(125), "{output:?}");
