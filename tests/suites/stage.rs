@@ -198,7 +198,7 @@ pub fn redact(text: &str, replacements: &[(&Path, &str)]) -> String {
                 .ancestors()
                 .any(|ancestor| ancestor == Path::new(path))
             {
-                line = "  ABOVE-WORKSPACE isn't there".into();
+                line = "  WORKSPACE isn't there".into();
             }
         }
         // How /bin leads to /usr/bin, and such.
