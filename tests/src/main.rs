@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::geteuid;
 use progress::checks::{Report, Workbench};
 use progress::course::{CHAPTERS, Chapter, chapter};
@@ -59,6 +60,10 @@ enum Action {
         command: Vec<String>,
     },
 
+    /// Print a line for each SIGINT that arrives, and what is read
+    #[command(hide = true)]
+    CountInterrupts,
+
     /// Run a chapter's checks right here, and print a report as one line of JSON for each
     #[command(hide = true)]
     Examine { chapter: usize, program: PathBuf },
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
             command,
         } => pretend(propagation, &command),
         Action::Supervise { command } => supervise(&command),
+        Action::CountInterrupts => count_interrupts(),
         Action::Examine { chapter, program } => examine(find(chapter)?, program),
     })
 }
@@ -188,4 +194,21 @@ fn show(report: &Report) {
         println!("      expected  {}", claim.expected);
         println!("      seen      {}", claim.seen);
     }
+}
+
+/// A command for tests of signals. A shell's trap runs once for two signals that come close together;
+/// a handler runs for each that is delivered.
+fn count_interrupts() -> Result<u8> {
+    extern "C" fn say_so(_: i32) {
+        let line = b"interrupt\n";
+        // SAFETY: write is async-signal-safe: signal-safety(7).
+        unsafe { nix::libc::write(1, line.as_ptr().cast(), line.len()) };
+    }
+    // SAFETY: the handler makes one system call and touches nothing of ours.
+    unsafe { signal(Signal::SIGINT, SigHandler::Handler(say_so))? };
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        println!("read {}", line?);
+    }
+    Ok(0)
 }
