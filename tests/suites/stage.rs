@@ -1,5 +1,6 @@
 //! What the suites have in common: the programs, a root filesystem, and what is redacted.
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use progress::host::{Propagation, exit_code, on_pretend_host};
 use progress::programs::{Programs, workspace};
 use std::fmt::Write;
@@ -25,7 +26,14 @@ pub fn progress() -> &'static Path {
 
 /// The program of a step.
 pub fn step(package: &str) -> &'static Path {
-    static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::build().unwrap());
+    static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
+        // Whoever runs the suites in the background has these ignored, and so would the programs.
+        for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+            // SAFETY: SIG_DFL installs no handler.
+            unsafe { signal(ignored, SigHandler::SigDfl).unwrap() };
+        }
+        Programs::build().unwrap()
+    });
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests start containers, which takes root: install sudo and run `cargo test` again"
