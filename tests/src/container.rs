@@ -154,7 +154,10 @@ impl Drop for Container {
 }
 
 /// Waits until there is something to read, or the end.
-fn wait_for(stream: &impl AsFd) -> Result<()> {
+///
+/// # Errors
+/// Nothing happens for too long.
+pub fn wait_for(stream: &impl AsFd) -> Result<()> {
     let mut stream = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
     match poll(&mut stream, patience)? {

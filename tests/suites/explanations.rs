@@ -1,12 +1,14 @@
 //! Why a command doesn't start: one root for each way to break one, and roots made to do harm.
 
 use crate::stage::{Root, folder, our_lines, redact, run, script, step04, transcript};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use progress::container::eventually;
 use progress::host::{Propagation, exit_code, on_pretend_host};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 /// A copy of the shared root, to be broken.
@@ -285,6 +287,32 @@ fn links_never_lead_out() {
         // And the kernel agrees.
         assert_eq!(exit_code(broken.step(&[command]).status), 127, "{command}");
     }
+}
+
+/// A directory that turns into a link and back while its path is followed: the kernel keeps us in.
+#[test]
+fn a_root_that_changes_under_our_feet_does_not_lead_out() {
+    let broken = Broken::new();
+    let outside = broken.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "").unwrap();
+    let (door, trap) = (broken.root().join("door"), broken.root().join("trap"));
+    fs::create_dir(&door).unwrap();
+    symlink(&outside, &trap).unwrap();
+    let root = step04_pivot_root::root::Root::at(&broken.root()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let flags = RenameFlags::RENAME_EXCHANGE;
+                renameat2(AT_FDCWD, &door, AT_FDCWD, &trap, flags).unwrap();
+            }
+        });
+        let path = Path::new("/door/secret");
+        let escaped = (0..20_000).any(|_| root.follow(Path::new("/"), path).end.is_ok());
+        done.store(true, Ordering::Relaxed);
+        assert!(!escaped, "a path led out of the root");
+    });
 }
 
 /// Damaged programs, thousands of them: an explanation each time, never a panic or a hang.

@@ -3,7 +3,7 @@
 use crate::stage::{Root, STEPS, have, progress, step};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use progress::container::{Container, eventually};
+use progress::container::{Container, eventually, wait_for};
 use progress::evidence::Process;
 use std::fs;
 use std::io::{Read, Write};
@@ -95,6 +95,7 @@ fn at_terminal(command: &[&str]) -> (pty_process::blocking::Pty, std::process::C
 fn read_until(pty: &mut pty_process::blocking::Pty, seen: &mut String, text: &str, times: usize) {
     let mut buffer = [0; 1024];
     while seen.matches(text).count() < times {
+        wait_for(pty).unwrap();
         let read = pty.read(&mut buffer).unwrap();
         seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
@@ -137,7 +138,12 @@ fn the_third_ctrl_c_kills_a_deaf_container() {
         eventually(|| (parent.status("ShdPnd").unwrap() == "0".repeat(16)).then_some(())).unwrap();
     }
     pty.write_all(CTRL_C).unwrap();
-    assert_eq!(progress::host::exit_code(program.wait().unwrap()), 137);
+    let status = eventually(|| program.try_wait().unwrap());
+    program.kill().unwrap();
+    assert_eq!(
+        progress::host::exit_code(status.expect("it is still there")),
+        137
+    );
 }
 
 #[test]
