@@ -217,6 +217,27 @@ fn a_whole_root_would_start() {
     let why = broken.step(&["--why", "cat"]);
     assert_eq!(exit_code(why.status), 0);
     insta::assert_snapshot!(redact(&transcript("--why cat", &why), &[]));
+    // Neither `..` nor a link with `..` in it leads astray; a relative path begins at the workdir.
+    symlink(
+        "../../usr/bin/../bin/cat",
+        broken.root().join("usr/bin/winding"),
+    )
+    .unwrap();
+    for command in [
+        &["/usr/../usr/bin/./cat"][..],
+        &["winding"],
+        &["-w", "/usr/bin", "./cat"],
+    ] {
+        let why = broken.step(&[&["--why"], command].concat());
+        assert!(why.status.success(), "{why:?}");
+        assert!(
+            broken
+                .step(&[command, &["/etc/passwd"]].concat())
+                .status
+                .success(),
+            "{command:?}"
+        );
+    }
     // A shell that ends with 127 for a reason of its own gets no explanation.
     let ran = broken.step(&["sh", "-c", "exit 127"]);
     assert_eq!(
