@@ -5,6 +5,7 @@
 #   help_or_go_on "$@"   prints the calling script's first comment when that is asked for
 #   begin DIR            makes the empty directory $new beside DIR; it goes away on any failure
 #   finish               renames $new to DIR
+#   on_failure           what else has to go away on a failure; a script may have one of its own
 
 # The caller's name stands before what it has to say.
 say() {
@@ -29,6 +30,8 @@ help_or_go_on() {
     esac
 }
 
+on_failure() { :; }
+
 begin() {
     dir=${1%/}
     [ -n "$dir" ] || die "/ is this machine's own root: name a directory for the new one"
@@ -42,9 +45,11 @@ begin() {
     parent=$(dirname "$dir")
     mkdir -p "$parent" || exit 1
     new=$(mktemp -d "$parent/.${dir##*/}.XXXXXX") || exit 1
-    trap 'rm -rf "$new"' EXIT
+    trap 'rm -rf "$new"; on_failure' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
+    trap 'exit 131' QUIT
+    trap 'exit 141' PIPE
     trap 'exit 143' TERM
     chmod 755 "$new"
 }

@@ -23,8 +23,13 @@ here=$(cd "$(dirname "$0")" && pwd -P)
 . "$here/follow.sh"
 help_or_go_on "$@"
 [ $# -eq 2 ] || die "takes a kind and a directory; see $0 --help"
-kind=$1 root=${2%/}
-[ -n "$root" ] || die "/ is this machine's own root"
+kind=$1
+# Whatever it is called, and whatever links lead there: not the root of this machine.
+root=$(cd "$2" && pwd -P) || die "$2 is no directory"
+# shellcheck disable=SC3013 # dash, bash and busybox all have -ef
+if [ "$root" -ef / ]; then
+    die "$2 is this machine's own root: break a copy"
+fi
 [ -d "$root/proc" ] || die "$2 isn't a root filesystem: it has no directory proc"
 
 # inside PATH: where the file PATH of the root lies, as the root has it and without links.

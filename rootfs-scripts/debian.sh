@@ -33,14 +33,14 @@ if [ "$distribution" = debian ]; then
 fi
 
 begin "$1"
+on_failure() { rm -f "$new.log"; }
 # What debootstrap mounts while it works goes away with this mount namespace, however it ends.
 # shellcheck disable=SC2086 # no mirror is no argument
 unshare --mount debootstrap --variant=minbase --include=procps \
     "${suite:-stable}" "$new" $mirror >"$new.log" 2>&1 || {
     status=$?
     tail -n 20 "$new.log" >&2
-    rm -f "$new.log"
     die "debootstrap failed with status $status; its last lines are above"
 }
-rm -f "$new.log"
+on_failure
 finish

@@ -34,10 +34,14 @@ holds_links_and_modes "$new" ||
     say "warning: the file system of $2 can't hold links and modes; programs in there may not start"
 
 container=$("$docker" create "$1" sh) || die "no container could be made from $1"
+on_failure() {
+    [ -z "$container" ] || "$docker" rm "$container" >/dev/null ||
+        say "the container is still there: $docker rm $container"
+}
 # The pipe's own status is tar's; a failed export leaves a broken archive, and tar says so.
-"$docker" export "$container" | tar -x -p --numeric-owner -C "$new"
-unpacked=$?
-"$docker" rm "$container" >/dev/null || say "the container $container is still there: $docker rm $container"
-[ "$unpacked" = 0 ] || die "the image $1 couldn't be unpacked"
+"$docker" export "$container" | tar -x -p --numeric-owner -C "$new" ||
+    die "the image $1 couldn't be unpacked"
 [ -n "$(ls -A "$new")" ] || die "the image $1 is empty"
+on_failure
+container=
 finish

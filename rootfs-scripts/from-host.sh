@@ -8,6 +8,7 @@
 # DIR/etc/from-host.
 
 set -u
+PATH=$PATH:/usr/sbin:/sbin
 here=$(dirname "$0")
 # shellcheck source=rootfs-scripts/aside.sh
 . "$here/aside.sh"
@@ -62,13 +63,17 @@ bring_program() {
     bring "$path" || return 1
     case $(head -c 2 "$real" | tr -d '\000') in
         '#!')
-            # "#!/usr/bin/env bash" takes two programs, "#!/bin/sh -e" one.
-            # shellcheck disable=SC2046 # the words of the line, apart
-            set -- $(head -n 1 "$real" | sed 's/^#! *//')
-            interpreter=$1 argument=${2-}
-            bring_program "$interpreter" || die "$path: its interpreter $interpreter isn't there"
-            [ "${interpreter##*/}" != env ] || bring_program "$argument" ||
-                die "$path: its interpreter $argument isn't there"
+            # "#!/bin/sh -e" takes one program, "#!/usr/bin/env -S bash -e" two. From here on "$@"
+            # are the words of that line, and stay so while this function calls itself.
+            # shellcheck disable=SC2046 # the words, apart
+            set -- $(head -n 1 "$real" | tr -d '\r' | sed 's/^#! *//')
+            bring_program "$1" || die "$path: its interpreter $1 isn't there"
+            [ "${1##*/}" = env ] || return 0
+            shift
+            while case ${1-} in -* | *=*) true ;; *) false ;; esac do
+                shift
+            done
+            [ $# = 0 ] || bring_program "$1" || die "$path: its interpreter $1 isn't there"
             ;;
         *)
             programs="$programs$real
@@ -81,26 +86,29 @@ bring_program() {
 # does (PT_INTERP), and each library by the path at which the loader finds it.
 bring_libraries() {
     command -v ldd >/dev/null || die "ldd isn't there; it comes with the C library (package libc-bin)"
-    printf '%s' "$programs" | {
-        set --
-        while IFS= read -r program; do
-            set -- "$@" "$program"
-        done
-        # Of a static program ldd says that it isn't dynamic, and fails.
-        ldd "$@" 2>/dev/null
-    } >"$new/.ldd"
+    # One by one: musl's ldd takes the words behind the first for the program's. Of a static program
+    # ldd says that it isn't dynamic, and fails.
+    printf '%s' "$programs" | while IFS= read -r program; do
+        ldd "$program" 2>/dev/null
+    done >"$new/.ldd"
     missing=$(sed -n 's/^[[:space:]]*\(.*\) => not found.*/\1/p' "$new/.ldd" | sort -u)
     [ -z "$missing" ] || die "the loader doesn't find, here on this machine:" "$missing"
     sed -n -e 's/^.*=> \(\/.*\) (0x[0-9a-f]*)$/\1/p' \
         -e 's/^[[:space:]]*\(\/.*\) (0x[0-9a-f]*)$/\1/p' "$new/.ldd" | sort -u >"$new/.libraries"
     while IFS= read -r library; do
         bring "$library" || die "$library: ldd names it, and it isn't there"
+        printf '%s\n' "${library%/*}" >>"$new/.directories"
         # An older glibc loads this one only when a user's name is looked up.
         case $library in
             */libc.so.6) bring "${library%/*}/libnss_files.so.2" || true ;;
         esac
     done <"$new/.libraries"
-    rm "$new/.ldd" "$new/.libraries"
+    # Libraries in a directory that isn't built into glibc's loader are found through its cache.
+    if [ -e "$new/.directories" ] && [ -e /etc/ld.so.cache ] && command -v ldconfig >/dev/null; then
+        sort -u "$new/.directories" >"$new/etc/ld.so.conf"
+        ldconfig -X -r "$new" || say "ldconfig failed: a program may not find its libraries"
+    fi
+    rm -f "$new/.ldd" "$new/.libraries" "$new/.directories"
 }
 
 begin "$1"
@@ -131,8 +139,12 @@ else
     for program in $common; do
         bring_program "$program" || absent="$absent $program"
     done
+    # A program that comes to this machine later makes the default root be made again.
     for program in $extra; do
-        bring_program "$program" || true
+        bring_program "$program" || echo "absent $program" >>"$new/etc/from-host"
+    done
+    for program in $absent; do
+        echo "absent $program" >>"$new/etc/from-host"
     done
     [ -z "$absent" ] || say "not on this machine, so left out:$absent"
 fi

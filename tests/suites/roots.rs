@@ -5,6 +5,7 @@ use progress::container::{Container, eventually};
 use progress::host::Propagation;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -291,6 +292,12 @@ fn the_default_root_is_renewed_unless_it_is_in_use() {
     let (third, _) = default_root(state.path());
     assert_ne!(third, second, "nobody was using it any more");
 
+    // A container has removed a program, or all of them.
+    fs::remove_file(state.path().join("roots/default/etc/from-host")).unwrap();
+    fs::remove_dir_all(state.path().join("roots/default/usr/bin")).unwrap();
+    run(&mut in_default_root(state.path(), &["true"]));
+    let (third, _) = default_root(state.path());
+
     // Other scripts than ours, and what a run left behind that was killed while it made a root.
     fs::write(
         state.path().join("roots/default.scripts/from-host.sh"),
@@ -298,15 +305,82 @@ fn the_default_root_is_renewed_unless_it_is_in_use() {
     )
     .unwrap();
     fs::create_dir(state.path().join("roots/default.new")).unwrap();
+    fs::create_dir(state.path().join("roots/.default.new.abcdef")).unwrap();
     run(&mut in_default_root(state.path(), &["true"]));
     let (fourth, names) = default_root(state.path());
     assert_ne!(fourth, third);
     assert_eq!(names, WHOLE);
 }
 
+/// Killed at any moment while it makes the default root, script and all: the next run makes it whole.
+#[test]
+fn an_interrupted_default_root_is_made_again() {
+    let state = folder();
+    for round in 0..8_u32 {
+        let mut program = in_default_root(state.path(), &["true"]);
+        let mut program = program.process_group(0).spawn().unwrap();
+        // The lock is there as soon as it has begun; each round gives it a little longer.
+        eventually(|| {
+            state
+                .path()
+                .join("roots/default.lock")
+                .exists()
+                .then_some(())
+        })
+        .unwrap();
+        (0..round * 2000).for_each(|_| std::thread::yield_now());
+        let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+        // Every other time only the program, and the script goes on.
+        match round % 2 {
+            0 => nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap(),
+            _ => nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL).unwrap(),
+        }
+        program.wait().unwrap();
+        let output = in_default_root(state.path(), &["true"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(default_root(state.path()).1, WHOLE);
+        fs::remove_dir_all(state.path().join("roots")).unwrap();
+    }
+}
+
+/// Libraries in a place that only this machine's ld.so.cache knows are found in the root as well.
+#[test]
+fn libraries_from_elsewhere_are_found() {
+    if !have("gcc", "gcc") || !have("ldconfig", "libc-bin") {
+        return;
+    }
+    let folder = folder();
+    // On a mount namespace's own /etc/ld.so.cache and /usr/local/lib, which go with it.
+    let shell = "set -e; cd \"$1\"
+        mkdir etc lib; cp /etc/ld.so.cache etc; mount --bind lib /usr/local/lib
+        mount --bind etc/ld.so.cache /etc/ld.so.cache
+        echo 'int answer(void) { return 42; }' | gcc -shared -fPIC -o lib/libanswer.so -x c -
+        echo 'int answer(void); int main(void) { return answer(); }' | gcc -o ask -x c - -Llib -lanswer
+        ldconfig -C cache -X /usr/local/lib; cat cache >/etc/ld.so.cache
+        \"$2\" \"$1/root\" \"$1/ask\"; umount /usr/local/lib
+        \"$3\" --rootfs root \"$1/ask\" || code=$?
+        umount /etc/ld.so.cache; exit $code";
+    let script = progress::programs::workspace().join("rootfs-scripts/from-host.sh");
+    let arguments = [folder.path(), &script, step04()].map(|path| path.to_str().unwrap());
+    let output = on_host(Propagation::Private, shell, &arguments);
+    assert_eq!(progress::host::exit_code(output.status), 42, "{output:?}");
+}
+
 #[test]
 fn a_break_of_what_is_no_root_changes_nothing() {
     let folder = folder();
+    // This machine's own root, however it is spelt; with nothing at hand that could do harm.
+    symlink("/", folder.path().join("slash")).unwrap();
+    let slash = folder.path().join("slash").display().to_string();
+    for root in ["/", "//", "/.", "/proc/self/root", "/usr/..", &slash] {
+        let output = script("break.sh")
+            .args(["bad-shebang-of-nothing", root])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("this machine's own root"), "{root}: {said}");
+    }
+    fs::remove_file(folder.path().join("slash")).unwrap();
     for (kind, directory) in [
         ("missing-loader", "/"),
         ("no-such-kind", "root"),

@@ -84,6 +84,8 @@ fn an_init_makes_the_default_action_happen() {
 }
 
 /// A pty with the program in the foreground, as at a terminal.
+///
+/// The words of `command` may begin with flags of the step.
 fn at_terminal(command: &[&str]) -> (pty_process::blocking::Pty, std::process::Child) {
     let (pty, terminal) = pty_process::blocking::open().unwrap();
     let command = pty_process::blocking::Command::new(step("step02-pid")).args(command);
@@ -106,7 +108,13 @@ const CTRL_C: &[u8] = b"\x03";
 /// At a prompt Ctrl-C is pressed all day: it arrives once each time, and kills nobody who handles it.
 #[test]
 fn ctrl_c_arrives_once_and_never_kills_who_handles_it() {
-    let (mut pty, mut program) = at_terminal(&[progress().to_str().unwrap(), "count-interrupts"]);
+    for init in [&[][..], &["--init"]] {
+        let command = [progress().to_str().unwrap(), "count-interrupts"];
+        press_ctrl_c_all_day(at_terminal(&[init, &command].concat()));
+    }
+}
+
+fn press_ctrl_c_all_day((mut pty, mut program): (pty_process::blocking::Pty, std::process::Child)) {
     let mut seen = String::new();
     read_until(&mut pty, &mut seen, "ready\r\n", 1);
     for times in 1..=20 {
@@ -144,6 +152,33 @@ fn the_third_ctrl_c_kills_a_deaf_container() {
         progress::host::exit_code(status.expect("it is still there")),
         137
     );
+}
+
+/// A JVM prints its threads on SIGQUIT, as often as it is asked to.
+#[test]
+fn a_request_that_is_handled_never_kills() {
+    let handles = "trap 'echo got QUIT' QUIT; echo ready; while :; do read line; done";
+    let mut container = start("step02-pid", handles);
+    for times in 1..=5 {
+        container.signal(Signal::SIGQUIT).unwrap();
+        container.read_until(&"got QUIT\n".repeat(times)).unwrap();
+    }
+    kill(container.first_process().0, Signal::SIGKILL).unwrap();
+    assert_eq!(container.ended().unwrap().code, 137);
+}
+
+/// The terminal's window is closed: nobody is left who could ask a deaf container to end.
+#[test]
+fn a_hang_up_ends_a_deaf_container() {
+    let (mut pty, mut program) = at_terminal(&DEAF);
+    read_until(&mut pty, &mut String::new(), "\r\n", 1);
+    let child = Process(Pid::from_raw(program.id() as i32)).children()[0];
+    drop(pty);
+    let status = eventually(|| program.try_wait().unwrap());
+    if status.is_none() {
+        kill(child.0, Signal::SIGKILL).unwrap();
+    }
+    assert!(status.is_some(), "the container is still there");
 }
 
 #[test]

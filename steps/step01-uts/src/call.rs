@@ -8,6 +8,7 @@
 //! assert_eq!(refused.call, format!("sethostname({:?})", "x".repeat(65)));
 //! ```
 
+use crate::CloseRange;
 use crate::narration::{narrate, narrating};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -16,6 +17,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use nix::sys::stat::Mode;
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
@@ -298,6 +300,11 @@ arguments! {
     AddressFamily: |value, f| write!(f, "{value:?}");
     SockType: |value, f| write!(f, "{value:?}");
     SockProtocol: |value, f| write!(f, "{value:?}");
+    CloseRange: |value, f| f.write_str(match value {
+        CloseRange::Close => "0",
+        CloseRange::CloseOnExec => "CLOSE_RANGE_CLOEXEC",
+    });
+    WaitPidFlag: |value, f| show_flags(value.iter_names(), f);
     Signal: |value, f| write!(f, "{value}");
     CloneFlags: |value, f| show_flags(value.iter_names(), f);
     SockFlag: |value, f| show_flags(value.iter_names(), f);

@@ -102,8 +102,8 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Undoes what a command would inherit from this process without anybody having meant it.
 ///
 /// Across `execve` a process keeps its ignored signals, its signal mask and its open descriptors.
-/// Rust ignores SIGPIPE, so without this `yes | head` would never end; `nohup` and shells ignore
-/// others; and every descriptor above 2 is a door out of the container. They are marked
+/// Rust ignores SIGPIPE, so without this `yes | head` would complain of a broken pipe; `nohup` and
+/// shells ignore others; and every descriptor above 2 is a door out of the container. They are marked
 /// close-on-exec rather than closed: one of them carries the report of a failed `execve`, and
 /// closing that one would read as success. See signal(7), close_range(2).
 pub fn inherit_nothing() -> Result<()> {
@@ -111,7 +111,7 @@ pub fn inherit_nothing() -> Result<()> {
         default_disposition(signal);
     }
     SigSet::empty().thread_set_mask()?;
-    call!(close_range(3, libc::CLOSE_RANGE_CLOEXEC))?;
+    call!(close_range(3, CloseRange::CloseOnExec))?;
     Ok(())
 }
 
@@ -134,10 +134,22 @@ fn default_disposition(signal: libc::c_int) {
     };
 }
 
-/// Acts on every descriptor from `first` on: closes it with `flags` 0, marks it close-on-exec with
-/// CLOSE_RANGE_CLOEXEC. See close_range(2); Linux 5.11.
-pub fn close_range(first: u32, flags: u32) -> nix::Result<()> {
-    // SAFETY: takes three integers. Who closes descriptors that way must not use them again.
+/// What [`close_range`] does to a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub enum CloseRange {
+    /// Closes it. Who closes descriptors that way must not use them again.
+    Close,
+    /// Has `execve` close it: CLOSE_RANGE_CLOEXEC.
+    CloseOnExec,
+}
+
+/// Closes every descriptor from `first` on, now or later. See close_range(2); Linux 5.11.
+pub fn close_range(first: u32, how: CloseRange) -> nix::Result<()> {
+    let flags = match how {
+        CloseRange::Close => 0,
+        CloseRange::CloseOnExec => libc::CLOSE_RANGE_CLOEXEC,
+    };
+    // SAFETY: takes three integers.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
     Errno::result(result).map(drop)
 }

@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, pipe2};
 use serde::{Deserialize, Serialize};
 use signals::Signals;
@@ -27,7 +28,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic;
 use std::sync::Arc;
-use step01_uts::{Refused, call, close_range};
+use step01_uts::{CloseRange, Refused, call, close_range};
 
 /// Starts `body` as the first process of new namespaces, and returns when it has become its
 /// command: PID 1, when CLONE_NEWPID is among them.
@@ -164,7 +165,10 @@ fn leave(code: u8) -> ! {
 }
 
 /// Asks the kernel for SIGKILL when the parent dies, so that no container outlives its caller.
-/// See PR_SET_PDEATHSIG(2const).
+///
+/// An `execve` of a set-user-ID or set-group-ID program makes the kernel forget it. Such a command
+/// needs [`init`] before it, until step 6 does away with such programs (no_new_privs). See
+/// PR_SET_PDEATHSIG(2const).
 fn die_with_parent(pipe: &File) -> Result<()> {
     call!(set_pdeathsig(Signal::SIGKILL))?;
     // A parent that died before this call will never die again. Then nobody holds the pipe's
@@ -224,9 +228,9 @@ impl Child {
 pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
     // ANCHOR: exercise_reap
     let any = Pid::from_raw(-1);
-    let (ended, status) = match waitpid(pid.unwrap_or(any), libc::WNOHANG) {
+    let (ended, status) = match call!(waitpid(pid.unwrap_or(any), WaitPidFlag::WNOHANG)) {
         Ok((ended, _)) if ended.as_raw() == 0 => return Ok(None),
-        Err(Errno::ECHILD) if pid.is_none() => return Ok(None),
+        Err(refused) if refused.errno() == Errno::ECHILD && pid.is_none() => return Ok(None),
         outcome => outcome?,
     };
     let code = if libc::WIFSIGNALED(status) {
@@ -239,10 +243,10 @@ pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
 }
 
 /// The raw call: nix's own has no place for a child that a real-time signal killed.
-fn waitpid(pid: Pid, options: i32) -> nix::Result<(Pid, i32)> {
+fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
     let mut status = 0;
     // SAFETY: the kernel writes one int to `status`.
-    let ended = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options) };
+    let ended = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options.bits()) };
     Ok((Pid::from_raw(Errno::result(ended)?), status))
 }
 
@@ -258,8 +262,9 @@ pub fn init() -> Result<()> {
     let Some(command) = call!(clone3(CloneFlags::empty()))? else {
         return Ok(());
     };
-    // Also the error pipe: it has to close when the command starts, and that is in the child.
-    call!(close_range(3, 0))?;
+    // Also the error pipe: it has to close when the command starts, and that is in the child. From
+    // here on only the standard descriptors are left, so a `--log FILE` gets no more of PID 1.
+    call!(close_range(3, CloseRange::Close))?;
     let mut signals = Signals::new()?;
     loop {
         let signal = signals.receive()?;

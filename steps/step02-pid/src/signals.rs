@@ -3,7 +3,7 @@
 //! A signal is passed on, unless the terminal sent it: Ctrl-C reaches every process in the
 //! terminal's foreground group, and the container is in it, so it would arrive twice. PID 1 is deaf
 //! to a signal for which it has no handler; asked to end for the third time in vain, the container
-//! is killed.
+//! is killed, and at once when the terminal has gone and nobody is left to ask.
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -127,18 +127,23 @@ impl Signals {
         }
     }
 
-    /// Kills the child `pid` when it has been asked to end [`PATIENCE`] times by the same signal.
-    /// Ctrl-C counts only while the child has no handler: at a shell's prompt it asks nobody to end.
+    /// Kills the child `pid` when it is deaf to `signal` and has been asked to end by it
+    /// [`PATIENCE`] times; or once, when the signal is the terminal's hang-up.
+    ///
+    /// With `init` before it the command isn't PID 1, hears, and is never killed so.
     pub fn insist(&mut self, signal: &Received, pid: Pid) -> Result<()> {
-        let known = REQUESTS.map(|request| request as i32);
-        let Some(which) = known.iter().position(|&request| request == signal.number()) else {
-            return Ok(());
-        };
-        if signal.from_terminal() && handles(pid, signal.number()) {
+        let number = signal.number();
+        let hung_up = number == Signal::SIGHUP as i32 && signal.from_terminal();
+        let request = REQUESTS
+            .iter()
+            .position(|&request| request as i32 == number);
+        if (request.is_none() && !hung_up) || !is_deaf(pid, number) {
             return Ok(());
         }
-        self.requests[which] += 1;
-        if self.requests[which] == PATIENCE {
+        if let Some(which) = request {
+            self.requests[which] += 1;
+        }
+        if hung_up || request.is_some_and(|which| self.requests[which] == PATIENCE) {
             call!(kill(pid, libc::SIGKILL))?;
         }
         Ok(())
@@ -151,12 +156,15 @@ fn kill(pid: Pid, number: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
 }
 
-/// Whether the process has a handler for the signal `number`: SigCgt in proc_pid_status(5).
-fn handles(pid: Pid, number: i32) -> bool {
+/// Whether the process neither handles the signal `number` nor holds it back, to read it as our
+/// `init` does: SigCgt and SigBlk in proc_pid_status(5).
+fn is_deaf(pid: Pid, number: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
+    let masks = status.lines().filter_map(|line| {
+        let mask = line
+            .strip_prefix("SigCgt:")
+            .or(line.strip_prefix("SigBlk:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |both, mask| both | mask) >> (number - 1) & 1 == 0
 }

@@ -2,6 +2,7 @@
 //! See binfmt_misc in the kernel's admin guide.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// An entry of binfmt_misc.
@@ -14,17 +15,17 @@ pub struct Handler {
 }
 
 /// The entry whose magic number `head`, the first bytes of a file, has.
-pub fn handler(head: &[u8]) -> Option<Handler> {
+///
+/// # Errors
+/// binfmt_misc isn't mounted, so nothing can be said.
+pub fn handler(head: &[u8]) -> io::Result<Option<Handler>> {
     let directory = Path::new("/proc/sys/fs/binfmt_misc");
-    let status = fs::read_to_string(directory.join("status")).ok()?;
-    if status.trim() != "enabled" {
-        return None;
+    if fs::read_to_string(directory.join("status"))?.trim() != "enabled" {
+        return Ok(None);
     }
-    fs::read_dir(directory)
-        .ok()?
-        .flatten()
-        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-        .find_map(|entry| parse(&entry, head))
+    let entries = fs::read_dir(directory)?.flatten();
+    let mut texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    Ok(texts.find_map(|entry| parse(&entry, head)))
 }
 
 /// Reads an entry as the kernel shows it; `None` unless it is enabled and `head` has its magic.

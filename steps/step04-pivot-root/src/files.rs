@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use step01_uts::{candidates, host_environment};
 
 /// Where the container's files come from.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
@@ -119,11 +120,19 @@ const SCRIPTS: [(&str, &str); 3] = [
 fn default_root(state_dir: &Path) -> Result<Rootfs> {
     let roots = state_dir.join("roots");
     let mut builder = fs::DirBuilder::new();
+    let path = roots.join("default");
     let made = builder.recursive(true).mode(0o755).create(&roots);
     let writable = made.and_then(|()| {
         let path = roots.join("default.lock");
         File::options().create(true).append(true).open(path)
     });
+    if writable.is_err() && path.exists() {
+        // Whoever may not renew it may still look at it.
+        return Ok(Rootfs {
+            path,
+            _in_use: None,
+        });
+    }
     let lock = writable.map_err(|error| {
         anyhow!(
             "the default root can't be made in {}: {error}\nhelp: put `sudo` before the command, \
@@ -134,11 +143,10 @@ fn default_root(state_dir: &Path) -> Result<Rootfs> {
     // Whoever comes while it is being made waits here.
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
 
-    let path = roots.join("default");
     let scripts = roots.join("default.scripts");
     let absent = !path.exists();
     if absent || (is_outdated(&path, &scripts) && !is_in_use(&path)?) {
-        assemble(&path, &scripts)?;
+        assemble(&path, &scripts, &lock)?;
     }
     let in_use = Flock::lock(File::open(&path)?, FlockArg::LockShared);
     let in_use = in_use.map_err(|(_, errno)| errno)?;
@@ -163,21 +171,34 @@ fn is_outdated(path: &Path, scripts: &Path) -> bool {
         let file = path.symlink_metadata().ok()?;
         Some((file.mtime(), file.mtime_nsec()))
     };
+    // A container may have damaged it: what isn't there is as good as outdated.
     let copied = fs::read_to_string(path.join("etc/from-host")).unwrap_or_default();
-    let newer = |line: &str| {
-        let copy = modified(&path.join(line.trim_start_matches('/')));
-        modified(Path::new(line)).is_some_and(|host| copy.is_some_and(|copy| host > copy))
+    let changed = |line: &str| match line.strip_prefix("absent ") {
+        Some(name) => candidates(name, &host_environment())
+            .iter()
+            .any(|path| Path::new(path).is_file()),
+        None => {
+            let copy = modified(&path.join(line.trim_start_matches('/')));
+            copy.is_none() || modified(Path::new(line)).is_some_and(|host| Some(host) > copy)
+        }
     };
-    !ours || copied.lines().any(newer)
+    !ours || copied.is_empty() || copied.lines().any(changed)
 }
 
 /// Makes the root aside and gives it its name when it is whole.
-fn assemble(path: &Path, scripts: &Path) -> Result<()> {
+///
+/// The script inherits the lock as its standard input: should we be killed and it go on, nobody
+/// else begins before it has ended.
+fn assemble(path: &Path, scripts: &Path, lock: &File) -> Result<()> {
     let (new, old) = (path.with_extension("new"), path.with_extension("old"));
-    // What a run left behind that was killed here.
-    for leftover in [&new, &old] {
-        if leftover.exists() {
-            fs::remove_dir_all(leftover)?;
+    // What a run left behind that was killed here: `default.old`, `default.new`, and the directory
+    // beside it in which the script works.
+    for entry in fs::read_dir(path.parent().unwrap_or(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(".default.new.") || name == "default.new" || name == "default.old" {
+            fs::remove_dir_all(entry.path())?;
         }
     }
     fs::create_dir_all(scripts)?;
@@ -188,7 +209,7 @@ fn assemble(path: &Path, scripts: &Path) -> Result<()> {
     let made = Command::new("sh")
         .arg(&script)
         .arg(&new)
-        .stdin(Stdio::null())
+        .stdin(lock.try_clone()?)
         .stdout(Stdio::null())
         .status()
         .context("sh, which makes the default root")?;

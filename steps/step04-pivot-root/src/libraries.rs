@@ -8,9 +8,7 @@
 use crate::elf::{AARCH64, Elf, I386, X86_64};
 use crate::root::{Found, Root, Trail, kind, path_from, read_at};
 use nix::sys::stat::SFlag;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 /// A library that the loader won't find.
@@ -21,8 +19,10 @@ pub struct Missing {
     pub needed_by: PathBuf,
     /// The directories in which it isn't.
     pub searched: Vec<PathBuf>,
-    /// Files and links of that name that are no use, with how they end.
+    /// Files and links of that name that are no use, and why.
     pub useless: Vec<(Trail, &'static str)>,
+    /// Whether the loader also looks into /etc/ld.so.cache, as glibc's does.
+    pub has_cache: bool,
 }
 
 impl Missing {
@@ -52,7 +52,7 @@ struct Search<'a> {
     machine: u16,
     /// LD_LIBRARY_PATH of the container.
     library_path: Vec<PathBuf>,
-    cache: HashMap<Vec<u8>, Vec<PathBuf>>,
+    cache: Cache,
     defaults: Vec<PathBuf>,
 }
 
@@ -71,6 +71,8 @@ const MOST_LIBRARIES: usize = 1024;
 const MOST_DIRECTORIES: usize = 64;
 const LARGEST_TEXT: usize = 64 * 1024;
 const LARGEST_CACHE: usize = 4 * 1024 * 1024;
+const MOST_CACHED: usize = 20_000;
+const LONGEST_PATH: usize = 4096;
 
 /// The libraries that the loader at `loader` won't find for the program at `path`. Nothing for a
 /// loader whose rules we don't know.
@@ -78,13 +80,18 @@ pub fn missing(
     root: &Root,
     from: &Path,
     environment: &[String],
-    loader: &Path,
+    loader: &Found,
     path: &Path,
     program: &Elf,
 ) -> Vec<Missing> {
-    let name = loader.file_name().unwrap_or_default().to_string_lossy();
-    let loader = match () {
-        () if name.starts_with("ld-musl-") => Loader::Musl,
+    // What it is, not what it is called: a link may lead from one's name to the other.
+    let name = loader
+        .path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let kind = match () {
+        () if name.starts_with("ld-musl-") || name == "libc.so" => Loader::Musl,
         () if name.starts_with("ld-linux") || name.starts_with("ld.so") => Loader::Glibc,
         () if name.starts_with("ld-2.") || name.starts_with("ld64.so") => Loader::Glibc,
         () => return Vec::new(),
@@ -96,20 +103,24 @@ pub fn missing(
     let mut search = Search {
         root,
         from,
-        loader,
+        loader: kind,
         bits: program.bits,
         machine: program.machine,
         library_path: environment.iter().find_map(variable).unwrap_or_default(),
-        cache: HashMap::new(),
+        cache: Cache::default(),
         defaults: Vec::new(),
     };
-    match loader {
+    match kind {
         Loader::Glibc => {
-            search.cache = read_cache(&search.text("/etc/ld.so.cache", LARGEST_CACHE));
+            search.cache = Cache::read(search.text("/etc/ld.so.cache", LARGEST_CACHE));
             search.defaults = glibc_directories(program.machine);
         }
         Loader::Musl => search.defaults = search.musl_directories(&name),
     }
+    // A loader that was built for a place of its own, as Nix has them, looks around itself.
+    search
+        .defaults
+        .extend(loader.path.parent().map(Path::to_owned));
     search.run(path, program)
 }
 
@@ -124,7 +135,11 @@ impl Search<'_> {
                 if seen.len() >= MOST_LIBRARIES || !seen.insert(name.clone()) {
                     continue;
                 }
-                if self.loader == Loader::Musl && is_musl_itself(name) {
+                let is_loader = match self.loader {
+                    Loader::Musl => is_musl_itself(name),
+                    Loader::Glibc => name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so"),
+                };
+                if is_loader {
                     continue;
                 }
                 match self.find(name, &object) {
@@ -144,20 +159,26 @@ impl Search<'_> {
             let directories = value.split(|&byte| byte == b':');
             Some(
                 directories
-                    .map(|text| expand(text, path, elf.bits))
+                    .flat_map(|text| self.expand(text, path))
                     .collect::<Vec<_>>(),
             )
         };
         let runpath = list(&elf.dynamic.runpath);
-        // DT_RUNPATH makes the loader forget DT_RPATH.
-        let own = list(&elf.dynamic.rpath).filter(|_| runpath.is_none());
-        let mut rpath = own.unwrap_or_default();
+        let rpath = list(&elf.dynamic.rpath);
+        // DT_RUNPATH makes glibc forget DT_RPATH, and is for the object's own libraries. To musl
+        // the two are one, and for the libraries' libraries too.
+        let (passed_on, own) = match self.loader {
+            Loader::Glibc if runpath.is_some() => (None, runpath),
+            Loader::Glibc => (rpath, None),
+            Loader::Musl => (runpath.or(rpath), None),
+        };
+        let mut rpath = passed_on.unwrap_or_default();
         rpath.extend_from_slice(inherited);
         rpath.truncate(MOST_DIRECTORIES);
         Loaded {
             path: path.to_owned(),
             needed: elf.dynamic.needed.clone(),
-            runpath,
+            runpath: own,
             rpath,
         }
     }
@@ -168,7 +189,9 @@ impl Search<'_> {
             needed_by: object.path.clone(),
             searched: Vec::new(),
             useless: Vec::new(),
+            has_cache: self.loader == Loader::Glibc,
         };
+        let cached = self.cache.paths(name);
         let mut candidates = Vec::new();
         if name.contains(&b'/') {
             candidates.push(absent.name.clone());
@@ -176,7 +199,7 @@ impl Search<'_> {
             absent.searched = self.directories(object);
             let in_directories = absent.searched.iter();
             candidates.extend(in_directories.map(|directory| directory.join(&absent.name)));
-            candidates.extend(self.cache.get(name).into_iter().flatten().cloned());
+            candidates.extend_from_slice(&cached);
         }
         for candidate in candidates {
             let trail = self.root.follow(self.from, &candidate);
@@ -186,8 +209,15 @@ impl Search<'_> {
                         return Ok((found, elf));
                     }
                 }
-                Err(Some(why)) if !absent.knows(&trail) => absent.useless.push((trail, why)),
-                Err(_) => {}
+                Err(why) => {
+                    // A file that the cache has and nobody else deserves a word of its own.
+                    let stale = cached
+                        .contains(&candidate)
+                        .then_some("isn't there: ld.so.cache is old");
+                    if let Some(why) = why.or(stale).filter(|_| !absent.knows(&trail)) {
+                        absent.useless.push((trail, why));
+                    }
+                }
             }
         }
         Err(absent)
@@ -198,7 +228,7 @@ impl Search<'_> {
     fn usable(&self, trail: &Trail) -> Result<Elf, Option<&'static str>> {
         let found = match &trail.end {
             Ok(found) => found,
-            Err(_) if self.is_about_the_file(trail) => return Err(Some("leads nowhere")),
+            Err(_) if self.is_about_the_file(trail) => return Err(Some("isn't there")),
             Err(_) => return Err(None),
         };
         if kind(&found.stat) != SFlag::S_IFREG {
@@ -226,10 +256,9 @@ impl Search<'_> {
     fn directories(&self, object: &Loaded) -> Vec<PathBuf> {
         let runpath = object.runpath.clone().unwrap_or_default();
         let none = Vec::new();
-        // musl knows no difference between the two.
-        let inherited = match (&object.runpath, self.loader) {
-            (Some(_), Loader::Glibc) => &none,
-            _ => &object.rpath,
+        let inherited = match &object.runpath {
+            Some(_) => &none,
+            None => &object.rpath,
         };
         let lists = [inherited, &self.library_path, &runpath, &self.defaults];
         let mut seen = HashSet::new();
@@ -240,6 +269,30 @@ impl Search<'_> {
             .take(MOST_DIRECTORIES)
             .cloned()
             .collect()
+    }
+
+    /// A directory as a program names it: `$ORIGIN` is the directory of the file that names it, `$LIB`
+    /// one of two, by distribution.
+    fn expand(&self, text: &[u8], object: &Path) -> Vec<PathBuf> {
+        let text = String::from_utf8_lossy(text);
+        if text.is_empty() {
+            return vec![".".into()];
+        }
+        let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        let replace = |text: &str, token: &str, value: &str| {
+            let text = text.replace(&format!("${{{token}}}"), value);
+            text.replace(&format!("${token}"), value)
+        };
+        let text = replace(&text, "ORIGIN", &origin);
+        if !text.contains("$LIB") && !text.contains("${LIB}") {
+            return vec![text.into()];
+        }
+        let plain = if self.bits == 64 { "lib64" } else { "lib" };
+        let multiarch = format!("lib/{}", triplet(self.machine));
+        vec![
+            replace(&text, "LIB", plain).into(),
+            replace(&text, "LIB", &multiarch).into(),
+        ]
     }
 
     fn musl_directories(&self, loader: &str) -> Vec<PathBuf> {
@@ -266,12 +319,7 @@ impl Search<'_> {
 
 /// The directories that are built into glibc's loader: one pair or another, by distribution.
 fn glibc_directories(machine: u16) -> Vec<PathBuf> {
-    let triplet = match machine {
-        X86_64 => "x86_64-linux-gnu",
-        AARCH64 => "aarch64-linux-gnu",
-        I386 => "i386-linux-gnu",
-        _ => "arm-linux-gnueabihf",
-    };
+    let triplet = triplet(machine);
     let mut directories = Vec::new();
     for prefix in ["/lib", "/usr/lib"] {
         directories.push(format!("{prefix}/{triplet}").into());
@@ -281,6 +329,16 @@ fn glibc_directories(machine: u16) -> Vec<PathBuf> {
     directories
 }
 
+/// What Debian calls a processor and its calling convention.
+fn triplet(machine: u16) -> &'static str {
+    match machine {
+        X86_64 => "x86_64-linux-gnu",
+        AARCH64 => "aarch64-linux-gnu",
+        I386 => "i386-linux-gnu",
+        _ => "arm-linux-gnueabihf",
+    }
+}
+
 /// The names that musl's loader answers itself: it is the C library too.
 fn is_musl_itself(name: &[u8]) -> bool {
     let parts = ["c", "pthread", "rt", "m", "dl", "util", "xnet"];
@@ -288,58 +346,61 @@ fn is_musl_itself(name: &[u8]) -> bool {
     let part = name
         .strip_prefix("lib")
         .and_then(|rest| rest.split('.').next());
-    part.is_some_and(|part| parts.contains(&part)) && !name.contains(".so.6")
+    part.is_some_and(|part| parts.contains(&part))
 }
 
-/// A directory as a program names it: `$ORIGIN` is the directory of the file that has the name.
-fn expand(text: &[u8], object: &Path, bits: u8) -> PathBuf {
-    let text = String::from_utf8_lossy(text);
-    if !text.contains('$') {
-        return match text.is_empty() {
-            true => PathBuf::from("."),
-            false => PathBuf::from(OsStr::from_bytes(text.as_bytes())),
-        };
-    }
-    let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let lib = if bits == 64 { "lib64" } else { "lib" };
-    [("ORIGIN", origin.as_ref()), ("LIB", lib)]
-        .into_iter()
-        .fold(text.into_owned(), |text, (token, value)| {
-            text.replace(&format!("${{{token}}}"), value)
-                .replace(&format!("${token}"), value)
-        })
-        .into()
+/// `/etc/ld.so.cache`, which ldconfig(8) writes: a header of 48 bytes, then entries of 24 whose second
+/// and third number say where in the file a library's name and its path begin.
+#[derive(Default)]
+struct Cache {
+    bytes: Vec<u8>,
+    /// Where the header begins: an older format may come first, for older loaders.
+    start: usize,
+    count: usize,
 }
 
-/// The names and paths in `/etc/ld.so.cache`, which ldconfig(8) writes: a header of 48 bytes, then
-/// entries of 24 whose second and third number say where in the file name and path begin.
-fn read_cache(bytes: &[u8]) -> HashMap<Vec<u8>, Vec<PathBuf>> {
-    const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
+impl Cache {
+    const MAGIC: &'static [u8] = b"glibc-ld.so.cache1.1";
     const HEADER: usize = 48;
     const ENTRY: usize = 24;
-    let mut cache: HashMap<_, Vec<_>> = HashMap::new();
-    // An older format may come first, for older loaders.
-    let start = bytes.windows(MAGIC.len()).position(|part| part == MAGIC);
-    let Some(bytes) = start.map(|start| &bytes[start..]) else {
-        return cache;
-    };
-    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_ne_bytes) as usize;
-    let string = |at: usize| {
-        let string = bytes.get(at..)?;
-        Some(&string[..string.iter().position(|&byte| byte == 0)?])
-    };
-    let Some(count) = bytes.get(20..24).map(number) else {
-        return cache;
-    };
-    let entries = bytes.get(HEADER..).unwrap_or_default().chunks_exact(ENTRY);
-    for entry in entries.take(count) {
-        let (name, path) = (string(number(&entry[4..8])), string(number(&entry[8..12])));
-        if let (Some(name), Some(path)) = (name, path) {
-            cache
-                .entry(name.to_vec())
-                .or_default()
-                .push(path_from(path));
-        }
+
+    fn read(bytes: Vec<u8>) -> Cache {
+        let start = bytes
+            .windows(Self::MAGIC.len())
+            .position(|part| part == Self::MAGIC);
+        let Some(start) = start else {
+            return Cache::default();
+        };
+        let mut cache = Cache {
+            bytes,
+            start,
+            count: 0,
+        };
+        cache.count = cache
+            .number(start + 20)
+            .unwrap_or_default()
+            .min(MOST_CACHED);
+        cache
     }
-    cache
+
+    fn number(&self, at: usize) -> Option<usize> {
+        let bytes = self.bytes.get(at..at.checked_add(4)?)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?) as usize)
+    }
+
+    /// The paths of the library `name`.
+    fn paths(&self, name: &[u8]) -> Vec<PathBuf> {
+        let entries = (0..self.count).map(|entry| self.start + Self::HEADER + entry * Self::ENTRY);
+        let string = |at| self.bytes.get(self.start.checked_add(self.number(at)?)?..);
+        let path = |entry: usize| {
+            let key = string(entry + 4)?.strip_prefix(name)?;
+            if key.first() != Some(&0) {
+                return None;
+            }
+            let path = string(entry + 8)?;
+            let end = path.iter().take(LONGEST_PATH).position(|&byte| byte == 0)?;
+            Some(path_from(&path[..end]))
+        };
+        entries.filter_map(path).take(MOST_DIRECTORIES).collect()
+    }
 }

@@ -54,13 +54,13 @@ fn main() -> ExitCode {
         let (command, workdir) = (&args.command, &args.env.workdir);
         let environment = environment(&args.hostname, &args.env.env);
         let rootfs = args.files.open()?;
+        rootfs.check()?;
         let witness = Witness::new(&rootfs.path, &command[0], &environment, workdir)?;
         if args.why {
             let explanation = witness.foresee()?;
             println!("{}", explanation.report());
             return Ok(explanation.exit_code());
         }
-        rootfs.check()?;
 
         let child = spawn(NAMESPACES, || {
             call!(sethostname(&args.hostname))?;

@@ -138,13 +138,15 @@ impl Root {
         while let Some(name) = names.pop() {
             inside.retain(|(_, beyond)| names.len() >= *beyond);
             match name.as_slice() {
+                b"." | b".." if kind(&here.stat) != SFlag::S_IFDIR => {
+                    return Err((here.path, Errno::ENOTDIR));
+                }
                 b".." => {
                     here = self.found(here.path.parent().unwrap_or(Path::new("/")))?;
                     continue;
                 }
-                // A slash at the end asks for a directory; a dot asks for the same.
-                b"." if kind(&here.stat) == SFlag::S_IFDIR => continue,
-                b"." => return Err((here.path, Errno::ENOTDIR)),
+                // A slash at the end stands here as a dot: both ask for a directory.
+                b"." => continue,
                 _ => {}
             }
             let next = self.found(&here.path.join(OsStr::from_bytes(&name)))?;

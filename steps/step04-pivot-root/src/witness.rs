@@ -6,15 +6,15 @@
 //! without which the mounts below that directory would vanish together with the child. See
 //! SCM_RIGHTS in unix(7).
 
-use crate::enoent::{Explanation, explain};
-use crate::root::Root;
-use anyhow::{Context, Result};
+use crate::enoent::{Explanation, Outcome, explain};
+use crate::root::{Root, kind};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
 };
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -34,8 +34,9 @@ pub struct Witness<'a> {
     parent: OwnedFd,
 }
 
-/// What the loader, and env, end with when they don't find what they need.
+/// What the loader, and env, end with when they don't find what they need, or may not run it.
 const NOT_FOUND: u8 = 127;
+const FORBIDDEN: u8 = 126;
 
 impl<'a> Witness<'a> {
     /// A witness for one command, to be run in the root that the host has at `root`. Make it before
@@ -59,8 +60,19 @@ impl<'a> Witness<'a> {
     }
 
     /// What would happen to the command, seen from the host: no container is needed.
+    ///
+    /// # Errors
+    /// The root, or the directory to start in, isn't there.
     pub fn foresee(&self) -> Result<Explanation> {
-        Ok(self.explain(&Root::at(self.root)?))
+        let root = Root::at(self.root)?;
+        let workdir = root.follow(Path::new("/"), Path::new(self.workdir)).end;
+        if !workdir.is_ok_and(|found| kind(&found.stat) == SFlag::S_IFDIR) {
+            bail!(
+                "--workdir {}: the root has no such directory\nhelp: name one that it has",
+                self.workdir
+            );
+        }
+        Ok(self.explain(&root))
     }
 
     fn explain(&self, root: &Root) -> Explanation {
@@ -81,7 +93,7 @@ impl<'a> Witness<'a> {
     /// container's root tells.
     pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
         match outcome {
-            Ok(NOT_FOUND) => self.after_loader(),
+            Ok(code @ (NOT_FOUND | FORBIDDEN)) => self.after_exec_succeeded(code),
             Err(error) => match error.downcast::<Refused>() {
                 Ok(refused) if refused.is("execve") => Err(self.after_exec(refused).into()),
                 Ok(refused) => Err(refused.into()),
@@ -101,18 +113,15 @@ impl<'a> Witness<'a> {
 
     /// `execve` succeeded, and then somebody didn't find something. The loader has said what, but
     /// not where it looked; and most often it was the command itself that ended so.
-    fn after_loader(&self) -> Result<u8> {
+    fn after_exec_succeeded(&self, code: u8) -> Result<u8> {
         let explanation = self.explain(&self.root()?);
         match &explanation.fault {
-            Some(fault) if fault.errno.is_none() => Err(Ended {
-                code: NOT_FOUND,
-                text: format!(
-                    "{} ended with status {NOT_FOUND}: {explanation}",
-                    self.command
-                ),
+            Some(fault) if fault.outcome == Outcome::Ends(code) => Err(Ended {
+                code,
+                text: format!("{} ended with status {code}: {explanation}", self.command),
             }
             .into()),
-            _ => Ok(NOT_FOUND),
+            _ => Ok(code),
         }
     }
 
