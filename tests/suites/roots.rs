@@ -351,7 +351,7 @@ fn libraries_from_elsewhere_are_found() {
     }
     let folder = folder();
     // On a mount namespace's own /etc/ld.so.cache and /usr/local/lib, which go with it.
-    let shell = "set -e; cd \"$1\"
+    let shell = "set -e; PATH=$PATH:/usr/sbin:/sbin; cd \"$1\"
         mkdir etc lib; cp /etc/ld.so.cache etc; mount --bind lib /usr/local/lib
         mount --bind etc/ld.so.cache /etc/ld.so.cache
         echo 'int answer(void) { return 42; }' | gcc -shared -fPIC -o lib/libanswer.so -x c -

@@ -192,7 +192,7 @@ pub fn redact(text: &str, replacements: &[(&Path, &str)]) -> String {
             if pid.parse::<u32>().is_ok() {
                 // In a container the pid is small, and the same each time.
                 let pid = if pid.len() == 1 { pid } else { "PID" };
-                line = format!("[{pid}] {}", redact_descriptors(call));
+                line = format!("[{pid}] {}", redact_numbers(call));
             }
         }
         if let Some(name) = line.strip_prefix("  it asks for the loader ") {
@@ -222,9 +222,10 @@ pub fn redact(text: &str, replacements: &[(&Path, &str)]) -> String {
     kept.join("\n") + "\n"
 }
 
-/// Descriptors, which depend on what else is open: `socket` and those below take them first.
-fn redact_descriptors(call: &str) -> String {
+/// Pids, and descriptors, which depend on what else is open.
+fn redact_numbers(call: &str) -> String {
     let takes = [
+        "waitpid(",
         "interface_flags(",
         "set_interface_flags(",
         "send_descriptors(",
@@ -237,6 +238,7 @@ fn redact_descriptors(call: &str) -> String {
     let redacted = arguments.enumerate().map(|(position, argument)| {
         let is_flags = name.starts_with("set_") && position == last;
         match argument.parse::<u32>() {
+            Ok(_) if name.starts_with("waitpid") => "PID",
             Ok(_) if !is_flags => "FD",
             _ => argument,
         }
