@@ -1,9 +1,13 @@
 //! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
-use crate::stage::{NESTED, Root, STEPS, folder, have, nested, redact, run, script, skip, step04};
+use crate::stage::{
+    NESTED, Root, STEPS, as_nobody, copy_of, folder, have, nested, redact, run, script, skip,
+    step04,
+};
 use progress::course::CHAPTERS;
 use progress::programs::workspace;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 fn scripts() -> Vec<std::path::PathBuf> {
@@ -138,8 +142,7 @@ fn the_readme_shows_what_is_printed() {
 #[test]
 fn without_sudo_the_runner_runs_the_program() {
     let folder = folder();
-    let program = folder.path().join("step01-uts");
-    fs::copy(crate::stage::step("step01-uts"), &program).unwrap();
+    let program = copy_of("step01-uts", folder.path());
     let runner = folder.path().join("as-root");
     fs::copy(workspace().join(".cargo/as-root"), &runner).unwrap();
     // A PATH with what the runner needs, and without sudo.
@@ -149,16 +152,7 @@ fn without_sudo_the_runner_runs_the_program() {
         let found = run(Command::new("sh").args(["-c", &format!("command -v {tool}")]));
         std::os::unix::fs::symlink(found.trim(), path.join(tool)).unwrap();
     }
-    let output = Command::new("setpriv")
-        .args([
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-            "--",
-        ])
-        .arg("env")
+    let output = as_nobody(Path::new("env"))
         .arg(format!("PATH={}", path.display()))
         .args([&runner, &program])
         .arg("true")

@@ -1,6 +1,8 @@
 //! Why a command doesn't start: one root for each way to break one, and roots made to do harm.
 
-use crate::stage::{Root, folder, our_lines, redact, run, script, step04, transcript};
+use crate::stage::{
+    Root, as_nobody, copy_of, folder, our_lines, redact, run, script, step04, transcript,
+};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use progress::container::eventually;
 use progress::host::{Propagation, exit_code, on_pretend_host};
@@ -263,18 +265,8 @@ fn a_whole_root_would_start() {
 fn why_needs_no_privilege() {
     let broken = Broken::new();
     broken.write("usr/bin/trap", "#!/bin/sh\ntouch /tmp/ran\n", 0o755);
-    let program = broken.folder.path().join("step04");
-    fs::copy(step04(), &program).unwrap();
-    let output = Command::new("setpriv")
-        .args([
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-            "--",
-        ])
-        .arg(&program)
+    let program = copy_of("step04-pivot-root", broken.folder.path());
+    let output = as_nobody(&program)
         .args(["--why", "--rootfs"])
         .arg(broken.root())
         .arg("trap")
@@ -290,16 +282,7 @@ fn why_needs_no_privilege() {
     let closed = broken.root().join("opt/closed");
     fs::set_permissions(closed, fs::Permissions::from_mode(0o700)).unwrap();
     for command in ["/opt/closed/program", "unreadable"] {
-        let output = Command::new("setpriv")
-            .args([
-                "--reuid",
-                "65534",
-                "--regid",
-                "65534",
-                "--clear-groups",
-                "--",
-            ])
-            .arg(&program)
+        let output = as_nobody(&program)
             .args(["--why", "--rootfs"])
             .arg(broken.root())
             .arg(command)

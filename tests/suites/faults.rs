@@ -1,6 +1,8 @@
 //! Bad input and faults: an error that names the thing and the way out, and nothing left behind.
 
-use crate::stage::{Root, STEPS, folder, on_host, redact, run, script, step, step04, transcript};
+use crate::stage::{
+    Root, STEPS, as_nobody, copy_of, folder, on_host, redact, run, script, step, step04, transcript,
+};
 use progress::host::{CHANGED, Propagation, exit_code};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -140,23 +142,10 @@ fn what_a_container_changes_is_its_own() {
     }
 }
 
-/// Another user, without a capability; the program where that user can reach it.
-fn as_nobody(package: &str, arguments: &[&str]) -> Output {
+fn run_as_nobody(package: &str, arguments: &[&str]) -> Output {
     let folder = folder();
-    let program = folder.path().join(package);
-    fs::copy(step(package), &program).unwrap();
-    Command::new("setpriv")
-        .args([
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-            "--",
-        ])
-        .arg(&program)
+    as_nobody(&copy_of(package, folder.path()))
         .args(arguments)
-        .env_remove("RUST_BACKTRACE")
         .output()
         .unwrap()
 }
@@ -173,7 +162,7 @@ fn without_privilege_the_way_out_is_named() {
         } else {
             &[]
         };
-        let output = as_nobody(package, &[rootfs, &["true"]].concat());
+        let output = run_as_nobody(package, &[rootfs, &["true"]].concat());
         told += &transcript(&format!("{package} true"), &output);
     }
     insta::assert_snapshot!(redact(&told, &[(&root, "ROOT")]));
@@ -181,7 +170,7 @@ fn without_privilege_the_way_out_is_named() {
 
 #[test]
 fn a_default_root_that_cannot_be_made_is_named() {
-    let output = as_nobody(
+    let output = run_as_nobody(
         "step04-pivot-root",
         &["--state-dir", "/proc/nowhere", "true"],
     );

@@ -89,6 +89,30 @@ pub fn script(name: &str) -> Command {
     Command::new(workspace().join("rootfs-scripts").join(name))
 }
 
+/// Another user, without a capability, who runs `program`, which has to lie where they can reach it.
+pub fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ])
+        .arg(program);
+    command.env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// A copy in `folder` of the program of a step, for everybody.
+pub fn copy_of(package: &str, folder: &Path) -> PathBuf {
+    let copy = folder.join(package);
+    fs::copy(step(package), &copy).unwrap();
+    copy
+}
+
 /// Runs a command that must succeed, and returns its standard output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {

@@ -5,8 +5,11 @@
 //! in the directories built into a loader, all are taken: to miss a fault is better than to invent
 //! one.
 
+mod cache;
+
 use crate::elf::{AARCH64, Elf, I386, X86_64};
 use crate::root::{Found, Root, Trail, kind, path_from, read_at};
+use cache::Cache;
 use nix::sys::stat::SFlag;
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -71,8 +74,6 @@ const MOST_LIBRARIES: usize = 1024;
 const MOST_DIRECTORIES: usize = 64;
 const LARGEST_TEXT: usize = 64 * 1024;
 const LARGEST_CACHE: usize = 4 * 1024 * 1024;
-const MOST_CACHED: usize = 20_000;
-const LONGEST_PATH: usize = 4096;
 
 /// The libraries that the loader at `loader` won't find for the program at `path`. Nothing for a
 /// loader whose rules we don't know.
@@ -347,60 +348,4 @@ fn is_musl_itself(name: &[u8]) -> bool {
         .strip_prefix("lib")
         .and_then(|rest| rest.split('.').next());
     part.is_some_and(|part| parts.contains(&part))
-}
-
-/// `/etc/ld.so.cache`, which ldconfig(8) writes: a header of 48 bytes, then entries of 24 whose second
-/// and third number say where in the file a library's name and its path begin.
-#[derive(Default)]
-struct Cache {
-    bytes: Vec<u8>,
-    /// Where the header begins: an older format may come first, for older loaders.
-    start: usize,
-    count: usize,
-}
-
-impl Cache {
-    const MAGIC: &'static [u8] = b"glibc-ld.so.cache1.1";
-    const HEADER: usize = 48;
-    const ENTRY: usize = 24;
-
-    fn read(bytes: Vec<u8>) -> Cache {
-        let start = bytes
-            .windows(Self::MAGIC.len())
-            .position(|part| part == Self::MAGIC);
-        let Some(start) = start else {
-            return Cache::default();
-        };
-        let mut cache = Cache {
-            bytes,
-            start,
-            count: 0,
-        };
-        cache.count = cache
-            .number(start + 20)
-            .unwrap_or_default()
-            .min(MOST_CACHED);
-        cache
-    }
-
-    fn number(&self, at: usize) -> Option<usize> {
-        let bytes = self.bytes.get(at..at.checked_add(4)?)?;
-        Some(u32::from_ne_bytes(bytes.try_into().ok()?) as usize)
-    }
-
-    /// The paths of the library `name`.
-    fn paths(&self, name: &[u8]) -> Vec<PathBuf> {
-        let entries = (0..self.count).map(|entry| self.start + Self::HEADER + entry * Self::ENTRY);
-        let string = |at| self.bytes.get(self.start.checked_add(self.number(at)?)?..);
-        let path = |entry: usize| {
-            let key = string(entry + 4)?.strip_prefix(name)?;
-            if key.first() != Some(&0) {
-                return None;
-            }
-            let path = string(entry + 8)?;
-            let end = path.iter().take(LONGEST_PATH).position(|&byte| byte == 0)?;
-            Some(path_from(&path[..end]))
-        };
-        entries.filter_map(path).take(MOST_DIRECTORIES).collect()
-    }
 }
