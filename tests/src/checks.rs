@@ -11,10 +11,13 @@ pub mod step04;
 use crate::container::Container;
 use crate::course::{Chapter, Exercise};
 use crate::evidence::Process;
-use anyhow::Result;
+use crate::host::as_root;
+use crate::programs::workspace;
+use anyhow::{Result, bail};
 use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// A check: what it claims of the program, and whether that holds.
 pub type Check = fn(&Workbench) -> Result<Vec<Claim>>;
@@ -23,10 +26,23 @@ pub type Check = fn(&Workbench) -> Result<Vec<Claim>>;
 pub struct Workbench {
     /// The chapter's program.
     pub program: PathBuf,
-    /// A root filesystem from this machine's programs, which a check may not change.
-    pub root: PathBuf,
     /// A place for what a check makes.
     pub scratch: PathBuf,
+}
+
+impl Workbench {
+    /// A root filesystem from this machine's programs, which a check may not change.
+    pub fn root(&self) -> Result<PathBuf> {
+        let root = self.scratch.join("root");
+        if !root.exists() {
+            let script = workspace().join("rootfs-scripts/from-host.sh");
+            let made = Command::new(&script).arg(&root).status()?;
+            if !made.success() {
+                bail!("{}: {made}", script.display());
+            }
+        }
+        Ok(root)
+    }
 }
 
 /// Something that must be true, and what the kernel says.
@@ -100,6 +116,27 @@ impl Report {
             && !self.claims.is_empty()
             && self.claims.iter().all(|claim| claim.holds)
     }
+}
+
+/// Has the checks of a chapter run on a pretend host, by the program `progress`, on the program `step`.
+pub fn examine_elsewhere(progress: &Path, chapter: &Chapter, step: &Path) -> Result<Vec<Report>> {
+    let output = as_root(progress)
+        .args(["pretend-host", "--"])
+        .arg(progress)
+        .args(["examine", &chapter.number.to_string()])
+        .arg(step)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let reports = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let reports: Vec<Report> = reports.collect::<Result<_, _>>()?;
+    if reports.len() != chapter.exercises.len() {
+        bail!(
+            "the checks ended before they were through: {}",
+            output.status
+        );
+    }
+    Ok(reports)
 }
 
 /// A claim that the container isn't in the host's namespace of a kind: `uts`, `pid`, `mnt` …

@@ -5,6 +5,24 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+static PROC: OnceLock<PathBuf> = OnceLock::new();
+
+/// Reads from the procfs at `path` from now on. A container that leaks its mounts covers /proc.
+pub fn read_proc_at(path: PathBuf) {
+    let _ = PROC.set(path);
+}
+
+/// The procfs that evidence is read from.
+fn proc() -> &'static Path {
+    PROC.get().map_or(Path::new("/proc"), PathBuf::as_path)
+}
+
+/// This process's own mounts: the host's, for a check.
+pub fn hosts_mounts() -> Result<Vec<Mount>> {
+    Mount::table(&proc().join("self/mountinfo"))
+}
 
 /// A line of mountinfo: proc_pid_mountinfo(5).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +83,7 @@ pub struct Process(pub Pid);
 impl Process {
     /// The file `name` of the process's folder.
     pub fn file(&self, name: &str) -> PathBuf {
-        format!("/proc/{}/{name}", self.0).into()
+        proc().join(format!("{}/{name}", self.0))
     }
 
     /// A namespace that it is in, as `uts:[4026531838]`. See namespaces(7).
@@ -124,7 +142,7 @@ impl Process {
 
     /// All processes that this /proc shows.
     pub fn all() -> Vec<Process> {
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let entries = fs::read_dir(proc()).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.map(|pid| Process(Pid::from_raw(pid))).collect()
     }
@@ -149,7 +167,7 @@ impl Photograph {
                 .map(|entry| entry.file_name().to_string_lossy().into_owned())
                 .collect()
         };
-        let mut mounts = Mount::table(Path::new("/proc/self/mountinfo"))?;
+        let mut mounts = hosts_mounts()?;
         mounts.sort();
         Ok(Photograph {
             hostname: fs::read_to_string("/proc/sys/kernel/hostname")?

@@ -4,11 +4,12 @@
 //! `/` is shared, as systemd has it, so that a container that forgets MS_PRIVATE is seen to leak.
 //! Whatever is renamed, mounted or left running in there ends with it.
 
-use crate::evidence::{Mount, Photograph};
+use crate::evidence::{Photograph, hosts_mounts};
+use crate::programs::workspace;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
-use nix::unistd::sethostname;
+use nix::unistd::{geteuid, sethostname};
 use std::env;
 use std::fs::{self, File};
 use std::io::Write;
@@ -99,6 +100,16 @@ pub fn on_pretend_host(progress: &Path, propagation: Propagation, command: &[&st
     host
 }
 
+/// `program`, to be run as root: through sudo where that is needed.
+pub fn as_root(program: &Path) -> Command {
+    if geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut sudo = Command::new(workspace().join(".cargo/as-root"));
+    sudo.arg("--always").arg(program);
+    sudo
+}
+
 /// A cgroup with a limit on processes, where this machine lets us make one.
 struct Group(Option<PathBuf>);
 
@@ -140,7 +151,7 @@ impl Drop for Group {
 
 /// Where the pids controller is mounted: by itself (v1) or with all others (v2).
 fn pids_hierarchy() -> Option<PathBuf> {
-    let mounts = Mount::table(Path::new("/proc/self/mountinfo")).ok()?;
+    let mounts = hosts_mounts().ok()?;
     let v1 = mounts.iter().find(|mount| {
         mount.filesystem == "cgroup"
             && mount
@@ -160,5 +171,11 @@ fn pids_hierarchy() -> Option<PathBuf> {
 
 /// This program, to be started again.
 pub fn this_program() -> Result<PathBuf> {
-    env::current_exe().context("the path of this program")
+    let path = env::current_exe().context("the path of this program")?;
+    // Cargo may have built it anew since we were started: proc_pid_exe(5).
+    let name = path.to_string_lossy();
+    Ok(match name.strip_suffix(" (deleted)") {
+        Some(name) if !path.exists() => name.into(),
+        _ => path,
+    })
 }

@@ -10,5 +10,7 @@ pub mod checks;
 pub mod container;
 pub mod course;
 pub mod evidence;
+pub mod exercises;
 pub mod host;
 pub mod programs;
+pub mod regions;

@@ -3,6 +3,7 @@
 
 mod checkout;
 mod checks;
+mod exercises;
 mod explanations;
 mod faults;
 mod programs;

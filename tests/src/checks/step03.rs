@@ -2,15 +2,14 @@
 
 use super::{Claim, Workbench, in_its_own};
 use crate::container::Container;
-use crate::evidence::Mount;
+use crate::evidence::{Mount, hosts_mounts};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 
 /// 3.1: no mount is shared with the host, and none appears there.
 pub fn make_private(bench: &Workbench) -> Result<Vec<Claim>> {
-    let hosts = || Mount::table(Path::new("/proc/self/mountinfo"));
-    let before = hosts()?;
+    let before = hosts_mounts()?;
     let script = "mount -t tmpfs leak /mnt && echo ready; read end";
     let container = Container::start(&bench.program, &["sh", "-c", script])?;
     let shared: Vec<_> = container
@@ -19,7 +18,7 @@ pub fn make_private(bench: &Workbench) -> Result<Vec<Claim>> {
         .into_iter()
         .filter(|mount| !mount.tags.is_empty())
         .collect();
-    let leaked: Vec<_> = hosts()?
+    let leaked: Vec<_> = hosts_mounts()?
         .into_iter()
         .filter(|mount| !before.contains(mount))
         .collect();

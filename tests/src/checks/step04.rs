@@ -39,11 +39,12 @@ impl Drop for Submount {
 
 /// 4.1: the root is a mount of the directory that was given, with what is mounted below it.
 pub fn bind_self(bench: &Workbench) -> Result<Vec<Claim>> {
-    let _below = Submount::make(&bench.root.join("run"))?;
-    let container = Container::start(&bench.program, &in_root(&bench.root, &READY))?;
+    let root = bench.root()?;
+    let _below = Submount::make(&root.join("run"))?;
+    let container = Container::start(&bench.program, &in_root(&bench.root()?, &READY))?;
     let mounts = container.first_process().mounts()?;
-    let root = mounts.iter().find(|mount| mount.target == Path::new("/"));
-    let root = root.context("/proc/PID/mountinfo has no mount at /")?;
+    let top = mounts.iter().find(|mount| mount.target == Path::new("/"));
+    let top = top.context("/proc/PID/mountinfo has no mount at /")?;
     let submount = mounts
         .iter()
         .find(|mount| mount.target == Path::new("/run"));
@@ -51,10 +52,8 @@ pub fn bind_self(bench: &Workbench) -> Result<Vec<Claim>> {
     Ok(vec![
         Claim::new(
             "the directory is mounted at /",
-            format!("/proc/PID/mountinfo: {} at /", root.root.display()),
-            bench
-                .root
-                .ends_with(root.root.strip_prefix("/").unwrap_or(&root.root)),
+            format!("/proc/PID/mountinfo: {} at /", top.root.display()),
+            root.ends_with(top.root.strip_prefix("/").unwrap_or(&top.root)),
         ),
         Claim::new(
             "what is mounted below it came along",
@@ -66,7 +65,7 @@ pub fn bind_self(bench: &Workbench) -> Result<Vec<Claim>> {
 
 /// 4.2: nothing of the host's is left, neither in the mount table nor above the root.
 pub fn swap_roots(bench: &Workbench) -> Result<Vec<Claim>> {
-    let container = Container::start(&bench.program, &in_root(&bench.root, &READY))?;
+    let container = Container::start(&bench.program, &in_root(&bench.root()?, &READY))?;
     let first = container.first_process();
     let mut targets: Vec<_> = first
         .mounts()?
@@ -92,7 +91,7 @@ pub fn swap_roots(bench: &Workbench) -> Result<Vec<Claim>> {
         Claim::new(
             "above the root is the root",
             format!("ls /.. in the container: {} names", above.len()),
-            above == names(bench.root.clone())?,
+            above == names(bench.root()?)?,
         ),
         Claim::equal(
             "the command starts in /",
@@ -112,7 +111,7 @@ pub fn environment(bench: &Workbench) -> Result<Vec<Claim>> {
     let given = ["-e", "GIVEN=yes", "-e", "FROM_HOST", "-e", "HOME=/tmp"];
     command
         .args(given)
-        .args(in_root(&bench.root, &READY))
+        .args(in_root(&bench.root()?, &READY))
         .env("PATH", &decoy)
         .env("FROM_HOST", "taken")
         .env("SECRET", "leaked");
@@ -138,7 +137,7 @@ pub fn repair(bench: &Workbench) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
     for (kind, remedy) in REPAIRS {
         let root = bench.scratch.join(kind);
-        copy(&bench.root, &root)?;
+        copy(&bench.root()?, &root)?;
         let script = workspace().join("rootfs-scripts/break.sh");
         let broken = Command::new(script).arg(kind).arg(&root).output()?;
         let command = String::from_utf8_lossy(&broken.stdout).trim().to_owned();
@@ -151,7 +150,7 @@ pub fn repair(bench: &Workbench) -> Result<Vec<Claim>> {
         let before = run(&bench.program, &in_root(&root, &[&command]))?;
         let repaired = Command::new("sh")
             .args(["-ec", remedy])
-            .env("WHOLE", &bench.root)
+            .env("WHOLE", bench.root()?)
             .current_dir(&root)
             .status()?;
         let after = run(&bench.program, &in_root(&root, &[&command]))?;

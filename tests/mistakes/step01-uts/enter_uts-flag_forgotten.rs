@@ -1,0 +1,4 @@
+// unshare without a flag makes nothing new.
+    call!(unshare(CloneFlags::empty()))?;
+    call!(sethostname(hostname))?;
+    Ok(())

@@ -1,0 +1,3 @@
+// The host is renamed: no namespace was made.
+    call!(sethostname(hostname))?;
+    Ok(())

@@ -1,0 +1,2 @@
+// The loopback of a new network namespace is down.
+    Ok(())

@@ -1,0 +1,2 @@
+// The old window still shows the host.
+    Ok(())

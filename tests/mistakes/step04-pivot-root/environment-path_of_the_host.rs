@@ -1,0 +1,15 @@
+// The host's PATH names directories that the root may not have.
+    let mut variables = vec![
+        format!("PATH={}", env::var("PATH").unwrap_or_default()),
+        format!("HOSTNAME={hostname}"),
+        "HOME=/root".to_owned(),
+    ];
+    for variable in given {
+        let (key, value) = match variable.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (variable.as_str(), env::var(variable).ok()),
+        };
+        variables.retain(|known| known.split('=').next() != Some(key));
+        variables.extend(value.map(|value| format!("{key}={value}")));
+    }
+    variables

@@ -1,0 +1,355 @@
+//! A learner's own copy of a chapter, in `exercises/stepNN-…`.
+//!
+//! It is a workspace of its own, so that a half-written exercise breaks nothing else, and depends by
+//! path on the solved earlier steps. Whatever is checked is built in folders below it.
+
+use crate::checks::Report;
+use crate::course::{Chapter, Exercise};
+use crate::programs::workspace;
+use crate::regions::{body, is_hole, names, starter, with_body};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How far somebody is with an exercise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The hole is still there.
+    ToDo,
+    /// Written, and doesn't hold.
+    NotYet,
+    /// Holds.
+    Holds,
+    /// Holds, being our solution.
+    Shown,
+}
+
+impl State {
+    /// The sign that stands for it.
+    pub fn mark(self) -> char {
+        match self {
+            State::ToDo => '○',
+            State::NotYet => '✗',
+            State::Holds => '✓',
+            State::Shown => '◐',
+        }
+    }
+}
+
+/// A learner's copy of a chapter.
+pub struct Copy {
+    chapter: &'static Chapter,
+    folder: PathBuf,
+}
+
+/// Who wrote the body of an exercise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Author<'a> {
+    /// It stands in the learner's file.
+    Learner,
+    /// It stands in the solution.
+    Solution,
+    /// Nobody yet.
+    Nobody,
+    /// Somebody else: this is the body.
+    Other(&'a str),
+}
+
+impl Copy {
+    /// The copy of `chapter` below `exercises`, which need not be there yet.
+    pub fn of(chapter: &'static Chapter, exercises: &Path) -> Copy {
+        Copy {
+            chapter,
+            folder: exercises.join(chapter.package),
+        }
+    }
+
+    /// The file that the learner edits.
+    pub fn source(&self) -> PathBuf {
+        self.folder.join("src/lib.rs")
+    }
+
+    /// The line of the file on which the body of `exercise` begins; none for one without code.
+    pub fn line_of(&self, exercise: &Exercise) -> Option<usize> {
+        let source = self.text().ok()?;
+        let body = body(&source, exercise.name).ok()?;
+        let before = body.as_ptr() as usize - source.as_ptr() as usize;
+        Some(source[..before].lines().count() + 1)
+    }
+
+    /// Whether the chapter has been started.
+    pub fn exists(&self) -> bool {
+        self.source().exists()
+    }
+
+    /// Writes the starter.
+    ///
+    /// # Errors
+    /// The chapter has been started already: nobody's work is written over.
+    pub fn start(&self) -> Result<()> {
+        if self.exists() {
+            let number = self.chapter.number;
+            bail!(
+                "{} is there already\nhelp: go on with `cargo progress check {number}`, or begin \
+                 again with `cargo progress reset {number}`",
+                self.folder.display()
+            );
+        }
+        self.write(&self.folder, &self.step(), &self.starter()?)
+    }
+
+    /// Throws the learner's copy away and writes the starter; with `exercise`, only puts that one's
+    /// hole back.
+    pub fn reset(&self, exercise: Option<&Exercise>) -> Result<()> {
+        match exercise {
+            Some(exercise) => self.replace(exercise, &self.starter()?),
+            None => {
+                if self.folder.exists() {
+                    fs::remove_dir_all(&self.folder)?;
+                }
+                self.start()
+            }
+        }
+    }
+
+    /// Fills the hole of `exercise` with our solution.
+    pub fn solve(&self, exercise: &Exercise) -> Result<()> {
+        let solution = self.solution()?;
+        self.replace(exercise, &solution)?;
+        let mut shown = Shown::read(&self.folder)?;
+        let body = body(&solution, exercise.name)?;
+        shown.0.insert(exercise.name.into(), body.into());
+        let text = serde_json::to_string_pretty(&shown)?;
+        Ok(fs::write(self.folder.join(Shown::FILE), text)?)
+    }
+
+    /// What `reset` would throw away: whether anything was written that isn't ours.
+    pub fn has_work(&self) -> Result<bool> {
+        Ok(self.exists() && self.text()? != self.starter()?)
+    }
+
+    /// Takes the body of `exercise` from another source into the learner's file.
+    fn replace(&self, exercise: &Exercise, from: &str) -> Result<()> {
+        let source = self.text()?;
+        let source = with_body(&source, exercise.name, body(from, exercise.name)?)?;
+        self.write(&self.folder, &self.folder, &source)
+    }
+
+    /// The learner's file.
+    fn text(&self) -> Result<String> {
+        let source = self.source();
+        if !source.exists() {
+            let number = self.chapter.number;
+            bail!("chapter {number} hasn't been started\nhelp: cargo progress start {number}");
+        }
+        fs::read_to_string(&source).with_context(|| source.display().to_string())
+    }
+
+    fn solution(&self) -> Result<String> {
+        let source = self.step().join("src/lib.rs");
+        fs::read_to_string(&source).with_context(|| source.display().to_string())
+    }
+
+    fn step(&self) -> PathBuf {
+        workspace().join("steps").join(self.chapter.package)
+    }
+
+    fn starter(&self) -> Result<String> {
+        let number = self.chapter.number;
+        starter(&self.solution()?, |position, name| {
+            format!("{number}.{} {name}", position + 1)
+        })
+    }
+
+    /// Writes a crate with `source` as its lesson and all else as `origin` has it.
+    fn write(&self, folder: &Path, origin: &Path, source: &str) -> Result<()> {
+        let step = self.step();
+        if origin != folder {
+            copy_sources(&origin.join("src"), &folder.join("src"))?;
+        }
+        fs::write(folder.join("src/lib.rs"), source)?;
+        let has_holes = names(source)
+            .into_iter()
+            .any(|name| body(source, name).is_ok_and(is_hole));
+        fs::write(
+            folder.join("Cargo.toml"),
+            manifest(&step, folder, has_holes)?,
+        )?;
+        // The same versions as everywhere, with nothing to fetch.
+        fs::copy(workspace().join("Cargo.lock"), folder.join("Cargo.lock"))?;
+        Ok(())
+    }
+
+    /// The chapter's lesson with each exercise by the author that `who` names.
+    fn mixed<'a>(&self, who: impl Fn(&str) -> Author<'a>) -> Result<String> {
+        let (solution, starter) = (self.solution()?, self.starter()?);
+        let mut mixed = match self.exists() {
+            // What stands between the exercises is the learner's to change, too.
+            true => self.text()?,
+            false => solution.clone(),
+        };
+        for name in names(&solution) {
+            let body = match who(name) {
+                Author::Learner => continue,
+                Author::Solution => body(&solution, name)?,
+                Author::Nobody => body(&starter, name)?,
+                Author::Other(body) => body,
+            };
+            mixed = with_body(&mixed, name, body)?;
+        }
+        Ok(mixed)
+    }
+
+    /// Builds the chapter's program with each exercise by the author that `who` names.
+    ///
+    /// # Errors
+    /// It doesn't compile; what the compiler says is about the learner's own file.
+    pub fn build<'a>(&self, who: impl Fn(&str) -> Author<'a>) -> Result<PathBuf> {
+        // Beside the learner's copy, so that relative paths are as long.
+        let variant = self.folder.with_extension("build");
+        // A file that is theirs and unknown to us comes along, and one that they removed goes.
+        let origin = if self.exists() {
+            self.folder.clone()
+        } else {
+            self.step()
+        };
+        if variant.exists() {
+            fs::remove_dir_all(&variant)?;
+        }
+        self.write(&variant, &origin, &self.mixed(who)?)?;
+        let target = self.folder.with_file_name("target");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        let output = cargo
+            .args(["build", "--quiet", "--bins", "--manifest-path"])
+            .arg(variant.join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target)
+            .output()
+            .context("cargo, which builds the exercise")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            let theirs = self.folder.display().to_string();
+            let said = said.replace(&variant.display().to_string(), &theirs);
+            bail!(
+                "{} doesn't compile\n{}",
+                self.source().display(),
+                said.trim_end()
+            );
+        }
+        Ok(target.join("debug").join(self.chapter.package))
+    }
+
+    /// The state of each exercise, by what `examine` finds of a program of theirs.
+    ///
+    /// The learner's file is built as it is. When something fails, each exercise is tried once more
+    /// with all others by us, so that the blame is exact and any order works.
+    pub fn states(
+        &self,
+        examine: impl Fn(&Path) -> Result<Vec<Report>>,
+    ) -> Result<Vec<(State, Report)>> {
+        let source = self.text()?;
+        let theirs = examine(&self.build(|_| Author::Learner)?)?;
+        let mut states = Vec::new();
+        for (exercise, report) in self.chapter.exercises.iter().zip(theirs) {
+            let written = body(&source, exercise.name);
+            // An exercise without code has nothing between anchors.
+            let state = match written {
+                Ok(body) if is_hole(body) => State::ToDo,
+                _ if report.holds() => State::Holds,
+                _ => State::NotYet,
+            };
+            states.push((state, report));
+        }
+        for (position, exercise) in self.chapter.exercises.iter().enumerate() {
+            if states[position].0 == State::NotYet {
+                let alone = |name: &str| match name == exercise.name {
+                    true => Author::Learner,
+                    false => Author::Solution,
+                };
+                let report = examine(&self.build(alone)?)?.swap_remove(position);
+                let state = if report.holds() {
+                    State::Holds
+                } else {
+                    State::NotYet
+                };
+                states[position] = (state, report);
+            }
+        }
+        let shown = Shown::read(&self.folder)?;
+        for ((state, _), exercise) in states.iter_mut().zip(self.chapter.exercises) {
+            let ours = shown.0.get(exercise.name).map(String::as_str);
+            let is_ours = ours.is_some() && ours == body(&source, exercise.name).ok();
+            if *state == State::Holds && is_ours {
+                *state = State::Shown;
+            }
+        }
+        Ok(states)
+    }
+}
+
+/// The bodies that were filled in by us, as they were: kept beside the learner's sources.
+#[derive(Default, Serialize, Deserialize)]
+struct Shown(BTreeMap<String, String>);
+
+impl Shown {
+    const FILE: &str = "shown.json";
+
+    fn read(folder: &Path) -> Result<Shown> {
+        match fs::read(folder.join(Shown::FILE)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(_) => Ok(Shown::default()),
+        }
+    }
+}
+
+/// Copies the Rust sources of a folder and its folders.
+fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_sources(&entry.path(), &target)?,
+            false => drop(fs::copy(entry.path(), target)?),
+        }
+    }
+    Ok(())
+}
+
+/// The step's manifest as that of a workspace of its own: versions and paths written out.
+fn manifest(step: &Path, folder: &Path, has_holes: bool) -> Result<String> {
+    let ours = fs::read_to_string(step.join("Cargo.toml"))?;
+    let top = fs::read_to_string(workspace().join("Cargo.toml"))?;
+    let shared = |key: &str| {
+        let line = top.lines().find(|line| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with(" = "))
+        });
+        let line = line.with_context(|| format!("{key} isn't in the workspace's Cargo.toml"))?;
+        // In the checkout relative: it may be at one place for a container and another for the host.
+        let top = match folder.parent() == Some(&workspace().join("exercises")) {
+            true => "../..".into(),
+            false => workspace().display().to_string(),
+        };
+        anyhow::Ok(line.replace("path = \"", &format!("path = \"{top}/")))
+    };
+    let mut text = String::new();
+    for line in ours.lines() {
+        match line.strip_suffix(".workspace = true") {
+            Some(key) => text += &(shared(key)? + "\n"),
+            // Lints, and tests that the course keeps for itself.
+            None if line == "[lints]" => break,
+            None => text += &format!("{line}\n"),
+        }
+    }
+    text += "[workspace]\n";
+    if has_holes {
+        text += "\n[lints.rust]\n# A hole leaves arguments and imports unused. This goes with the last hole.\n\
+            unused = \"allow\"\n";
+    }
+    Ok(text)
+}
