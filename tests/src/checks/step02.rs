@@ -76,34 +76,26 @@ pub fn outcome(bench: &Workbench) -> Result<Vec<Claim>> {
 
 /// 2.4: orphans are reaped, SIGTERM reaches the command, its exit code is the container's.
 pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
-    // The subshell ends at once, and its own child is an orphan that has ended too.
-    let script = "(true & echo $!); echo ready; read end; exit 5";
+    // The subshell ends at once, and leaves a child behind.
+    let script = "(sleep 1000 & echo $!); echo ready; read end; exit 5";
     let mut container = Container::start(&bench.program, &["--init", "sh", "-c", script])?;
     container.read_until("ready\n")?;
-    let orphan: i32 = container
+    let inner: i32 = container
         .first_line()
         .parse()
         .context("the pid of the orphan")?;
-    let namespace = container.first_process().namespace("pid")?;
-    let is_orphan = |process: &Process| {
-        process
-            .pids()
-            .is_ok_and(|pids| pids.last() == Some(&orphan))
-            && process.namespace("pid").is_ok_and(|own| own == namespace)
-    };
-    // A zombie has no namespaces to be read any more, but still its pids.
-    let is_zombie = |process: &Process| {
-        process
-            .status("State")
-            .is_ok_and(|state| state.starts_with('Z'))
-            && process
-                .pids()
-                .is_ok_and(|pids| pids.len() > 1 && pids.last() == Some(&orphan))
-    };
-    let reaped = eventually(|| {
-        let stays = |process: &Process| is_orphan(process) || is_zombie(process);
-        (!Process::all().iter().any(stays)).then_some(())
+    let init = container.first_process();
+    // A zombie has pids, too, and its parent's; a process that has been reaped has nothing.
+    let orphan = eventually(|| {
+        let adopted = init.children().into_iter();
+        adopted
+            .into_iter()
+            .find(|child| child.pids().is_ok_and(|pids| pids.last() == Some(&inner)))
     });
+    let orphan = orphan.context("PID 1 didn't get the orphan")?;
+    kill(orphan.0, Signal::SIGKILL)?;
+    let is_child = |process: &Process| init.children().contains(process);
+    let reaped = eventually(|| (!is_child(&orphan)).then_some(()));
     let ended = container.finish()?;
     let container = Container::start(&bench.program, &["--init", "sh", "-c", READY[2]])?;
     container.signal(Signal::SIGTERM)?;
@@ -112,8 +104,11 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
         Claim::new(
             "an orphan that has ended is reaped",
             match reaped {
-                Some(()) => format!("/proc has no process {orphan} of the container any more"),
-                None => format!("process {orphan} of the container is still there"),
+                Some(()) => format!("PID 1 has no child {inner} any more"),
+                None => format!(
+                    "/proc/PID/status of the child {inner}: State: {}",
+                    orphan.status("State")?
+                ),
             },
             reaped.is_some(),
         ),
