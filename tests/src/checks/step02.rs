@@ -96,22 +96,19 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
     kill(orphan.0, Signal::SIGKILL)?;
     let is_child = |process: &Process| init.children().contains(process);
     let reaped = eventually(|| (!is_child(&orphan)).then_some(()));
+    let left = match reaped {
+        Some(()) => format!("PID 1 has no child {inner} any more"),
+        None => format!(
+            "/proc/PID/status of the child {inner}: State: {}",
+            orphan.status("State")?
+        ),
+    };
     let ended = container.finish()?;
     let container = Container::start(&bench.program, &["--init", "sh", "-c", READY[2]])?;
     container.signal(Signal::SIGTERM)?;
     let asked = container.ended()?;
     Ok(vec![
-        Claim::new(
-            "an orphan that has ended is reaped",
-            match reaped {
-                Some(()) => format!("PID 1 has no child {inner} any more"),
-                None => format!(
-                    "/proc/PID/status of the child {inner}: State: {}",
-                    orphan.status("State")?
-                ),
-            },
-            reaped.is_some(),
-        ),
+        Claim::new("an orphan that has ended is reaped", left, reaped.is_some()),
         Claim::equal(
             "the container ends as its command does",
             "exit code",
