@@ -296,6 +296,17 @@ fn the_default_root_is_renewed_unless_it_is_in_use() {
     fs::remove_file(state.path().join("roots/default/etc/from-host")).unwrap();
     fs::remove_dir_all(state.path().join("roots/default/usr/bin")).unwrap();
     run(&mut in_default_root(state.path(), &["true"]));
+    let (mended, _) = default_root(state.path());
+    assert_ne!(mended, third, "its programs were gone");
+
+    // Or has set a trap: whoever opens this for reading waits for ever.
+    let manifest = state.path().join("roots/default/etc/from-host");
+    fs::remove_file(&manifest).unwrap();
+    run(Command::new("mkfifo").arg(&manifest));
+    let mut program = in_default_root(state.path(), &["true"]).spawn().unwrap();
+    let ended = eventually(|| program.try_wait().unwrap());
+    program.kill().unwrap();
+    assert!(ended.expect("it waits for a fifo").success());
     let (third, _) = default_root(state.path());
 
     // Other scripts than ours, and what a run left behind that was killed while it made a root.

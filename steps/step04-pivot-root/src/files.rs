@@ -1,8 +1,10 @@
 //! The root filesystem that a container gets: the one of `--rootfs`, or one from this machine.
 
+use crate::root::Root;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -162,6 +164,9 @@ fn is_in_use(path: &Path) -> Result<bool> {
     Ok(Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock).is_err())
 }
 
+/// Some hundred lines are usual.
+const LONGEST_MANIFEST: usize = 256 * 1024;
+
 /// Whether the root was made by other scripts than ours, or of programs that are newer by now.
 fn is_outdated(path: &Path, scripts: &Path) -> bool {
     let ours = SCRIPTS.iter().all(|(name, text)| {
@@ -171,12 +176,14 @@ fn is_outdated(path: &Path, scripts: &Path) -> bool {
         let file = path.symlink_metadata().ok()?;
         Some((file.mtime(), file.mtime_nsec()))
     };
-    // A container may have damaged it: what isn't there is as good as outdated.
-    let copied = fs::read_to_string(path.join("etc/from-host")).unwrap_or_default();
+    // A container may have damaged it: what isn't there is as good as outdated, and what is there
+    // may be a trap.
+    let manifest = Root::at(path).map(|root| root.text("/etc/from-host", LONGEST_MANIFEST));
+    let copied = String::from_utf8(manifest.unwrap_or_default()).unwrap_or_default();
     let changed = |line: &str| match line.strip_prefix("absent ") {
         Some(name) => candidates(name, &host_environment())
             .iter()
-            .any(|path| Path::new(path).is_file()),
+            .any(|path| access(Path::new(path), AccessFlags::X_OK).is_ok()),
         None => {
             let copy = modified(&path.join(line.trim_start_matches('/')));
             copy.is_none() || modified(Path::new(line)).is_some_and(|host| Some(host) > copy)

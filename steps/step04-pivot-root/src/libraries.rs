@@ -8,7 +8,7 @@
 mod cache;
 
 use crate::elf::{AARCH64, Elf, I386, X86_64};
-use crate::root::{Found, Root, Trail, kind, path_from, read_at};
+use crate::root::{Found, Root, Trail, kind, path_from};
 use cache::Cache;
 use nix::sys::stat::SFlag;
 use std::collections::{HashSet, VecDeque};
@@ -113,7 +113,7 @@ pub fn missing(
     };
     match kind {
         Loader::Glibc => {
-            search.cache = Cache::read(search.text("/etc/ld.so.cache", LARGEST_CACHE));
+            search.cache = Cache::read(root.text("/etc/ld.so.cache", LARGEST_CACHE));
             search.defaults = glibc_directories(program.machine);
         }
         Loader::Musl => search.defaults = search.musl_directories(&name),
@@ -299,7 +299,9 @@ impl Search<'_> {
     fn musl_directories(&self, loader: &str) -> Vec<PathBuf> {
         let machine = loader.trim_start_matches("ld-musl-");
         let machine = machine.split('.').next().unwrap_or_default();
-        let text = self.text(&format!("/etc/ld-musl-{machine}.path"), LARGEST_TEXT);
+        let text = self
+            .root
+            .text(&format!("/etc/ld-musl-{machine}.path"), LARGEST_TEXT);
         let text = match text.is_empty() {
             true => b"/lib:/usr/local/lib:/usr/lib".to_vec(),
             false => text,
@@ -308,13 +310,6 @@ impl Search<'_> {
             .filter(|directory| !directory.is_empty())
             .map(path_from)
             .collect()
-    }
-
-    /// The first `most` bytes of a file of the root; none when it isn't there.
-    fn text(&self, path: &str, most: usize) -> Vec<u8> {
-        let found = self.root.follow(Path::new("/"), Path::new(path)).end.ok();
-        let file = found.and_then(|found| self.root.open(&found).ok());
-        file.map_or_else(Vec::new, |file| read_at(&file, 0, most))
     }
 }
 

@@ -199,6 +199,13 @@ impl Root {
         self.open_at(&found.path, flags).map(File::from)
     }
 
+    /// The first `most` bytes of the plain file `path`; none when there is no such file.
+    pub fn text(&self, path: &str, most: usize) -> Vec<u8> {
+        let found = self.follow(Path::new("/"), Path::new(path)).end.ok();
+        let file = found.and_then(|found| self.open(&found).ok());
+        file.map_or_else(Vec::new, |file| read_at(&file, 0, most))
+    }
+
     /// The names in the directory `path`, of no more than `most` entries.
     pub fn names(&self, path: &Path, most: usize) -> Vec<String> {
         let Ok(found) = self.follow(Path::new("/"), path).end else {
