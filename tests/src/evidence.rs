@@ -115,6 +115,12 @@ impl Process {
             .collect())
     }
 
+    /// The program that it runs: proc_pid_exe(5).
+    pub fn executable(&self) -> Result<PathBuf> {
+        let link = self.file("exe");
+        fs::read_link(&link).with_context(|| link.display().to_string())
+    }
+
     /// The strings in its file `cmdline` or `environ`.
     pub fn strings(&self, name: &str) -> Result<Vec<String>> {
         let file = self.file(name);
