@@ -9,11 +9,13 @@ pub mod step03;
 pub mod step04;
 
 use crate::container::Container;
-use crate::course::{Chapter, Exercise};
-use crate::evidence::Process;
-use crate::host::as_root;
+use crate::course::Chapter;
+use crate::evidence::{Process, read_proc_at};
+use crate::host::{as_root, is_pretend};
 use crate::programs::workspace;
-use anyhow::{Result, bail};
+use crate::report::Report;
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub struct Workbench {
     pub program: PathBuf,
     /// A place for what a check makes.
     pub scratch: PathBuf,
+    /// Where the learner's broken roots are, when these are to be looked at instead of our own.
+    pub broken: Option<PathBuf>,
 }
 
 impl Workbench {
@@ -43,6 +47,15 @@ impl Workbench {
         }
         Ok(root)
     }
+
+    /// The words of a scene, with a root filesystem for `{root}`.
+    pub fn words(&self, scene: &[&str]) -> Result<Vec<String>> {
+        let word = |word: &&str| match *word {
+            "{root}" => Ok(self.root()?.display().to_string()),
+            word => Ok(word.into()),
+        };
+        scene.iter().map(word).collect()
+    }
 }
 
 /// Something that must be true, and what the kernel says.
@@ -54,19 +67,9 @@ pub struct Claim {
     pub seen: String,
     /// Whether it is true.
     pub holds: bool,
-}
-
-/// What became of one exercise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// `4.2`
-    pub id: String,
-    /// The exercise's name.
-    pub name: String,
-    /// What was looked at.
-    pub claims: Vec<Claim>,
-    /// Why nothing more could be looked at.
-    pub error: Option<String>,
+    /// Why it isn't, where the evidence itself tells.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 impl Claim {
@@ -76,7 +79,13 @@ impl Claim {
             expected: expected.into(),
             seen: seen.into(),
             holds,
+            why: None,
         }
+    }
+
+    /// The same claim, with the reason for which it doesn't hold.
+    pub fn because(self, why: Option<String>) -> Claim {
+        Claim { why, ..self }
     }
 
     /// A claim that `seen`, which `source` says, is just `wanted`.
@@ -90,53 +99,96 @@ impl Claim {
     }
 }
 
-impl Report {
-    /// Runs the check of `exercise`, the one at `position` of its chapter.
-    pub fn of(
-        chapter: &Chapter,
-        position: usize,
-        exercise: &Exercise,
-        bench: &Workbench,
-    ) -> Report {
-        let (claims, error) = match (exercise.check)(bench) {
-            Ok(claims) => (claims, None),
-            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
-        };
-        Report {
-            id: format!("{}.{}", chapter.number, position + 1),
-            name: exercise.name.into(),
-            claims,
-            error,
+/// Runs the checks of a chapter right here, of all its exercises or of `only` one, and hands each
+/// report on. Everything that they make is in one folder, which goes away.
+///
+/// # Errors
+/// This isn't a pretend host: what a check undoes would be somebody's.
+pub fn examine(
+    chapter: &Chapter,
+    program: &Path,
+    only: Option<usize>,
+    broken: Option<PathBuf>,
+    mut tell: impl FnMut(&Report) -> Result<()>,
+) -> Result<()> {
+    on_workbench(program, broken, |bench| {
+        let positions = 0..chapter.exercises.len();
+        let mut over = false;
+        for position in positions.filter(|&position| only.is_none_or(|only| only == position)) {
+            let report = match over {
+                true => Report::unseen(chapter, position),
+                false => Report::of(chapter, position, bench)?,
+            };
+            tell(&report)?;
+            over = report.is_last;
         }
-    }
-
-    /// Whether all that was claimed holds.
-    pub fn holds(&self) -> bool {
-        self.error.is_none()
-            && !self.claims.is_empty()
-            && self.claims.iter().all(|claim| claim.holds)
-    }
+        Ok(())
+    })
 }
 
-/// Has the checks of a chapter run on a pretend host, by the program `progress`, on the program `step`.
-pub fn examine_elsewhere(progress: &Path, chapter: &Chapter, step: &Path) -> Result<Vec<Report>> {
+/// Does some work at a workbench for `program`, on the pretend host that this has to be.
+pub fn on_workbench<T>(
+    program: &Path,
+    broken: Option<PathBuf>,
+    work: impl FnOnce(&Workbench) -> Result<T>,
+) -> Result<T> {
+    if !is_pretend() {
+        bail!("this is for a pretend host\nhelp: cargo progress check");
+    }
+    let scratch = tempfile::tempdir()?;
+    let window = scratch.path().join("proc");
+    std::fs::create_dir(&window)?;
+    let none = None::<&str>;
+    mount(none, &window, Some("proc"), MsFlags::empty(), none)
+        .context("a procfs for the checks")?;
+    read_proc_at(window.clone());
+    let done = work(&Workbench {
+        program: program.into(),
+        scratch: scratch.path().into(),
+        broken,
+    });
+    umount2(&window, MntFlags::MNT_DETACH)?;
+    done
+}
+
+/// What the hidden commands of `progress` say, which run on a pretend host: a line of JSON each.
+pub fn elsewhere<T: for<'a> Deserialize<'a>>(progress: &Path, words: &[&str]) -> Result<Vec<T>> {
     let output = as_root(progress)
         .args(["pretend-host", "--"])
         .arg(progress)
-        .args(["examine", &chapter.number.to_string()])
-        .arg(step)
+        .args(words)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .output()?;
-    let reports = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
-    let reports: Vec<Report> = reports.collect::<Result<_, _>>()?;
-    if reports.len() != chapter.exercises.len() {
-        bail!(
-            "the checks ended before they were through: {}",
-            output.status
-        );
+    let lines = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let lines = lines.collect::<Result<Vec<T>, _>>()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("the checks ended before they were through: {}", said.trim());
     }
-    Ok(reports)
+    Ok(lines)
+}
+
+/// Has the checks of a chapter run on a pretend host, by the program `progress`, on the program `step`.
+pub fn examine_elsewhere(
+    progress: &Path,
+    chapter: &Chapter,
+    step: &Path,
+    only: Option<usize>,
+    broken: Option<&Path>,
+) -> Result<Vec<Report>> {
+    let number = chapter.number.to_string();
+    let step = step.to_string_lossy();
+    let mut words = vec!["examine", &number, &step];
+    let only = only.map(|position| position.to_string());
+    if let Some(only) = &only {
+        words.extend(["--only", only]);
+    }
+    let broken = broken.map(Path::to_string_lossy);
+    if let Some(broken) = &broken {
+        words.extend(["--broken", broken]);
+    }
+    elsewhere(progress, &words)
 }
 
 /// A claim that the container isn't in the host's namespace of a kind: `uts`, `pid`, `mnt` …

@@ -1,6 +1,7 @@
 //! A program of a step, started on the pretend host and looked at while it runs.
 
 use crate::evidence::Process;
+use crate::hang::{LOOK, Watch};
 use crate::host::exit_code;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,10 +11,10 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// A program that takes longer hangs.
+/// What should happen soon, and hasn't for as long, doesn't happen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container whose command reads its standard input and ends with it, as `cat` does.
@@ -47,12 +48,7 @@ impl Container {
         let mut container = Container::spawn(command, Stdio::piped())?;
         while !container.output.contains(&b'\n') {
             if !container.read_some()? {
-                let outcome = container.finish()?;
-                bail!(
-                    "it ended with status {}: {}",
-                    outcome.code,
-                    outcome.errors.trim()
-                );
+                bail!("{}", container.finish()?.in_words());
             }
         }
         Ok(container)
@@ -63,6 +59,7 @@ impl Container {
             .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .env("RUST_BACKTRACE", "0")
             .spawn()
             .with_context(|| format!("{command:?}"))?;
         Ok(Container {
@@ -73,8 +70,9 @@ impl Container {
 
     /// Reads what there is of its output; `false` at its end.
     fn read_some(&mut self) -> Result<bool> {
+        let program = self.program();
         let output = self.program.stdout.as_mut().context("its output")?;
-        wait_for(output)?;
+        wait_for(output, program)?;
         let mut buffer = [0; 4096];
         let read = output.read(&mut buffer)?;
         self.output.extend_from_slice(&buffer[..read]);
@@ -132,16 +130,41 @@ impl Container {
     /// Waits for its end, with its input open, and returns what it printed.
     pub fn ended(mut self) -> Result<Outcome> {
         while self.read_some()? {}
-        let mut errors = String::new();
+        let mut errors = Vec::new();
         if let Some(mut stream) = self.program.stderr.take() {
-            wait_for(&stream)?;
-            stream.read_to_string(&mut errors)?;
+            // Somebody else may hold it open: what there is when the program has ended is enough.
+            let mut buffer = [0; 4096];
+            loop {
+                wait_for(&stream, self.program())?;
+                match stream.read(&mut buffer)? {
+                    0 => break,
+                    read => errors.extend_from_slice(&buffer[..read]),
+                }
+            }
         }
+        let status = wait_while_it_lives(&mut self.program)?;
         Ok(Outcome {
-            code: exit_code(self.program.wait()?),
+            code: exit_code(status),
             output: String::from_utf8_lossy(&self.output).into_owned(),
-            errors,
+            errors: String::from_utf8_lossy(&errors).into_owned(),
         })
+    }
+}
+
+impl Outcome {
+    /// How it ended, with its own words: of a panic only the message and the place.
+    pub fn in_words(&self) -> String {
+        let said = self.errors.trim();
+        match said.split_once(" panicked at ") {
+            Some((_, panic)) => {
+                let panic = panic.split("\nnote: ").next().unwrap_or(panic);
+                // src/lib.rs:12:5: and the message on the next line.
+                let (place, message) = panic.split_once('\n').unwrap_or(("", panic));
+                format!("it panicked at {} {}", place.trim(), message.trim())
+            }
+            None if said.is_empty() => format!("it ended with exit code {}", self.code),
+            None => format!("it ended with exit code {}, saying: {said}", self.code),
+        }
     }
 }
 
@@ -156,17 +179,48 @@ impl Drop for Container {
 /// Waits until there is something to read, or the end.
 ///
 /// # Errors
-/// Nothing happens for too long.
-pub fn wait_for(stream: &impl AsFd) -> Result<()> {
+/// `program`, which should write it, hangs: the words say what it waits for.
+pub fn wait_for(stream: &impl AsFd, program: Process) -> Result<()> {
     let mut stream = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-    match poll(&mut stream, patience)? {
-        0 => bail!(
-            "it hangs: nothing has happened for {} s",
-            PATIENCE.as_secs()
-        ),
-        _ => Ok(()),
+    let look = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+    let mut watch = Watch::of(program);
+    while poll(&mut stream, look)? == 0 {
+        if let Some(hang) = watch.look() {
+            bail!(hang);
+        }
     }
+    Ok(())
+}
+
+/// Waits for the end of a program that should end by itself.
+fn wait_while_it_lives(program: &mut Child) -> Result<ExitStatus> {
+    let mut watch = Watch::of(Process(Pid::from_raw(program.id() as i32)));
+    let mut quick = 0;
+    loop {
+        if let Some(status) = program.try_wait()? {
+            return Ok(status);
+        }
+        // It mostly ends at once.
+        quick += 1;
+        if quick < 50 {
+            std::thread::sleep(Duration::from_millis(1));
+        } else if let Some(hang) = watch.look() {
+            bail!(hang);
+        } else {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Waits for the end of a program, and kills it and its descendants when it hangs.
+pub fn let_end(mut program: Child) -> Result<()> {
+    if wait_while_it_lives(&mut program).is_err() {
+        for process in Process(Pid::from_raw(program.id() as i32)).tree() {
+            let _ = kill(process.0, Signal::SIGKILL);
+        }
+        program.wait()?;
+    }
+    Ok(())
 }
 
 /// Runs a program that ends by itself.

@@ -1,6 +1,8 @@
 //! The table of the course: chapters and their exercises.
 
+use crate::attacks::{Attack, MOUNT, PID, ROOT, UTS};
 use crate::checks::{Check, step01, step02, step03, step04};
+use crate::trace::Trace;
 
 /// One chapter, which is one step.
 pub struct Chapter {
@@ -10,8 +12,12 @@ pub struct Chapter {
     pub package: &'static str,
     /// What the program can do at its end.
     pub title: &'static str,
+    /// Its page in the book's folder.
+    pub page: &'static str,
     /// Its exercises in order; exercise 4.2 is the second of chapter 4.
     pub exercises: &'static [Exercise],
+    /// What works before the chapter, and fails at its end.
+    pub attack: Attack,
 }
 
 /// One exercise: the body of one function, or a repair.
@@ -22,10 +28,24 @@ pub struct Exercise {
     pub heart: &'static str,
     /// What tells whether it is done.
     pub check: Check,
+    /// Arguments to trace the program with, one run each; `{root}` is a root filesystem.
+    pub scenes: &'static [&'static [&'static str]],
+    /// What people get wrong.
+    pub mistakes: &'static [Mistake],
+    /// Man pages.
+    pub read: &'static str,
+    /// A command that shows it.
+    pub show: &'static str,
+    /// The first hint, which asks, and the third, which all but says it. The second is the trace.
+    pub hints: [&'static str; 2],
 }
 
-const fn exercise(name: &'static str, heart: &'static str, check: Check) -> Exercise {
-    Exercise { name, heart, check }
+/// A known mistake.
+pub struct Mistake {
+    /// What is wrong.
+    pub why: &'static str,
+    /// Whether it shows in the traces of the exercise's scenes, in their order.
+    pub shows: fn(&[Trace]) -> bool,
 }
 
 /// All chapters, in order.
@@ -34,64 +54,49 @@ pub const CHAPTERS: &[Chapter] = &[
         number: 1,
         package: "step01-uts",
         title: "a hostname of its own",
-        exercises: &[
-            exercise("enter_uts", "unshare acts on its caller", step01::enter_uts),
-            exercise("exec", "exec returns only on failure", step01::exec),
-        ],
+        page: "01-uts.md",
+        exercises: step01::EXERCISES,
+        attack: UTS,
     },
     Chapter {
         number: 2,
         package: "step02-pid",
         title: "a process tree of its own",
-        exercises: &[
-            exercise(
-                "spawn",
-                "creating a namespace isn't entering it",
-                step02::spawn,
-            ),
-            exercise("reap", "a wait status holds two things", step02::reap),
-            exercise("outcome", "close-on-exec is \"success\"", step02::outcome),
-            exercise("init", "PID 1's duties", step02::init),
-        ],
+        page: "02-pid.md",
+        exercises: step02::EXERCISES,
+        attack: PID,
     },
     Chapter {
         number: 3,
         package: "step03-mount",
         title: "mounts and a network of its own",
-        exercises: &[
-            exercise("make_private", "propagation", step03::make_private),
-            exercise(
-                "mount_proc",
-                "a procfs belongs to its mounter's PID namespace",
-                step03::mount_proc,
-            ),
-            exercise(
-                "loopback_up",
-                "a new network is as good as empty",
-                step03::loopback_up,
-            ),
-        ],
+        page: "03-mount.md",
+        exercises: step03::EXERCISES,
+        attack: MOUNT,
     },
     Chapter {
         number: 4,
         package: "step04-pivot-root",
         title: "a root filesystem of its own",
-        exercises: &[
-            exercise(
-                "bind_self",
-                "pivot swaps mounts, not folders",
-                step04::bind_self,
-            ),
-            exercise("swap_roots", "two roots on one point", step04::swap_roots),
-            exercise(
-                "environment",
-                "nothing inherited by accident",
-                step04::environment,
-            ),
-            exercise("repair", "ENOENT is about another file", step04::repair),
-        ],
+        page: "04-pivot-root.md",
+        exercises: step04::EXERCISES,
+        attack: ROOT,
     },
 ];
+
+impl Chapter {
+    /// The id of the exercise at `position`: 4.2 is at position 1 of chapter 4.
+    pub fn id(&self, position: usize) -> String {
+        format!("{}.{}", self.number, position + 1)
+    }
+}
+
+impl Exercise {
+    /// The anchor of its section in the chapter's page.
+    pub fn section(&self) -> String {
+        format!("exercise-{}", self.name)
+    }
+}
 
 /// The chapter `number`.
 pub fn chapter(number: usize) -> Option<&'static Chapter> {

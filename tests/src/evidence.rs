@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -22,6 +23,12 @@ fn proc() -> &'static Path {
 /// This process's own mounts: the host's, for a check.
 pub fn hosts_mounts() -> Result<Vec<Mount>> {
     Mount::table(&proc().join("self/mountinfo"))
+}
+
+/// The name in this process's own UTS namespace: the host's, for a check.
+pub fn hosts_name() -> Result<String> {
+    let name = fs::read_to_string(proc().join("sys/kernel/hostname"))?;
+    Ok(name.trim().into())
 }
 
 /// A line of mountinfo: proc_pid_mountinfo(5).
@@ -63,6 +70,16 @@ impl Mount {
             source: unescape(filesystem.next()?),
             super_options: filesystem.next()?.into(),
         })
+    }
+}
+
+impl Display for Mount {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let (target, source) = (self.target.display(), &self.source);
+        write!(f, "{target} ({} {source}", self.filesystem)?;
+        write!(f, ", {}, {}", self.root.display(), self.options)?;
+        self.tags.iter().try_for_each(|tag| write!(f, " {tag}"))?;
+        write!(f, ", {})", self.super_options)
     }
 }
 
@@ -115,6 +132,28 @@ impl Process {
             .collect())
     }
 
+    /// Whether it has ended, is about to, or was killed and doesn't know it yet.
+    pub fn is_ending(&self) -> bool {
+        const PF_EXITING: u64 = 4;
+        const SIGKILL: u64 = 1 << 8;
+        let Ok(state) = self.status("State") else {
+            return true;
+        };
+        let pending = |key| u64::from_str_radix(&self.status(key).unwrap_or_default(), 16);
+        let killed = |key| pending(key).is_ok_and(|mask| mask & SIGKILL != 0);
+        // The flags are the seventh field behind the name, which ends at the last bracket.
+        let stat = fs::read_to_string(self.file("stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let flags = fields
+            .split(' ')
+            .nth(6)
+            .and_then(|flags| flags.parse::<u64>().ok());
+        state.starts_with(['Z', 'X'])
+            || killed("SigPnd")
+            || killed("ShdPnd")
+            || flags.is_none_or(|flags| flags & PF_EXITING != 0)
+    }
+
     /// The program that it runs: proc_pid_exe(5).
     pub fn executable(&self) -> Result<PathBuf> {
         let link = self.file("exe");
@@ -146,6 +185,26 @@ impl Process {
         Process::all().into_iter().filter(is_child).collect()
     }
 
+    /// The process, its children, theirs, and so on.
+    pub fn tree(&self) -> Vec<Process> {
+        let parent = |process: &Process| process.status("PPid").ok()?.parse().ok();
+        let all = Process::all().into_iter();
+        let mut strangers: Vec<(Process, i32)> = all
+            .filter_map(|process| Some((process, parent(&process)?)))
+            .collect();
+        let mut tree = vec![*self];
+        let mut next = 0;
+        while next < tree.len() {
+            let of = tree[next].0.as_raw();
+            let (children, others) = strangers.into_iter().partition(|(_, parent)| *parent == of);
+            let children: Vec<(Process, i32)> = children;
+            tree.extend(children.into_iter().map(|(child, _)| child));
+            strangers = others;
+            next += 1;
+        }
+        tree
+    }
+
     /// All processes that this /proc shows.
     pub fn all() -> Vec<Process> {
         let entries = fs::read_dir(proc()).into_iter().flatten().flatten();
@@ -161,7 +220,7 @@ pub struct Photograph {
     mounts: Vec<Mount>,
     interfaces: BTreeSet<String>,
     cgroups: BTreeSet<String>,
-    processes: BTreeSet<i32>,
+    processes: BTreeMap<i32, String>,
 }
 
 impl Photograph {
@@ -176,20 +235,34 @@ impl Photograph {
         let mut mounts = hosts_mounts()?;
         mounts.sort();
         Ok(Photograph {
-            hostname: fs::read_to_string("/proc/sys/kernel/hostname")?
-                .trim()
-                .into(),
+            hostname: hosts_name()?,
             mounts,
             interfaces: names("/sys/class/net"),
-            cgroups: fs::read_to_string("/proc/self/cgroup")?
+            cgroups: fs::read_to_string(proc().join("self/cgroup"))?
                 .lines()
                 .map(String::from)
                 .collect(),
             processes: Process::all()
                 .iter()
-                .map(|process| process.0.as_raw())
+                .map(|process| {
+                    let name = process.status("Name").unwrap_or_default();
+                    (process.0.as_raw(), name)
+                })
                 .collect(),
         })
+    }
+
+    /// The processes that aren't in `before`.
+    pub fn new_processes(&self, before: &Photograph) -> Vec<Process> {
+        let new = self.processes.keys();
+        let new = new.filter(|pid| !before.processes.contains_key(pid));
+        new.map(|&pid| Process(Pid::from_raw(pid))).collect()
+    }
+
+    /// The mounts that aren't in `before`.
+    pub fn new_mounts(&self, before: &Photograph) -> Vec<&Mount> {
+        let new = |mount: &&Mount| !before.mounts.contains(mount);
+        self.mounts.iter().filter(new).collect()
     }
 
     /// What is different in `after`, a line each.
@@ -202,14 +275,14 @@ impl Photograph {
             ));
         }
         let mounts = |photograph: &Photograph| -> BTreeSet<String> {
-            photograph
-                .mounts
-                .iter()
-                .map(|mount| format!("{mount:?}"))
-                .collect()
+            photograph.mounts.iter().map(Mount::to_string).collect()
         };
         let processes = |photograph: &Photograph| -> BTreeSet<String> {
-            photograph.processes.iter().map(i32::to_string).collect()
+            // A process may change its name; it is the same one.
+            let name = |pid| self.processes.get(pid).or(photograph.processes.get(pid));
+            let pids = photograph.processes.keys();
+            pids.map(|pid| format!("{pid} ({})", name(pid).map_or("", String::as_str)))
+                .collect()
         };
         for (what, before, after) in [
             ("mount", mounts(self), mounts(after)),

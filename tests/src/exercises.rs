@@ -3,11 +3,13 @@
 //! It is a workspace of its own, so that a half-written exercise breaks nothing else, and depends by
 //! path on the solved earlier steps. Whatever is checked is built in folders below it.
 
-use crate::checks::Report;
 use crate::course::{Chapter, Exercise};
 use crate::programs::workspace;
 use crate::regions::{body, is_hole, names, starter, with_body};
+use crate::repairs::{KINDS, Repairs};
+use crate::report::Report;
 use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +31,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether there is nothing left to do.
+    pub fn is_done(self) -> bool {
+        matches!(self, State::Holds | State::Shown)
+    }
+
     /// The sign that stands for it.
     pub fn mark(self) -> char {
         match self {
@@ -44,6 +51,7 @@ impl State {
 pub struct Copy {
     chapter: &'static Chapter,
     folder: PathBuf,
+    repairs: PathBuf,
 }
 
 /// Who wrote the body of an exercise.
@@ -65,7 +73,21 @@ impl Copy {
         Copy {
             chapter,
             folder: exercises.join(chapter.package),
+            repairs: match exercises == workspace().join("exercises") {
+                true => state_folder().join("exercises"),
+                false => exercises.join("roots"),
+            },
         }
+    }
+
+    /// The broken roots of exercise 4.4.
+    pub fn repairs(&self) -> Repairs {
+        Repairs::at(&self.repairs)
+    }
+
+    /// Whether the chapter has broken roots to repair.
+    fn has_repairs(&self) -> bool {
+        self.chapter.exercises.iter().any(is_repair)
     }
 
     /// The file that the learner edits.
@@ -99,17 +121,31 @@ impl Copy {
                 self.folder.display()
             );
         }
-        self.write(&self.folder, &self.step(), &self.starter()?)
+        self.write(&self.folder, &self.step(), &self.starter()?)?;
+        if self.has_repairs() && !self.repairs().exist() {
+            self.repairs().make()?;
+        }
+        Ok(())
     }
 
     /// Throws the learner's copy away and writes the starter; with `exercise`, only puts that one's
     /// hole back.
     pub fn reset(&self, exercise: Option<&Exercise>) -> Result<()> {
         match exercise {
-            Some(exercise) => self.replace(exercise, &self.starter()?),
+            Some(exercise) => {
+                let mut shown = Shown::read(&self.folder)?;
+                shown.0.remove(exercise.name);
+                shown.write(&self.folder)?;
+                match is_repair(exercise) {
+                    true => self.repairs().make(),
+                    false => self.replace(exercise, &self.starter()?),
+                }
+            }
             None => {
-                if self.folder.exists() {
-                    fs::remove_dir_all(&self.folder)?;
+                for folder in [&self.folder, &self.repairs] {
+                    if folder.exists() && (*folder != self.repairs || self.has_repairs()) {
+                        fs::remove_dir_all(folder)?;
+                    }
                 }
                 self.start()
             }
@@ -118,13 +154,19 @@ impl Copy {
 
     /// Fills the hole of `exercise` with our solution.
     pub fn solve(&self, exercise: &Exercise) -> Result<()> {
-        let solution = self.solution()?;
-        self.replace(exercise, &solution)?;
+        let mut ours = String::new();
+        if is_repair(exercise) {
+            KINDS
+                .iter()
+                .try_for_each(|kind| self.repairs().mend(kind))?;
+        } else {
+            let solution = self.solution()?;
+            self.replace(exercise, &solution)?;
+            ours = body(&solution, exercise.name)?.into();
+        }
         let mut shown = Shown::read(&self.folder)?;
-        let body = body(&solution, exercise.name)?;
-        shown.0.insert(exercise.name.into(), body.into());
-        let text = serde_json::to_string_pretty(&shown)?;
-        Ok(fs::write(self.folder.join(Shown::FILE), text)?)
+        shown.0.insert(exercise.name.into(), ours);
+        shown.write(&self.folder)
     }
 
     /// What `reset` would throw away: whether anything was written that isn't ours.
@@ -137,6 +179,22 @@ impl Copy {
         let source = self.text()?;
         let source = with_body(&source, exercise.name, body(from, exercise.name)?)?;
         self.write(&self.folder, &self.folder, &source)
+    }
+
+    /// What the learner has written for `exercise`; nothing for one without code.
+    pub fn written(&self, exercise: &Exercise) -> Result<String> {
+        match is_repair(exercise) {
+            true => Ok(String::new()),
+            false => Ok(body(&self.text()?, exercise.name)?.into()),
+        }
+    }
+
+    /// Our solution of `exercise`; nothing for one without code.
+    pub fn ours(&self, exercise: &Exercise) -> Result<String> {
+        match is_repair(exercise) {
+            true => Ok(String::new()),
+            false => Ok(body(&self.solution()?, exercise.name)?.into()),
+        }
     }
 
     /// The learner's file.
@@ -243,51 +301,60 @@ impl Copy {
         Ok(target.join("debug").join(self.chapter.package))
     }
 
-    /// The state of each exercise, by what `examine` finds of a program of theirs.
+    /// The state of each exercise, by what `examine` finds of a program of theirs, in all exercises
+    /// or in the one at a position.
     ///
     /// The learner's file is built as it is. When something fails, each exercise is tried once more
     /// with all others by us, so that the blame is exact and any order works.
     pub fn states(
         &self,
-        examine: impl Fn(&Path) -> Result<Vec<Report>>,
+        examine: impl Fn(&Path, Option<usize>) -> Result<Vec<Report>>,
     ) -> Result<Vec<(State, Report)>> {
-        let source = self.text()?;
-        let theirs = examine(&self.build(|_| Author::Learner)?)?;
+        let theirs = examine(&self.build(|_| Author::Learner)?, None)?;
+        let shown = Shown::read(&self.folder)?;
         let mut states = Vec::new();
-        for (exercise, report) in self.chapter.exercises.iter().zip(theirs) {
-            let written = body(&source, exercise.name);
-            // An exercise without code has nothing between anchors.
-            let state = match written {
-                Ok(body) if is_hole(body) => State::ToDo,
-                _ if report.holds() => State::Holds,
-                _ => State::NotYet,
-            };
-            states.push((state, report));
-        }
-        for (position, exercise) in self.chapter.exercises.iter().enumerate() {
-            if states[position].0 == State::NotYet {
+        for (position, mut report) in theirs.into_iter().enumerate() {
+            let exercise = &self.chapter.exercises[position];
+            let written = self.written(exercise)?;
+            if !report.holds() && !is_hole(&written) {
                 let alone = |name: &str| match name == exercise.name {
                     true => Author::Learner,
                     false => Author::Solution,
                 };
-                let report = examine(&self.build(alone)?)?.swap_remove(position);
-                let state = if report.holds() {
-                    State::Holds
-                } else {
-                    State::NotYet
-                };
-                states[position] = (state, report);
+                report = examine(&self.build(alone)?, Some(position))?.swap_remove(0);
             }
-        }
-        let shown = Shown::read(&self.folder)?;
-        for ((state, _), exercise) in states.iter_mut().zip(self.chapter.exercises) {
-            let ours = shown.0.get(exercise.name).map(String::as_str);
-            let is_ours = ours.is_some() && ours == body(&source, exercise.name).ok();
-            if *state == State::Holds && is_ours {
-                *state = State::Shown;
-            }
+            let untouched = is_repair(exercise) && report.claims.iter().all(|claim| !claim.holds);
+            let state = if is_hole(&written) || untouched {
+                State::ToDo
+            } else if !report.holds() {
+                State::NotYet
+            } else if shown.0.get(exercise.name) == Some(&written) {
+                State::Shown
+            } else {
+                State::Holds
+            };
+            states.push((state, report));
         }
         Ok(states)
+    }
+}
+
+/// Whether an exercise has no code, but broken roots.
+fn is_repair(exercise: &Exercise) -> bool {
+    exercise.name == "repair"
+}
+
+/// Where what belongs to no checkout is kept: never in a folder that may be shared with Windows or
+/// macOS, which loses links and modes.
+pub fn state_folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("TEN_STEPS_STATE") {
+        return folder.into();
+    }
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or("/tmp".into()));
+    match (geteuid().is_root(), std::env::var_os("XDG_STATE_HOME")) {
+        (true, _) => "/var/lib/ten-steps".into(),
+        (false, Some(state)) => PathBuf::from(state).join("ten-steps"),
+        (false, None) => home().join(".local/state/ten-steps"),
     }
 }
 
@@ -303,6 +370,11 @@ impl Shown {
             Ok(text) => Ok(serde_json::from_slice(&text)?),
             Err(_) => Ok(Shown::default()),
         }
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        Ok(fs::write(folder.join(Shown::FILE), text)?)
     }
 }
 

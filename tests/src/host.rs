@@ -64,6 +64,12 @@ pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
     child.wait()
 }
 
+/// Whether this process is on a pretend host: PID 1 is this very program.
+pub fn is_pretend() -> bool {
+    let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    program("1").is_some() && program("1") == program("self") && std::process::id() != 1
+}
+
 /// Runs `command` and compares the host before and after.
 pub fn supervise(command: &[String]) -> Result<u8> {
     let [program, arguments @ ..] = command else {
@@ -100,14 +106,61 @@ pub fn on_pretend_host(progress: &Path, propagation: Propagation, command: &[&st
     host
 }
 
-/// `program`, to be run as root: through sudo where that is needed.
+/// How a program becomes root here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// We are.
+    Root,
+    /// By sudo.
+    Sudo,
+    /// In a user namespace, which is enough for chapters 1 to 4.
+    UserNamespace,
+    /// Not at all.
+    None,
+}
+
+impl Way {
+    /// What `.cargo/as-root` will do, by asking it.
+    pub fn here() -> Way {
+        let said = Command::new(elevator()).arg("--way").output();
+        let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        match said.unwrap_or_default().trim() {
+            "root" => Way::Root,
+            "sudo" => Way::Sudo,
+            "user namespace" => Way::UserNamespace,
+            _ => Way::None,
+        }
+    }
+
+    /// The same for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Way::Root => "you are root",
+            Way::Sudo => {
+                "containers are started through sudo (without the right to use it: export \
+                 TEN_STEPS_NO_SUDO=1)"
+            }
+            Way::UserNamespace => {
+                "there is no sudo, so containers are started in a user namespace: enough for \
+                 chapters 1 to 4"
+            }
+            Way::None => "there is no sudo, and no user namespace for you: use the dev container",
+        }
+    }
+}
+
+/// `program`, to be run as root: through sudo or in a user namespace where that is needed.
 pub fn as_root(program: &Path) -> Command {
     if geteuid().is_root() {
         return Command::new(program);
     }
-    let mut sudo = Command::new(workspace().join(".cargo/as-root"));
-    sudo.arg("--always").arg(program);
-    sudo
+    let mut elevated = Command::new(elevator());
+    elevated.arg("--always").arg(program);
+    elevated
+}
+
+fn elevator() -> PathBuf {
+    workspace().join(".cargo/as-root")
 }
 
 /// A cgroup with a limit on processes, where this machine lets us make one.

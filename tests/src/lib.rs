@@ -6,11 +6,20 @@
 //! [`evidence`] reads what the kernel says of it; [`checks`] has one function an exercise, and
 //! [`course`] the table of them all. [`programs`] builds what is to be checked.
 
+pub mod attacks;
+pub mod board;
 pub mod checks;
 pub mod container;
 pub mod course;
+pub mod doctor;
+pub mod editor;
 pub mod evidence;
 pub mod exercises;
+pub mod hang;
 pub mod host;
 pub mod programs;
 pub mod regions;
+pub mod repairs;
+pub mod report;
+pub mod trace;
+pub mod xray;

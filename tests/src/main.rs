@@ -1,18 +1,21 @@
 //! `cargo progress`: where you are in the course, and whether what you wrote holds.
 
+mod learner;
+mod watch;
+
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use progress::checks::{Report, Workbench, examine_elsewhere};
+use progress::attacks::Prison;
+use progress::board::room;
+use progress::checks::{examine, on_workbench};
 use progress::course::{CHAPTERS, Chapter, Exercise, chapter};
-use progress::evidence::read_proc_at;
-use progress::exercises::{Author, Copy, State};
-use progress::host::{Propagation, as_root, pretend, supervise, this_program};
-use progress::programs::{Programs, workspace};
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use progress::doctor::doctor;
+use progress::editor::{Editor, configure};
+use progress::host::{Propagation, pretend, supervise};
+use progress::trace::Trace;
+use progress::xray::xray;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use step01_uts::program;
 
@@ -29,13 +32,16 @@ enum Action {
     /// List the chapters and their exercises
     List,
 
+    /// Say chapter by chapter what this machine has and lacks
+    Doctor,
+
     /// Begin a chapter: write its exercises to exercises/
     Start {
         /// The chapter's number
         chapter: usize,
     },
 
-    /// Run your own program of a chapter
+    /// Run your own program of a chapter, on a pretend host
     Run {
         /// The chapter's number
         chapter: usize,
@@ -43,24 +49,6 @@ enum Action {
         /// Its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
-    },
-
-    /// Fill one hole with our solution; it then counts as shown
-    Solve {
-        /// The exercise: 4.2 is the second of chapter 4
-        #[arg(value_name = "EXERCISE")]
-        id: String,
-    },
-
-    /// Begin again: a chapter, or one exercise
-    Reset {
-        /// The chapter, or the exercise: 4 or 4.2
-        #[arg(value_name = "CHAPTER|EXERCISE")]
-        id: String,
-
-        /// Don't ask before what was written is lost
-        #[arg(long)]
-        yes: bool,
     },
 
     /// Check the exercises of a chapter against what the kernel says
@@ -81,6 +69,83 @@ enum Action {
         #[arg(long, value_name = "DIR")]
         bin_dir: Option<PathBuf>,
     },
+
+    /// Check again whenever you save; a key does the rest
+    Watch {
+        /// The chapter's number; without one the last that was started
+        chapter: Option<usize>,
+    },
+
+    /// Give a hint, and a better one each time: three an exercise
+    Hint {
+        /// The exercise, or a chapter: its first that isn't done
+        #[arg(value_name = "CHAPTER|EXERCISE")]
+        id: String,
+    },
+
+    /// Show your system calls beside our solution's
+    Trace {
+        /// The exercise, or a chapter: its first that isn't done
+        #[arg(value_name = "CHAPTER|EXERCISE")]
+        id: String,
+    },
+
+    /// Fill one hole with our solution; it then counts as shown
+    Solve {
+        /// The exercise: 4.2 is the second of chapter 4
+        #[arg(value_name = "EXERCISE")]
+        id: String,
+    },
+
+    /// Show what differs between your functions and ours
+    Diff {
+        /// The chapter, or the exercise: 4 or 4.2
+        #[arg(value_name = "CHAPTER|EXERCISE")]
+        id: String,
+
+        /// Don't ask before an answer is told
+        #[arg(long)]
+        yes: bool,
+    },
+
+    /// Begin again: a chapter, or one exercise
+    Reset {
+        /// The chapter, or the exercise: 4 or 4.2
+        #[arg(value_name = "CHAPTER|EXERCISE")]
+        id: String,
+
+        /// Don't ask before what was written is lost
+        #[arg(long)]
+        yes: bool,
+    },
+
+    /// Show what works before a chapter and fails at its end
+    Attack {
+        /// The chapter's number
+        chapter: usize,
+    },
+
+    /// Lay a container beside the host: namespaces, root, mounts, limits, privileges
+    Xray {
+        /// A process of the container
+        pid: i32,
+    },
+
+    /// Have an editor know the exercises
+    Editor {
+        /// Which one
+        editor: Editor,
+    },
+
+    /// Print one line that says how far you are, to be pasted anywhere
+    Card {
+        /// The name on it, instead of the user's
+        #[arg(long)]
+        name: Option<String>,
+    },
+
+    /// Read cards, a line each, and show where people are
+    Room,
 
     /// Run a command on a pretend host
     #[command(hide = true)]
@@ -104,42 +169,95 @@ enum Action {
 
     /// Run a chapter's checks right here, and print a report as one line of JSON for each
     #[command(hide = true)]
-    Examine { chapter: usize, program: PathBuf },
+    Examine {
+        chapter: usize,
+        program: PathBuf,
+        #[arg(long)]
+        only: Option<usize>,
+        #[arg(long)]
+        broken: Option<PathBuf>,
+    },
+
+    /// Trace a program in an exercise's scenes, and print each trace as a line of JSON
+    #[command(hide = true)]
+    Record {
+        chapter: usize,
+        exercise: usize,
+        program: PathBuf,
+    },
+
+    /// Make a chapter's attack right here, from a container of a step's program
+    #[command(hide = true)]
+    Strike {
+        chapter: usize,
+        step: usize,
+        program: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     program(|args: Args| match args.action {
-        None => where_you_are(),
+        None => learner::where_you_are(),
         Some(Action::List) => list(),
-        Some(Action::Start { chapter }) => start(find(chapter)?),
-        Some(Action::Run { chapter, arguments }) => run(find(chapter)?, &arguments),
-        Some(Action::Solve { id }) => solve(&id),
-        Some(Action::Reset { id, yes }) => reset(&id, yes),
+        Some(Action::Doctor) => doctor(),
+        Some(Action::Start { chapter }) => learner::start(find(chapter)?),
+        Some(Action::Run { chapter, arguments }) => learner::run(find(chapter)?, &arguments),
         Some(Action::Check {
             chapter,
             all: _,
             solution,
             bin_dir,
         }) => match (chapter, solution || bin_dir.is_some()) {
-            (number, true) => check_solution(number, bin_dir.as_deref()),
-            (Some(number), false) => check(find(number)?),
+            (number, true) => learner::check_solution(number, bin_dir.as_deref()),
+            (Some(number), false) => learner::check(find(number)?),
             (None, false) => bail!("name a chapter\nhelp: --all goes with --solution"),
         },
+        Some(Action::Watch { chapter }) => {
+            watch::watch(chapter.map_or(Ok(learner::current()), find)?)
+        }
+        Some(Action::Hint { id }) => learner::hint(&id),
+        Some(Action::Trace { id }) => learner::trace(&id),
+        Some(Action::Solve { id }) => learner::solve(&id),
+        Some(Action::Diff { id, yes }) => learner::diff(&id, yes),
+        Some(Action::Reset { id, yes }) => learner::reset(&id, yes),
+        Some(Action::Attack { chapter }) => learner::attack(find(chapter)?),
+        Some(Action::Xray { pid }) => xray(pid),
+        Some(Action::Editor { editor }) => configure(editor),
+        Some(Action::Card { name }) => learner::card(name),
+        Some(Action::Room) => {
+            let lines = std::io::read_to_string(std::io::stdin())?;
+            room(&lines).iter().for_each(|line| println!("{line}"));
+            Ok(0)
+        }
         Some(Action::PretendHost {
             propagation,
             command,
         }) => pretend(propagation, &command),
         Some(Action::Supervise { command }) => supervise(&command),
         Some(Action::CountInterrupts) => count_interrupts(),
-        Some(Action::Examine { chapter, program }) => examine(find(chapter)?, program),
+        Some(Action::Examine {
+            chapter,
+            program,
+            only,
+            broken,
+        }) => {
+            examine(find(chapter)?, &program, only, broken, |report| {
+                println!("{}", serde_json::to_string(report)?);
+                Ok(())
+            })?;
+            Ok(0)
+        }
+        Some(Action::Record {
+            chapter,
+            exercise,
+            program,
+        }) => record(find(chapter)?, exercise, program),
+        Some(Action::Strike {
+            chapter,
+            step,
+            program,
+        }) => strike(find(chapter)?, step, program),
     })
-}
-
-/// The learner's copy of a chapter.
-fn copy(chapter: &'static Chapter) -> Copy {
-    let folder = std::env::var_os("TEN_STEPS_EXERCISES");
-    let folder = folder.map_or_else(|| workspace().join("exercises"), PathBuf::from);
-    Copy::of(chapter, &folder)
 }
 
 /// The exercise `id`, such as 4.2, with its chapter.
@@ -156,125 +274,6 @@ fn find_exercise(id: &str) -> Result<(&'static Chapter, &'static Exercise)> {
         .checked_sub(1)
         .and_then(|index| chapter.exercises.get(index));
     Ok((chapter, exercise.with_context(unknown)?))
-}
-
-fn where_you_are() -> Result<u8> {
-    let started = CHAPTERS.iter().rfind(|chapter| copy(chapter).exists());
-    match started {
-        Some(chapter) => {
-            let (number, file) = (chapter.number, copy(chapter).source());
-            println!("You are in chapter {number}: {}", chapter.title);
-            println!("  {}", file.display());
-            println!("next: cargo progress check {number}");
-        }
-        None => {
-            println!("No chapter has been started yet.");
-            println!("next: cargo progress start 1");
-        }
-    }
-    Ok(0)
-}
-
-fn start(chapter: &'static Chapter) -> Result<u8> {
-    let copy = copy(chapter);
-    copy.start()?;
-    println!("Chapter {}: {}", chapter.number, chapter.title);
-    for (position, exercise) in chapter.exercises.iter().enumerate() {
-        let id = format!("{}.{}", chapter.number, position + 1);
-        match copy.line_of(exercise) {
-            Some(line) => println!(
-                "  ○ {id} {}  {}:{line}",
-                exercise.name,
-                copy.source().display()
-            ),
-            None => println!("  ○ {id} {}  (no code)", exercise.name),
-        }
-    }
-    println!(
-        "next: write the first, then cargo progress check {}",
-        chapter.number
-    );
-    Ok(0)
-}
-
-fn run(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
-    let program = copy(chapter).build(|_| Author::Learner)?;
-    eprintln!("(your own {})", chapter.package);
-    // A hole says which it is; where in Rust's own code that happened says nothing.
-    let error = as_root(&program)
-        .args(arguments)
-        .env("RUST_BACKTRACE", "0")
-        .exec();
-    Err(error).context(program.display().to_string())
-}
-
-fn solve(id: &str) -> Result<u8> {
-    let (chapter, exercise) = find_exercise(id)?;
-    copy(chapter).solve(exercise)?;
-    println!(
-        "◐ {id} {}: our solution stands in {}",
-        exercise.name,
-        copy(chapter).source().display()
-    );
-    Ok(0)
-}
-
-fn reset(id: &str, yes: bool) -> Result<u8> {
-    let (chapter, exercise) = match id.parse() {
-        Ok(number) => (find(number)?, None),
-        Err(_) => find_exercise(id).map(|(chapter, exercise)| (chapter, Some(exercise)))?,
-    };
-    let copy = copy(chapter);
-    if !yes && copy.has_work()? {
-        print!(
-            "What you wrote in {} will be lost. Go on? [y/N] ",
-            copy.source().display()
-        );
-        std::io::stdout().flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            println!("Nothing was changed.");
-            return Ok(1);
-        }
-    }
-    copy.reset(exercise)?;
-    println!("{id} is as it was at the beginning");
-    Ok(0)
-}
-
-/// Checks what the learner wrote.
-fn check(chapter: &'static Chapter) -> Result<u8> {
-    let copy = copy(chapter);
-    let states = copy.states(|program| examine_elsewhere(&this_program()?, chapter, program))?;
-    println!("Chapter {}: {}", chapter.number, chapter.title);
-    let mut told = false;
-    for (state, report) in &states {
-        println!("  {} {} {}", state.mark(), report.id, report.name);
-        // One thing at a time: only the first that doesn't hold is told in full.
-        if *state == State::NotYet && !told {
-            tell(report);
-            told = true;
-        }
-    }
-    let to_do = states.iter().position(|(state, _)| *state == State::ToDo);
-    let done = states
-        .iter()
-        .all(|(state, _)| matches!(state, State::Holds | State::Shown));
-    match to_do {
-        _ if done => println!("All hold."),
-        Some(position) if !told => {
-            let count = states
-                .iter()
-                .filter(|(state, _)| *state == State::ToDo)
-                .count();
-            let line = copy.line_of(&chapter.exercises[position]);
-            let line = line.map_or(String::new(), |line| format!(", line {line}"));
-            println!("{count} to do; begin with {}{line}", states[position].1.id);
-        }
-        _ => {}
-    }
-    Ok(if done { 0 } else { 1 })
 }
 
 fn find(number: usize) -> Result<&'static Chapter> {
@@ -294,68 +293,38 @@ fn list() -> Result<u8> {
     Ok(0)
 }
 
-fn check_solution(number: Option<usize>, bin_dir: Option<&Path>) -> Result<u8> {
-    let chapters = match number {
-        Some(number) => std::slice::from_ref(find(number)?),
-        None => CHAPTERS,
-    };
-    let programs = match bin_dir {
-        Some(directory) => Programs::in_directory(directory)?,
-        None => Programs::build()?,
-    };
-    let mut all_hold = true;
-    for chapter in chapters {
-        println!("Chapter {}: {}", chapter.number, chapter.title);
-        let reports =
-            examine_elsewhere(&this_program()?, chapter, programs.path(chapter.package)?)?;
-        for report in &reports {
-            let mark = if report.holds() {
-                State::Holds
-            } else {
-                State::NotYet
-            }
-            .mark();
-            println!("  {mark} {} {}", report.id, report.name);
-            tell(report);
+/// Traces `program` in the scenes of an exercise.
+fn record(chapter: &Chapter, position: usize, program: PathBuf) -> Result<u8> {
+    let exercise = chapter
+        .exercises
+        .get(position)
+        .context("no such exercise")?;
+    on_workbench(&program, None, |bench| {
+        for scene in exercise.scenes {
+            let trace = Trace::of(&bench.program, &bench.words(scene)?)?;
+            println!("{}", serde_json::to_string(&trace)?);
         }
-        let holding = reports.iter().filter(|report| report.holds()).count();
-        println!("{holding} of {} hold", chapter.exercises.len());
-        all_hold &= holding == chapter.exercises.len();
-    }
-    Ok(if all_hold { 0 } else { 1 })
+        Ok(0)
+    })
 }
 
-/// Runs the checks of a chapter. Everything that they make is in one folder, which goes away.
-fn examine(chapter: &Chapter, program: PathBuf) -> Result<u8> {
-    let scratch = tempfile::tempdir()?;
-    let window = scratch.path().join("proc");
-    std::fs::create_dir(&window)?;
-    let none = None::<&str>;
-    mount(none, &window, Some("proc"), MsFlags::empty(), none)
-        .context("a procfs for the checks")?;
-    read_proc_at(window.clone());
-    let bench = Workbench {
-        program,
-        scratch: scratch.path().into(),
-    };
-    for (position, exercise) in chapter.exercises.iter().enumerate() {
-        let report = Report::of(chapter, position, exercise, &bench);
-        println!("{}", serde_json::to_string(&report)?);
-    }
-    umount2(&window, MntFlags::MNT_DETACH)?;
-    Ok(0)
+/// Makes an attack from a container of the step `step`, or from none.
+fn strike(chapter: &Chapter, step: usize, program: Option<PathBuf>) -> Result<u8> {
+    let open = program.is_none();
+    on_workbench(&program.unwrap_or_default(), None, |bench| {
+        let rooted = step >= FIRST_WITH_ROOT;
+        let blow = (chapter.attack.make)(&Prison {
+            bench,
+            open,
+            rooted,
+        })?;
+        println!("{}", serde_json::to_string(&blow)?);
+        Ok(0)
+    })
 }
 
-/// What was expected and what the kernel says, where these differ.
-fn tell(report: &Report) {
-    if let Some(error) = &report.error {
-        println!("      {error}");
-    }
-    for claim in report.claims.iter().filter(|claim| !claim.holds) {
-        println!("      expected  {}", claim.expected);
-        println!("      seen      {}", claim.seen);
-    }
-}
+/// The first step whose container has a root filesystem of its own.
+const FIRST_WITH_ROOT: usize = 4;
 
 /// A command for tests of signals. A shell's trap runs once for two signals that come close together;
 /// a handler runs for each that is delivered.

@@ -1,11 +1,14 @@
 //! The exercises as a learner meets them: holes that fail, and bodies that pass, each by itself.
 
-use crate::stage::{nested, progress, run};
+use crate::stage::{nested, progress, redact_report, run};
 use progress::checks::examine_elsewhere;
 use progress::course::{CHAPTERS, chapter};
+use progress::evidence::{Photograph, Process};
 use progress::exercises::{Author, Copy};
 use progress::programs::workspace;
 use progress::regions::{body, names};
+use progress::repairs::{KINDS, Repairs};
+use progress::report::Report;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -42,9 +45,12 @@ fn every_exercise_fails_unsolved_and_passes_solved() {
     let folder = Place::new();
     for chapter in CHAPTERS {
         let copy = Copy::of(chapter, &folder.path());
-        let examine = |program: &Path| examine_elsewhere(progress(), chapter, program).unwrap();
+        let examine =
+            |program: &Path| examine_elsewhere(progress(), chapter, program, None, None).unwrap();
         let holds = |who: &dyn Fn(&str) -> Author<'static>| -> Vec<bool> {
             let reports = examine(&copy.build(who).unwrap());
+            let text = |report: &Report| report.text(chapter, &chapter.exercises[0]);
+            reports.iter().for_each(|report| print!("{}", text(report)));
             reports.iter().map(|report| report.holds()).collect()
         };
         let solved = holds(&|_| Author::Solution);
@@ -105,33 +111,20 @@ fn every_exercise_fails_unsolved_and_passes_solved() {
     }
 }
 
-/// Bodies as people get them wrong: each is caught by the check that names its exercise.
+/// Bodies as people get them wrong: each is caught by the check that names its exercise, and the
+/// learner reads what is wrong. In place of a body the repair has a script, run in a broken root.
 #[test]
 fn every_mistake_is_caught_by_the_check_that_names_it() {
     if nested() {
         return;
     }
-    let folder = Place::new();
-    let mut told = String::new();
     for chapter in CHAPTERS {
+        let folder = Place::new();
         let copy = Copy::of(chapter, &folder.path());
+        let mut told = String::new();
         for (position, exercise) in chapter.exercises.iter().enumerate() {
-            let directory = workspace().join("tests/mistakes").join(chapter.package);
-            let mistakes = fs::read_dir(directory)
-                .unwrap()
-                .map(|entry| entry.unwrap().path());
-            let is_about = |path: &PathBuf| {
-                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-                name.split_once('-')
-                    .is_some_and(|(about, _)| about == exercise.name)
-            };
-            let mut mistakes: Vec<_> = mistakes.filter(is_about).collect();
-            mistakes.sort();
-            assert!(
-                mistakes.len() >= 3 || exercise.name == "repair",
-                "{}",
-                exercise.name
-            );
+            let mistakes = mistakes(chapter.package, exercise.name);
+            assert!(mistakes.len() >= 3, "{}", exercise.name);
             for mistake in mistakes {
                 let text = fs::read_to_string(&mistake).unwrap();
                 let (what, body) = text.split_once('\n').unwrap();
@@ -139,23 +132,146 @@ fn every_mistake_is_caught_by_the_check_that_names_it() {
                     true => Author::Other(body),
                     false => Author::Solution,
                 });
-                let reports = examine_elsewhere(progress(), chapter, &program.unwrap()).unwrap();
-                let report = &reports[position];
+                let is_script = mistake.extension().is_some_and(|kind| kind == "sh");
+                let broken = is_script.then(|| wrongly_repaired(&copy.repairs(), &mistake));
+                let reports = examine_elsewhere(
+                    progress(),
+                    chapter,
+                    &program.unwrap(),
+                    Some(position),
+                    broken.as_deref(),
+                );
+                let report = &reports.unwrap()[0];
                 assert!(!report.holds(), "{} isn't caught", mistake.display());
+                assert!(report.why.is_some(), "{} isn't known", mistake.display());
                 let name = mistake.file_stem().unwrap().to_string_lossy();
-                told += &format!("{} {name}: {}\n", report.id, what.trim_start_matches("// "));
-                for claim in report.claims.iter().filter(|claim| !claim.holds) {
-                    told += &format!("    expected  {}\n", claim.expected);
-                }
-                if let Some(error) = &report.error {
-                    // What is printed first; paths and numbers come later in the line.
-                    let error = error.lines().next().unwrap_or_default();
-                    told += &format!("    {}\n", error.split('/').next().unwrap_or(error));
-                }
+                let what = what.trim_start_matches(['/', '#', ' ']);
+                told += &format!("{} {name}: {what}\n", report.id);
+                told += &report.text(chapter, exercise);
             }
         }
+        let told = redact_report(&told, &[(&folder.path(), "EXERCISES")]);
+        insta::assert_snapshot!(format!("mistakes_of_chapter_{}", chapter.number), told);
     }
-    insta::assert_snapshot!(told);
+}
+
+/// The files that get an exercise wrong.
+fn mistakes(package: &str, exercise: &str) -> Vec<PathBuf> {
+    let directory = workspace().join("tests/mistakes").join(package);
+    let files = fs::read_dir(directory).unwrap();
+    let is_about = |path: &PathBuf| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        name.split_once('-')
+            .is_some_and(|(about, _)| about == exercise)
+    };
+    let mut files: Vec<_> = files
+        .map(|file| file.unwrap().path())
+        .filter(is_about)
+        .collect();
+    files.sort();
+    files
+}
+
+/// Broken roots, two of them repaired, and the one that the script `mistake` names in its name
+/// repaired by it.
+fn wrongly_repaired(repairs: &Repairs, mistake: &Path) -> PathBuf {
+    repairs.make().unwrap();
+    let name = mistake.file_stem().unwrap().to_string_lossy();
+    let wrong = KINDS.iter().find(|kind| name.contains(*kind)).unwrap();
+    for kind in KINDS.iter().filter(|kind| *kind != wrong) {
+        repairs.mend(kind).unwrap();
+    }
+    let script = Command::new("sh")
+        .arg("-e")
+        .arg(mistake)
+        .env("WHOLE", repairs.folder().join("whole"))
+        .current_dir(repairs.root(wrong))
+        .status();
+    assert!(script.unwrap().success(), "{}", mistake.display());
+    repairs.folder().into()
+}
+
+/// Programs that hang, panic, run away, fill the host or rename it: the learner reads what they do,
+/// the pretend host takes it, and this host stays as it is.
+#[test]
+fn a_pretend_host_takes_the_blow() {
+    if nested() {
+        return;
+    }
+    let folder = Place::new();
+    let mut told = String::new();
+    let before = Photograph::take().unwrap();
+    let blows = [
+        ("1", 1, "exec", "panic", "    panic!(\"what now?\")\n"),
+        (
+            "1",
+            1,
+            "exec",
+            "hang",
+            "    loop {\n        nix::unistd::pause();\n    }\n",
+        ),
+        (
+            "1",
+            0,
+            "enter_uts",
+            "runaway",
+            "    call!(unshare(CloneFlags::CLONE_NEWUTS))?;\n    call!(sethostname(hostname))?;\n    \
+             std::process::Command::new(\"setsid\").args([\"sleep\", \"1000\"])\n        \
+             .stdin(std::process::Stdio::null())\n        \
+             .stdout(std::process::Stdio::null())\n        \
+             .stderr(std::process::Stdio::null()).spawn()?;\n    Ok(())\n",
+        ),
+        (
+            "1",
+            0,
+            "enter_uts",
+            "fork bomb",
+            "    loop {\n        // SAFETY: it is what it is.\n        unsafe { libc::fork() };\n    }\n",
+        ),
+        (
+            "3",
+            0,
+            "make_private",
+            "leak",
+            "    let none = None::<&str>;\n    \
+             call!(mount(Some(\"leak\"), \"/mnt\", Some(\"tmpfs\"), MsFlags::empty(), none))?;\n    \
+             Ok(())\n",
+        ),
+    ];
+    for (number, position, name, what, body) in blows {
+        let chapter = chapter(number.parse().unwrap()).unwrap();
+        let copy = Copy::of(chapter, &folder.path());
+        let program = copy.build(|exercise| match exercise == name {
+            true => Author::Other(body),
+            false => Author::Solution,
+        });
+        let program = program.unwrap();
+        let reports = examine_elsewhere(progress(), chapter, &program, Some(position), None);
+        told += &format!("{what} in {name}\n");
+        match reports {
+            Ok(reports) => {
+                assert!(!reports[0].holds(), "{what}");
+                told += &reports[0].text(chapter, &chapter.exercises[position]);
+            }
+            // The host was beyond repair, and is gone.
+            Err(error) => told += &format!("      {error:#}\n"),
+        }
+        let left = Process::all().into_iter().find(|process| {
+            process
+                .executable()
+                .is_ok_and(|executable| executable == program)
+        });
+        assert_eq!(left, None, "{what}: a process is left");
+    }
+    let after = Photograph::take().unwrap();
+    let changes: Vec<_> = before
+        .changes(&after)
+        .into_iter()
+        // Other tests start and end processes.
+        .filter(|change| !change.starts_with("process"))
+        .collect();
+    assert!(changes.is_empty(), "{changes:?}");
+    insta::assert_snapshot!(redact_report(&told, &[(&folder.path(), "EXERCISES")]));
 }
 
 fn cargo_progress(exercises: &Path, arguments: &[&str]) -> Output {
@@ -227,15 +343,7 @@ fn a_chapter_from_start_to_end() {
     say(&["check", "1"]);
     say(&["check", "2"]);
     say(&["solve", "9.9"]);
-    let told = told.replace(folder.path().to_str().unwrap(), "EXERCISES");
-    let lines = told
-        .lines()
-        .map(|line| match line.trim_start().starts_with("seen") {
-            // The numbers of namespaces are the kernel's affair.
-            true => line.split_once("uts:[").map_or(line, |(before, _)| before),
-            false => line,
-        });
-    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+    insta::assert_snapshot!(redact_report(&told, &[(&folder.path(), "EXERCISES")]));
     assert_eq!(chapter(1).unwrap().exercises.len(), 2);
 }
 
@@ -252,7 +360,7 @@ fn their_own_program_runs() {
         .replace("\"container\"", "\"mine\"");
     fs::write(&file, theirs).unwrap();
     let said = run(Command::new(progress())
-        .args(["run", "1", "uname", "-n"])
+        .args(["run", "1", "--", "uname", "-n"])
         .env("TEN_STEPS_EXERCISES", folder.path()));
     assert_eq!(said.trim(), "mine");
 }

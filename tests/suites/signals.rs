@@ -2,7 +2,7 @@
 
 use crate::stage::{Root, STEPS, have, progress, step};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 use progress::container::{Container, eventually, wait_for};
 use progress::evidence::Process;
 use std::fs;
@@ -97,7 +97,8 @@ fn at_terminal(command: &[&str]) -> (pty_process::blocking::Pty, std::process::C
 fn read_until(pty: &mut pty_process::blocking::Pty, seen: &mut String, text: &str, times: usize) {
     let mut buffer = [0; 1024];
     while seen.matches(text).count() < times {
-        wait_for(pty).unwrap();
+        // Whoever else may write it: this process's children, one of which is the program.
+        wait_for(pty, Process(getpid())).unwrap();
         let read = pty.read(&mut buffer).unwrap();
         seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }

@@ -246,6 +246,45 @@ pub fn redact(text: &str, replacements: &[(&Path, &str)]) -> String {
     kept.join("\n") + "\n"
 }
 
+/// What a learner reads, with each part on one line: `replacements` and the folders of the checks;
+/// then come inode numbers, peer groups and pids.
+pub fn redact_report(text: &str, replacements: &[(&Path, &str)]) -> String {
+    let mut text = text.to_owned();
+    for (path, name) in replacements {
+        text = text.replace(path.to_str().unwrap(), name);
+    }
+    // A part is folded where it is long, and how long a path is differs.
+    let text = text.replace(&format!("\n{}", " ".repeat(16)), " ");
+    let mut redacted = String::new();
+    for line in text.split_inclusive('\n') {
+        let mut rest = line;
+        if let Some(at) = rest.find("/tmp/.tmp") {
+            redacted += &rest[..at];
+            redacted += "SCRATCH";
+            rest = rest[at + "/tmp/.tmp".len()..].trim_start_matches(|c: char| c.is_alphanumeric());
+        }
+        while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+            let (before, digits) = rest.split_at(at);
+            let end = digits
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(digits.len());
+            redacted += before;
+            let group = before.ends_with("shared:") || before.ends_with("master:");
+            let pid = line.contains("NSpid") && before.ends_with(['[', ' ']);
+            redacted += match &digits[..end] {
+                number if number.len() > 4 || group => "N",
+                _ if digits[end..].starts_with(" names") => "N",
+                _ if digits[end..].starts_with(" mounts") => "N",
+                number if pid && number != "1" => "PID",
+                number => number,
+            };
+            rest = &digits[end..];
+        }
+        redacted += rest;
+    }
+    redacted
+}
+
 /// Pids, and descriptors, which depend on what else is open.
 fn redact_numbers(call: &str) -> String {
     let takes = [

@@ -22,9 +22,16 @@ pub struct Files {
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
 
-    /// Where things are kept from one run to the next
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/ten-steps")]
+    /// Where things are kept from one run to the next [default: $TEN_STEPS_STATE, or else
+    /// /var/lib/ten-steps]
+    #[arg(long, value_name = "DIR", default_value_os_t = state_dir(), hide_default_value = true)]
     pub state_dir: PathBuf,
+}
+
+/// $TEN_STEPS_STATE, or /var/lib/ten-steps.
+pub fn state_dir() -> PathBuf {
+    let given = std::env::var_os("TEN_STEPS_STATE");
+    given.map_or_else(|| "/var/lib/ten-steps".into(), PathBuf::from)
 }
 
 /// A directory that is ready to become a root.

@@ -2,12 +2,199 @@
 
 use super::{Claim, Workbench, in_its_own};
 use crate::container::{Container, eventually, run};
+use crate::course::{Exercise, Mistake};
 use crate::evidence::Process;
+use crate::trace::{Call, Trace};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 
 /// A command that says that it is ready, and ends when its input does.
 const READY: [&str; 3] = ["sh", "-c", "echo ready; read end"];
+
+/// The exercises of chapter 2.
+pub const EXERCISES: &[Exercise] = &[
+    Exercise {
+        name: "spawn",
+        heart: "creating a namespace isn't entering it",
+        check: spawn,
+        scenes: &[&["true"]],
+        mistakes: &[
+            Mistake {
+                why: "unshare(CLONE_NEWPID) was called, and nobody was born after it. A process \
+                      never changes its pid: the new namespace is for the caller's children",
+                shows: |traces| {
+                    traces[0].has("unshare", "CLONE_NEWPID")
+                        && !traces[0].all().any(Call::makes_a_process)
+                },
+            },
+            Mistake {
+                why: "the child was made without CLONE_NEWPID: it lives in its parent's namespace",
+                shows: |traces| {
+                    !traces[0]
+                        .all()
+                        .any(|call| call.arguments.contains("CLONE_NEWPID"))
+                },
+            },
+            Mistake {
+                why: "after clone3 there are two processes on the same line of the code. The \
+                      parent went on to the command, too; only the child, which got None, may",
+                shows: |traces| {
+                    let parent = traces[0].process(0);
+                    let became_it = |call: &Call| call.is("execve", "") && call.worked();
+                    parent.iter().any(Call::makes_a_process) && parent.iter().any(became_it)
+                },
+            },
+        ],
+        read: "clone(2), pid_namespaces(7)",
+        show: "cargo progress run 2 -- sh -c 'echo I am $$'",
+        hints: [
+            "clone3 returns twice. What does it return to whom, and which of the two may run \
+             `body`?",
+            "Make the pipe, hold the signals, then match on call!(clone3(namespaces))?: in the \
+             parent, Some(child), wait for pipe.outcome() and return the child, or take its exit \
+             code and return the error; in the child, None, only pipe.report(body), which never \
+             comes back.",
+        ],
+    },
+    Exercise {
+        name: "reap",
+        heart: "a wait status holds two things",
+        check: reap,
+        scenes: &[
+            &["sh", "-c", "exit 7"],
+            &["--init", "sh", "-c", "kill -KILL $$"],
+        ],
+        mistakes: &[
+            Mistake {
+                why: "the wait status itself was returned. Its low byte tells of the signal; the \
+                      exit code is the byte above it, and WEXITSTATUS takes it out",
+                shows: |traces| ends_after_wait(&traces[0], "WEXITSTATUS(s) == 7", "0"),
+            },
+            Mistake {
+                why: "WEXITSTATUS was asked of a process that a signal killed: that one has no \
+                      exit code, and the byte is 0, as if all had gone well",
+                shows: |traces| ends_after_wait(&traces[1], "WTERMSIG(s) == SIGKILL", "0"),
+            },
+            Mistake {
+                why: "the number of the signal became the exit code. Shells add 128, so that a \
+                      command that exits with 9 and one that signal 9 kills differ",
+                shows: |traces| ends_after_wait(&traces[1], "WTERMSIG(s) == SIGKILL", "9"),
+            },
+        ],
+        read: "waitpid(2)",
+        show: "sh -c 'kill -KILL $$'; echo $?",
+        hints: [
+            "A wait status is one number that tells of two different ends. Which macro of \
+             waitpid(2) asks which end it was, before you read the value?",
+            "waitpid(pid or -1, WNOHANG): pid 0 back means that all live, ECHILD that there are \
+             none; both are Ok(None). Then WIFSIGNALED(status) ? 128 + WTERMSIG(status) : \
+             WEXITSTATUS(status).",
+        ],
+    },
+    Exercise {
+        name: "outcome",
+        heart: "close-on-exec is \"success\"",
+        check: outcome,
+        scenes: &[&["no-such-program"], &["true"]],
+        mistakes: &[
+            Mistake {
+                why: "the parent waits for the end of a pipe that it holds open for writing \
+                      itself. A pipe ends when its last writing end is closed",
+                shows: |traces| {
+                    let waits = |call: &Call| call.is("read", "<pipe>") && call.result == "?";
+                    traces
+                        .iter()
+                        .any(|trace| trace.process(0).iter().any(waits))
+                },
+            },
+            Mistake {
+                why: "what came through the pipe was read and thrown away: whoever called spawn \
+                      was told that all went well",
+                shows: |traces| read_report(&traces[0]) && !traces[0].has("write", "2<"),
+            },
+            Mistake {
+                why: "the report was read, and an error made of it that no longer has the \
+                      kernel's answer. errno is in the report: Report::into_error keeps it",
+                shows: |traces| {
+                    let named = |call: &Call| {
+                        call.is("write", "ENOENT") && call.arguments.starts_with("2<")
+                    };
+                    read_report(&traces[0]) && !traces[0].all().any(named)
+                },
+            },
+        ],
+        read: "pipe(7), execve(2) on close-on-exec",
+        show: "cargo progress run 2 -- no-such-program; echo $?",
+        hints: [
+            "Who closes which end of the pipe, and when? Count the writing ends after clone3.",
+            "Drop self.writer first. Read the reader to its end: nothing means Ok(()); anything \
+             else is a Report in JSON, and into_error() makes the error of it.",
+        ],
+    },
+    Exercise {
+        name: "init",
+        heart: "PID 1's duties",
+        check: init,
+        scenes: &[
+            &["--init", "sh", "-c", "(true & echo $!); sleep 0.3; exit 5"],
+            &[
+                "--init",
+                "sh",
+                "-c",
+                "trap 'exit 3' TERM; kill -TERM 1; sleep 100 & wait",
+            ],
+        ],
+        mistakes: &[
+            Mistake {
+                why: "init waits for its own child only. Orphans become its children, too, and \
+                      stay zombies until somebody takes their exit code: reap(None) takes any",
+                shows: |traces| {
+                    !traces[0]
+                        .process(1)
+                        .iter()
+                        .any(|call| call.is("wait4", "-1"))
+                },
+            },
+            Mistake {
+                why: "init was asked to end (SIGTERM) and told nobody. The signal was meant for \
+                      the command, and PID 1 is who gets it",
+                shows: |traces| !traces[1].process(1).iter().any(|call| call.is("kill", "")),
+            },
+            Mistake {
+                why: "init ended with the first child that ended, an orphan; the kernel then \
+                      killed the command. Only the command's end is init's",
+                shows: |traces| {
+                    let taken = |call: &&Call| call.is("wait4", "") && call.result == "PID";
+                    traces[0].process(1).iter().filter(taken).count() == 1
+                },
+            },
+        ],
+        read: "pid_namespaces(7), signalfd(2)",
+        show: "cargo progress run 2 -- --init sh -c '(sleep 0.1 &); sleep 0.5; ps -o pid,stat,comm'",
+        hints: [
+            "Whose parent does PID 1 become when a parent dies? And which signals reach a PID 1 \
+             that has no handler?",
+            "clone3 with no flags; the child returns Ok(()). PID 1 closes every descriptor from 3 \
+             on, and loops: a signal other than SIGCHLD is forwarded; at SIGCHLD reap(None) until \
+             it says None, and leave(code) when the pid was the command's.",
+        ],
+    },
+];
+
+/// Whether a process waited for one that ended as `how` says, and then exited with `code`.
+fn ends_after_wait(trace: &Trace, how: &str, code: &str) -> bool {
+    trace.0.iter().any(|calls| {
+        let waited = calls.iter().any(|call| call.is("wait4", how));
+        let last = calls.last();
+        waited && last.is_some_and(|call| call.name == "exit_group" && call.arguments == code)
+    })
+}
+
+/// Whether the program has read something from its child.
+fn read_report(trace: &Trace) -> bool {
+    let something = |call: &Call| call.is("read", "<pipe>") && call.worked() && call.result != "0";
+    trace.process(0).iter().any(something)
+}
 
 /// 2.1: the command is PID 1 of a namespace that its parent isn't in.
 pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {

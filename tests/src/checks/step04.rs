@@ -2,14 +2,132 @@
 
 use super::{Claim, Workbench};
 use crate::container::{Container, run};
+use crate::course::{Exercise, Mistake};
 use crate::evidence::Mount;
-use crate::programs::workspace;
+use crate::host::exit_code;
+use crate::repairs::{KINDS, Repairs};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+/// The exercises of chapter 4.
+pub const EXERCISES: &[Exercise] = &[
+    Exercise {
+        name: "bind_self",
+        heart: "pivot swaps mounts, not folders",
+        check: bind_self,
+        scenes: &[&["--rootfs", "{root}", "true"]],
+        mistakes: &[
+            Mistake {
+                why: "the directory was never mounted. pivot_root exchanges mounts: a directory \
+                      that isn't the top of one can't become the root (EINVAL, or EBUSY when it \
+                      lies on the old root's own mount)",
+                shows: |traces| !traces[0].has("mount", "MS_BIND"),
+            },
+            Mistake {
+                why: "the host's own root was mounted there, so the container got all of it",
+                shows: |traces| {
+                    traces[0].has("mount", "\"/\", \"")
+                        && traces[0].all().any(|call| {
+                            call.name == "mount"
+                                && call.arguments.starts_with("\"/\",")
+                                && call.arguments.contains("MS_BIND")
+                        })
+                },
+            },
+            Mistake {
+                why: "without MS_REC a bind mount takes one filesystem: what is mounted below \
+                      the directory stays behind",
+                shows: |traces| {
+                    traces[0].all().any(|call| {
+                        call.is("mount", "MS_BIND") && !call.arguments.contains("MS_REC")
+                    })
+                },
+            },
+        ],
+        read: "mount(2) on MS_BIND, pivot_root(2)",
+        show: "findmnt --submounts --target /var/lib/ten-steps/roots/default; \
+               cargo progress run 4 -- cat /proc/self/mountinfo",
+        hints: [
+            "pivot_root(2) lists what the new root must be. Your directory isn't that yet. What \
+             makes a directory a mount without moving a file?",
+            "One mount call: source and target are both new_root, no type, the flags MS_BIND | \
+             MS_REC, no data.",
+        ],
+    },
+    Exercise {
+        name: "swap_roots",
+        heart: "two roots on one point",
+        check: swap_roots,
+        scenes: &[&["--rootfs", "{root}", "true"]],
+        mistakes: &[
+            Mistake {
+                why: "chroot changes where a path begins, and leaves every mount of the host \
+                      where it is; pivot_root takes them away",
+                shows: |traces| traces[0].has("chroot", ""),
+            },
+            Mistake {
+                why: "pivot_root(\".\", \".\") came without a chdir(new_root) before it: \".\" was \
+                      still a directory of the host",
+                shows: |traces| {
+                    let calls = traces[0].process(1);
+                    let at = |name| calls.iter().position(|call| call.is(name, ""));
+                    at("pivot_root").is_some_and(|pivot| at("chdir").is_none_or(|cd| cd > pivot))
+                },
+            },
+            Mistake {
+                why: "the old root was not taken away: it lies on top of the new one, with all \
+                      of the host's mounts. umount2(\".\", MNT_DETACH) takes it away",
+                shows: |traces| {
+                    !traces[0]
+                        .all()
+                        .any(|call| call.is("umount2", "MNT_DETACH") && call.worked())
+                },
+            },
+        ],
+        read: "pivot_root(2) under NOTES, umount2 in umount(2)",
+        show: "cargo progress run 4 -- cat /proc/self/mountinfo",
+        hints: [
+            "After pivot_root(\".\", \".\") two roots lie on one point. Which one is on top, and \
+             what does \".\" mean then?",
+            "Four lines: chdir(new_root), pivot_root(\".\", \".\"), mounts(), and \
+             umount2(\".\", MNT_DETACH). Lazily, because the old root is busy.",
+        ],
+    },
+    Exercise {
+        name: "environment",
+        heart: "nothing inherited by accident",
+        check: environment,
+        scenes: &[],
+        mistakes: &[],
+        read: "environ(7), the documentation of docker run under -e",
+        show: "cargo progress run 4 -- -e TERM -e A=1 -e A=2 env",
+        hints: [
+            "Print `env` in the container. Which of these lines did somebody ask for?",
+            "Begin with three variables: PATH={PATH}, HOSTNAME={hostname}, HOME=/root. For each \
+             one given: split at the first '='; without one the value is env::var's, if there is \
+             any. Take out what has the same key, then push KEY=VALUE.",
+        ],
+    },
+    Exercise {
+        name: "repair",
+        heart: "ENOENT is about another file",
+        check: repair,
+        scenes: &[],
+        mistakes: &[],
+        read: "execve(2) under ENOENT, ld.so(8)",
+        show: "cargo run -q -p step04-pivot-root -- --why --rootfs ROOT COMMAND",
+        hints: [
+            "Ask --why which file is missing; it isn't the one that you typed.",
+            "missing-loader: bring the loader and the libraries from a whole root with tar, which \
+             keeps links. dangling-loader-link: where does the link lead, inside this root? \
+             crlf-shebang: look at the first line with `od -c`.",
+        ],
+    },
+];
 
 /// The arguments that run `command` in the root `root`.
 fn in_root(root: &Path, command: &[&str]) -> Vec<OsString> {
@@ -73,6 +191,7 @@ pub fn swap_roots(bench: &Workbench) -> Result<Vec<Claim>> {
         .map(|mount| mount.target)
         .collect();
     targets.sort();
+    let own = ["/", "/proc", "/sys"].map(Path::new);
     let names = |directory: PathBuf| -> Result<Vec<OsString>> {
         let entries = fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
         let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
@@ -82,11 +201,20 @@ pub fn swap_roots(bench: &Workbench) -> Result<Vec<Claim>> {
     let above = names(first.file("root/.."))?;
     let workdir = fs::read_link(first.file("cwd"))?;
     Ok(vec![
-        Claim::equal(
+        Claim::new(
             "the container has its own three mounts and none of the host's",
-            "/proc/PID/mountinfo",
-            &targets,
-            &["/", "/proc", "/sys"].map(PathBuf::from).to_vec(),
+            match targets
+                .iter()
+                .find(|target| !own.contains(&target.as_path()))
+            {
+                Some(of_host) => format!(
+                    "/proc/PID/mountinfo: {} mounts, among them {}",
+                    targets.len(),
+                    of_host.display()
+                ),
+                None => format!("/proc/PID/mountinfo: {targets:?}"),
+            },
+            targets == own,
         ),
         Claim::new(
             "above the root is the root",
@@ -104,19 +232,25 @@ pub fn swap_roots(bench: &Workbench) -> Result<Vec<Claim>> {
 
 /// 4.3: the environment is what was asked for, and the command is looked for inside.
 pub fn environment(bench: &Workbench) -> Result<Vec<Claim>> {
-    // A program that only this PATH finds, and a secret.
+    // A PATH that finds nothing, and a secret.
     let decoy = bench.scratch.join("decoy");
     fs::create_dir_all(&decoy)?;
-    let mut command = Command::new(&bench.program);
     let given = ["-e", "GIVEN=yes", "-e", "FROM_HOST", "-e", "HOME=/tmp"];
-    command
-        .args(given)
-        .args(in_root(&bench.root()?, &READY))
-        .env("PATH", &decoy)
-        .env("FROM_HOST", "taken")
-        .env("SECRET", "leaked");
-    let container = Container::start_with(&mut command)?;
+    let program = |command: &[&str]| -> Result<Command> {
+        let mut program = Command::new(&bench.program);
+        program
+            .args(given)
+            .args(in_root(&bench.root()?, command))
+            .env_clear()
+            .env("PATH", &decoy)
+            .env("FROM_HOST", "taken")
+            .env("SECRET", "leaked");
+        Ok(program)
+    };
+    let shell = ["/bin/sh", READY[1], READY[2]];
+    let container = Container::start_with(&mut program(&shell)?)?;
     let variables = container.first_process().strings("environ")?;
+    let looked_up = program(&["true"])?.stderr(Stdio::null()).status()?;
     let wanted = [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOSTNAME=container",
@@ -124,67 +258,69 @@ pub fn environment(bench: &Workbench) -> Result<Vec<Claim>> {
         "FROM_HOST=taken",
         "HOME=/tmp",
     ];
-    Ok(vec![Claim::equal(
-        "the environment is Docker's, and what -e asks for; PATH is the container's",
-        "/proc/PID/environ",
-        &variables,
-        &wanted.map(String::from).to_vec(),
-    )])
+    let named = |key: &str| {
+        let has_key = |variable: &&String| variable.split('=').next() == Some(key);
+        variables.iter().filter(has_key).count()
+    };
+    let path = |variable: &String| *variable == format!("PATH={}", decoy.display());
+    let why = if named("SECRET") > 0 {
+        Some("all of the host's environment came along, its secrets too")
+    } else if named("HOME") > 1 {
+        Some(
+            "HOME is there twice. Which one counts is each program's guess: of a variable that is \
+              given again the old value has to go",
+        )
+    } else if variables.iter().any(path) {
+        Some("PATH is the host's: it names directories that the root may not have")
+    } else {
+        None
+    };
+    let expected = "the environment is Docker's, and what -e asks for; PATH is the container's";
+    let wanted = wanted.map(String::from).to_vec();
+    let claim = Claim::equal(expected, "/proc/PID/environ", &variables, &wanted);
+    Ok(vec![
+        claim.because(why.map(String::from)),
+        Claim::equal(
+            "a command without a slash is looked for in the container's PATH",
+            "exit code of true",
+            &exit_code(looked_up),
+            &0,
+        ),
+    ])
 }
 
 /// 4.4: three roots that answer "No such file or directory" run again.
 pub fn repair(bench: &Workbench) -> Result<Vec<Claim>> {
+    let (roots, ours) = match &bench.broken {
+        Some(folder) => (Repairs::at(folder), false),
+        None => (Repairs::at(&bench.scratch.join("broken")), true),
+    };
+    if ours {
+        roots.make()?;
+    }
     let mut claims = Vec::new();
-    for (kind, remedy) in REPAIRS {
-        let root = bench.scratch.join(kind);
-        copy(&bench.root()?, &root)?;
-        let script = workspace().join("rootfs-scripts/break.sh");
-        let broken = Command::new(script).arg(kind).arg(&root).output()?;
-        let command = String::from_utf8_lossy(&broken.stdout).trim().to_owned();
-        if !broken.status.success() {
-            bail!(
-                "break.sh {kind}: {}",
-                String::from_utf8_lossy(&broken.stderr)
-            );
+    for kind in KINDS {
+        let (root, command) = (roots.root(kind), roots.command(kind)?);
+        let attempt = || run(&bench.program, &in_root(&root, &[&command]));
+        if ours {
+            let before = attempt()?;
+            roots.mend(kind)?;
+            if before.code != 127 {
+                bail!("{kind}: {command} isn't broken: {}", before.in_words());
+            }
         }
-        let before = run(&bench.program, &in_root(&root, &[&command]))?;
-        let repaired = Command::new("sh")
-            .args(["-ec", remedy])
-            .env("WHOLE", bench.root()?)
-            .current_dir(&root)
-            .status()?;
-        let after = run(&bench.program, &in_root(&root, &[&command]))?;
-        claims.push(Claim::new(
-            format!("{kind}: {command} fails, and runs after the repair"),
-            format!(
-                "exit codes {} and {}; the repair: {repaired}",
-                before.code, after.code
-            ),
-            before.code == 127 && repaired.success() && after.code == 0,
-        ));
+        let after = attempt()?;
+        // The program itself says which file the kernel meant.
+        let reason = after.errors.lines().next().unwrap_or_default();
+        let reason = reason.split_once("(ENOENT): ").map(|(_, why)| why.into());
+        claims.push(
+            Claim::new(
+                format!("{command} runs in {}", root.display()),
+                format!("exit code {}", after.code),
+                after.code == 0,
+            )
+            .because(reason),
+        );
     }
     Ok(claims)
-}
-
-/// What mends a broken root, in its directory; $WHOLE is one that is whole.
-const REPAIRS: [(&str, &str); 3] = [
-    // With tar every link comes along, which cp -r would turn into a copy or leave out.
-    (
-        "missing-loader",
-        "tar -C \"$WHOLE\" -c lib lib64 usr/lib usr/lib64 | tar -x",
-    ),
-    (
-        "dangling-loader-link",
-        "tar -C \"$WHOLE\" -c lib lib64 usr/lib usr/lib64 | tar -x",
-    ),
-    ("crlf-shebang", "sed -i 's/\\r$//' usr/local/bin/greet"),
-];
-
-/// Copies a root with its links, owners and modes.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
-    match copied.success() {
-        true => Ok(()),
-        false => bail!("cp -a {} {}: {copied}", from.display(), to.display()),
-    }
 }

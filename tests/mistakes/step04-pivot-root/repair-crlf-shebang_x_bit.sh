@@ -1,0 +1,2 @@
+# Permission was not what was missing.
+chmod 777 usr/local/bin/greet

@@ -1,0 +1,145 @@
+//! When a program hangs, and what it waits for.
+//!
+//! A slow machine isn't a hang. A program hangs when all of its processes sleep and none has run for
+//! a while: their context switches, which the kernel counts, stand still.
+
+use crate::evidence::Process;
+use nix::libc;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+pub const LOOK: Duration = Duration::from_millis(50);
+
+/// So many looks in a row without a change are a hang.
+const STILL: u32 = 30;
+
+/// Who is busy for longer than any program of the course needs will not end by itself.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// More processes than any program of the course makes: a fork bomb.
+pub const MANY: usize = 64;
+
+/// What a process and its descendants do, from look to look.
+pub struct Watch {
+    program: Process,
+    last: Vec<String>,
+    still: u32,
+    start: Instant,
+}
+
+impl Watch {
+    /// Begins to look at `program`.
+    pub fn of(program: Process) -> Watch {
+        Watch {
+            program,
+            last: Vec::new(),
+            still: 0,
+            start: Instant::now(),
+        }
+    }
+
+    /// Looks once more, and says what the program waits for when it hangs.
+    pub fn look(&mut self) -> Option<String> {
+        let tree = self.program.tree();
+        if tree.len() > MANY {
+            return Some(format!("it makes processes on and on: more than {MANY}"));
+        }
+        let now: Vec<String> = tree.iter().map(fingerprint).collect();
+        let asleep = now.iter().all(|print| !print.starts_with(['R', 'D']));
+        self.still = match asleep && now == self.last {
+            true => self.still + 1,
+            false => 0,
+        };
+        self.last = now;
+        if self.still == STILL {
+            let each: Vec<_> = tree.iter().take(4).filter_map(waits).collect();
+            return Some(format!("it hangs: {}", each.join("; ")));
+        }
+        let busy = self.start.elapsed() > BUSY;
+        busy.then(|| "it runs on and on, and doesn't come to an end".into())
+    }
+}
+
+/// Its state and how often it has run.
+fn fingerprint(process: &Process) -> String {
+    let line = |key| process.status(key).unwrap_or_default();
+    let (voluntary, forced) = (
+        line("voluntary_ctxt_switches"),
+        line("nonvoluntary_ctxt_switches"),
+    );
+    format!("{} {} {voluntary} {forced}", line("State"), process.0)
+}
+
+/// What `process` waits for: the system call that it is in, from proc_pid_syscall(5).
+fn waits(process: &Process) -> Option<String> {
+    let name = process.status("Name").ok()?;
+    let call = fs::read_to_string(process.file("syscall")).ok()?;
+    let mut words = call.split_whitespace();
+    let number: i64 = words.next()?.parse().ok()?;
+    let descriptor = words.next().and_then(|word| {
+        let digits = word.strip_prefix("0x")?;
+        i32::from_str_radix(digits, 16).ok()
+    });
+    let what = match number {
+        // A zombie waits for its parent.
+        ..0 => return None,
+        libc::SYS_read => reads(process, descriptor?),
+        libc::SYS_write => "writes, and nobody reads".into(),
+        libc::SYS_wait4 | libc::SYS_waitid => "waits for a child to end".into(),
+        libc::SYS_rt_sigtimedwait | libc::SYS_rt_sigsuspend => "waits for a signal".into(),
+        libc::SYS_futex => "waits for another thread (futex)".into(),
+        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => "sleeps".into(),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_pause => "waits for a signal (pause)".into(),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll => "waits in poll".into(),
+        libc::SYS_ppoll => "waits in ppoll".into(),
+        number => format!("waits in system call {number}"),
+    };
+    Some(format!("{name} {what}"))
+}
+
+/// What a process reads that waits in read(2), and who could still write it.
+fn reads(process: &Process, descriptor: i32) -> String {
+    let link = process.file(&format!("fd/{descriptor}"));
+    let file = fs::read_link(link).unwrap_or_default();
+    let name = file.to_string_lossy();
+    if name.contains("signalfd") {
+        return "waits for a signal (signalfd)".into();
+    }
+    if !name.starts_with("pipe:") {
+        return format!("reads descriptor {descriptor}, {name}");
+    }
+    let writers: Vec<_> = Process::all()
+        .into_iter()
+        .filter(|other| holds_writing_end(other, &file))
+        .map(|other| match other == *process {
+            true => "itself".to_owned(),
+            false => other.status("Name").unwrap_or_default(),
+        })
+        .collect();
+    // The check holds the writing end of standard input.
+    match (descriptor, writers.as_slice()) {
+        (0, _) => "reads its standard input".into(),
+        (_, []) => format!("reads descriptor {descriptor}, a pipe"),
+        (_, writers) => format!(
+            "reads descriptor {descriptor}, a pipe whose writing end is still open in {}",
+            writers.join(", ")
+        ),
+    }
+}
+
+/// Whether `process` has `pipe` open for writing: the flags in proc_pid_fdinfo(5).
+fn holds_writing_end(process: &Process, pipe: &Path) -> bool {
+    let entries = fs::read_dir(process.file("fd")).into_iter().flatten();
+    entries.flatten().any(|entry| {
+        let info = process.file("fdinfo").join(entry.file_name());
+        let text = fs::read_to_string(info).unwrap_or_default();
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+        fs::read_link(entry.path()).is_ok_and(|link| link == pipe)
+            && flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
+    })
+}

@@ -1,0 +1,459 @@
+//! What a learner does in a chapter: from `start` to the attack that fails.
+
+use crate::{find, find_exercise};
+use anyhow::{Context, Result, bail};
+use progress::attacks::Blow;
+use progress::board::{Board, Card};
+use progress::checks::{elsewhere, examine_elsewhere};
+use progress::course::{CHAPTERS, Chapter, Exercise, chapter};
+use progress::exercises::{Author, Copy, State};
+use progress::host::{as_root, this_program};
+use progress::programs::{Programs, workspace};
+use progress::report::Report;
+use progress::trace::{Trace, beside};
+use similar::{ChangeTag, TextDiff};
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+
+/// The folder of the learner's copies.
+pub fn exercises() -> PathBuf {
+    let folder = std::env::var_os("TEN_STEPS_EXERCISES");
+    folder.map_or_else(|| workspace().join("exercises"), PathBuf::from)
+}
+
+/// The learner's copy of a chapter.
+pub fn copy(chapter: &'static Chapter) -> Copy {
+    Copy::of(chapter, &exercises())
+}
+
+/// `path` as a terminal makes a link of it: short where it can be.
+fn short(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// Where an exercise is: `exercises/step01-uts/src/lib.rs:43`, or its broken roots.
+fn place(copy: &Copy, exercise: &Exercise) -> String {
+    match copy.line_of(exercise) {
+        Some(line) => format!("{}:{line}", short(&copy.source())),
+        None => short(copy.repairs().folder()),
+    }
+}
+
+/// Bare: where you are, and the next command.
+pub fn where_you_are() -> Result<u8> {
+    let board = Board::read(&exercises())?;
+    let started: Vec<_> = CHAPTERS
+        .iter()
+        .filter(|chapter| copy(chapter).exists())
+        .collect();
+    if started.is_empty() {
+        println!("No chapter has been started yet.");
+        println!("next: cargo progress start 1   (is this machine ready? cargo progress doctor)");
+        return Ok(0);
+    }
+    let mut next = None;
+    for chapter in &started {
+        let copy = copy(chapter);
+        println!("Chapter {}: {}", chapter.number, chapter.title);
+        let states = board.states(chapter, &copy);
+        for (position, state) in states.iter().enumerate() {
+            let exercise = &chapter.exercises[position];
+            let id = chapter.id(position);
+            println!(
+                "  {} {id} {:<14} {}",
+                state.mark(),
+                exercise.name,
+                place(&copy, exercise)
+            );
+        }
+        if states.iter().any(|state| !state.is_done()) {
+            next.get_or_insert(format!("cargo progress check {}", chapter.number));
+        }
+    }
+    let after = CHAPTERS.iter().find(|chapter| !copy(chapter).exists());
+    let next = next.or_else(|| Some(format!("cargo progress start {}", after?.number)));
+    match next {
+        Some(next) => println!("next: {next}"),
+        None => println!("All chapters are done."),
+    }
+    Ok(0)
+}
+
+pub fn start(chapter: &'static Chapter) -> Result<u8> {
+    let copy = copy(chapter);
+    copy.start()?;
+    println!("Chapter {}: {}", chapter.number, chapter.title);
+    for (position, exercise) in chapter.exercises.iter().enumerate() {
+        let (mark, id) = (State::ToDo.mark(), chapter.id(position));
+        println!(
+            "  {mark} {id} {:<14} {}",
+            exercise.name,
+            place(&copy, exercise)
+        );
+    }
+    println!("read: book/src/{}", chapter.page);
+    println!(
+        "next: write the first, then cargo progress check {}",
+        chapter.number
+    );
+    Ok(0)
+}
+
+/// Runs the learner's program on a pretend host, which takes what it does wrong.
+pub fn run(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
+    let program = copy(chapter).build(|_| Author::Learner)?;
+    eprintln!("(your own {}, on a pretend host)", chapter.package);
+    // A hole says which it is; where in Rust's own code that happened says nothing.
+    let error = as_root(&this_program()?)
+        .args(["pretend-host", "--"])
+        .arg(&program)
+        .args(arguments)
+        .env("RUST_BACKTRACE", "0")
+        .exec();
+    Err(error).context(program.display().to_string())
+}
+
+pub fn solve(id: &str) -> Result<u8> {
+    let (chapter, exercise) = find_exercise(id)?;
+    let copy = copy(chapter);
+    copy.solve(exercise)?;
+    let (mark, place) = (State::Shown.mark(), place(&copy, exercise));
+    println!(
+        "{mark} {id} {}: our solution stands in {place}",
+        exercise.name
+    );
+    Ok(0)
+}
+
+/// Asks a question that `y` answers; without a terminal nobody can.
+fn agreed(question: &str) -> Result<bool> {
+    print!("{question} [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if !std::io::stdin().is_terminal() {
+        println!();
+    }
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+pub fn reset(id: &str, yes: bool) -> Result<u8> {
+    let (chapter, exercise) = match id.parse() {
+        Ok(number) => (find(number)?, None),
+        Err(_) => find_exercise(id).map(|(chapter, exercise)| (chapter, Some(exercise)))?,
+    };
+    let copy = copy(chapter);
+    let file = short(&copy.source());
+    if !yes
+        && copy.has_work()?
+        && !agreed(&format!("What you wrote in {file} will be lost. Go on?"))?
+    {
+        println!("Nothing was changed.");
+        return Ok(1);
+    }
+    copy.reset(exercise)?;
+    println!("{id} is as it was at the beginning");
+    Ok(0)
+}
+
+/// The learner's states, checked on a pretend host and written to the board.
+pub fn examined(chapter: &'static Chapter) -> Result<Vec<(State, Report)>> {
+    let copy = copy(chapter);
+    let repairs = copy.repairs();
+    let states = copy.states(|program, only| {
+        let broken = repairs.exist().then(|| repairs.folder());
+        examine_elsewhere(&this_program()?, chapter, program, only, broken)
+    })?;
+    let mut board = Board::read(&exercises())?;
+    for ((state, report), exercise) in states.iter().zip(chapter.exercises) {
+        board.note(&report.id, *state, copy.written(exercise)?);
+    }
+    board.write()?;
+    Ok(states)
+}
+
+/// Checks what the learner wrote.
+pub fn check(chapter: &'static Chapter) -> Result<u8> {
+    let copy = copy(chapter);
+    let states = examined(chapter)?;
+    println!("Chapter {}: {}", chapter.number, chapter.title);
+    let mut told = false;
+    for (position, (state, report)) in states.iter().enumerate() {
+        let exercise = &chapter.exercises[position];
+        let place = match state.is_done() {
+            true => String::new(),
+            false => format!("  {}", place(&copy, exercise)),
+        };
+        println!("  {} {} {}{place}", state.mark(), report.id, report.name);
+        // One thing at a time: only the first that doesn't hold is told in full.
+        if *state == State::NotYet && !told {
+            print!("{}", report.text(chapter, exercise));
+            told = true;
+        }
+    }
+    let to_do: Vec<_> = (0..states.len())
+        .filter(|&at| states[at].0 == State::ToDo)
+        .collect();
+    if states.iter().all(|(state, _)| state.is_done()) {
+        return finish(chapter);
+    }
+    match to_do.first() {
+        Some(&first) if !told => {
+            let exercise = &chapter.exercises[first];
+            let line = copy.line_of(exercise);
+            let line = line.map_or(String::new(), |line| format!(", line {line}"));
+            println!(
+                "{} to do; begin with {}{line}",
+                to_do.len(),
+                chapter.id(first)
+            );
+        }
+        _ => {}
+    }
+    Ok(1)
+}
+
+/// All hold: the chapter's attack against the learner's own program, and what comes next.
+fn finish(chapter: &'static Chapter) -> Result<u8> {
+    println!("All hold.");
+    let attack = &chapter.attack;
+    let program = copy(chapter).build(|_| Author::Learner)?;
+    let blow = strike(chapter, Some(&program))?;
+    println!();
+    println!("The attack, against your own program: {}", attack.command);
+    if blow.struck {
+        println!("  ✗ it works: {}", blow.seen);
+        println!(
+            "  That should not be. Please report it, with your {}.",
+            chapter.package
+        );
+        return Ok(1);
+    }
+    println!("  ✓ it fails: {}", blow.seen);
+    println!("What you have learnt:");
+    for line in attack.learnt {
+        println!("  - {line}");
+    }
+    println!("What runtimes do beyond it: {}.", attack.beyond);
+    println!("The hole that is left: {}.", attack.next);
+    if progress::course::chapter(chapter.number + 1).is_some() {
+        println!("next: cargo progress start {}", chapter.number + 1);
+    }
+    Ok(0)
+}
+
+/// Makes the attack of a chapter on a pretend host, from a container of `program`, or from no
+/// container at all.
+fn strike(chapter: &Chapter, program: Option<&Path>) -> Result<Blow> {
+    strike_from(chapter, chapter.number, program)
+}
+
+fn strike_from(chapter: &Chapter, step: usize, program: Option<&Path>) -> Result<Blow> {
+    let (number, step) = (chapter.number.to_string(), step.to_string());
+    let program = program.map(Path::to_string_lossy);
+    let mut words = vec!["strike", &number, &step];
+    words.extend(program.as_deref());
+    let mut blows: Vec<Blow> = elsewhere(&this_program()?, &words)?;
+    blows.pop().context("the attack said nothing")
+}
+
+/// Shows the attack of a chapter: it works with the step before, and fails with the chapter's own.
+pub fn attack(chapter: &'static Chapter) -> Result<u8> {
+    let programs = Programs::build()?;
+    let before = progress::course::chapter(chapter.number - 1);
+    println!("{}", chapter.attack.command);
+    println!("  to bring about that {}", chapter.attack.aim);
+    let blow = match before {
+        Some(before) => strike_from(chapter, before.number, Some(programs.path(before.package)?))?,
+        None => strike_from(chapter, 0, None)?,
+    };
+    let from = before.map_or("no container".into(), |before| before.package.to_owned());
+    let verb = |blow: &Blow| if blow.struck { "works" } else { "fails" };
+    println!("{from}: it {}: {}", verb(&blow), blow.seen);
+    let after = strike(chapter, Some(programs.path(chapter.package)?))?;
+    println!("{}: it {}: {}", chapter.package, verb(&after), after.seen);
+    Ok(u8::from(!blow.struck || after.struck))
+}
+
+/// The next of three hints for an exercise, or for the first one that isn't done.
+pub fn hint(id: &str) -> Result<u8> {
+    let (chapter, position) = exercise_or_first(id)?;
+    let (exercise, id) = (&chapter.exercises[position], chapter.id(position));
+    let mut board = Board::read(&exercises())?;
+    let number = board.next_hint(&id);
+    board.write()?;
+    println!("{id} {}, hint {number} of 3", exercise.name);
+    match number {
+        1 => println!("  {}", exercise.hints[0]),
+        2 if exercise.scenes.is_empty() => {
+            println!("  Try it and look: {}", exercise.show);
+            println!("  And read: {}", exercise.read);
+        }
+        2 => drop(trace(&id)?),
+        _ => println!("  {}", exercise.hints[1]),
+    }
+    match number {
+        3 => println!("Still stuck? cargo progress solve {id} fills the hole with our solution."),
+        _ => println!("More: cargo progress hint {id}"),
+    }
+    Ok(0)
+}
+
+/// The exercise that `id` names, or the first of chapter `id` that isn't done.
+fn exercise_or_first(id: &str) -> Result<(&'static Chapter, usize)> {
+    if let Ok(number) = id.parse() {
+        let chapter = find(number)?;
+        let states = Board::read(&exercises())?.states(chapter, &copy(chapter));
+        let first = states.iter().position(|state| !state.is_done());
+        return Ok((chapter, first.unwrap_or(0)));
+    }
+    let (chapter, wanted) = find_exercise(id)?;
+    let position = chapter
+        .exercises
+        .iter()
+        .position(|exercise| exercise.name == wanted.name);
+    Ok((chapter, position.unwrap_or(0)))
+}
+
+/// The learner's system calls beside the solution's.
+pub fn trace(id: &str) -> Result<u8> {
+    let (chapter, position) = exercise_or_first(id)?;
+    let exercise = &chapter.exercises[position];
+    if exercise.scenes.is_empty() {
+        bail!(
+            "{} {} makes no system calls of its own\nhelp: {}",
+            chapter.id(position),
+            exercise.name,
+            exercise.show
+        );
+    }
+    let programs = Programs::build()?;
+    let ours = programs.path(chapter.package)?;
+    let alone = |name: &str| match name == exercise.name {
+        true => Author::Learner,
+        false => Author::Solution,
+    };
+    let theirs = copy(chapter).build(alone)?;
+    let (number, position) = (chapter.number.to_string(), position.to_string());
+    let trace_of = |program: &Path| -> Result<Vec<Trace>> {
+        let words = ["record", &number, &position, &program.to_string_lossy()];
+        elsewhere(&this_program()?, &words)
+    };
+    let (left, right) = (trace_of(&theirs)?, trace_of(ours)?);
+    let width = columns().saturating_sub(5) / 2;
+    let mut same = true;
+    println!("{:<width$}   our solution", "  yours");
+    for (scene, (left, right)) in exercise.scenes.iter().zip(left.iter().zip(&right)) {
+        println!("$ {} {}", chapter.package, scene.join(" "));
+        let (lines, equal) = beside(left, right, width);
+        lines.iter().for_each(|line| println!("{line}"));
+        same &= equal;
+    }
+    match same {
+        true => println!("The same calls, all the way."),
+        false => println!("`>` marks the first line that differs."),
+    }
+    Ok(u8::from(!same))
+}
+
+/// As wide as the terminal is, or as a page.
+fn columns() -> usize {
+    let columns = std::env::var("COLUMNS").ok();
+    let given = columns.and_then(|columns| columns.parse().ok());
+    given.unwrap_or(120).clamp(60, 200)
+}
+
+/// What the learner wrote against our solution. Before it holds, that tells the answer: so it asks.
+pub fn diff(id: &str, yes: bool) -> Result<u8> {
+    let (chapter, only) = match id.parse() {
+        Ok(number) => (find(number)?, None),
+        Err(_) => find_exercise(id).map(|(chapter, exercise)| (chapter, Some(exercise)))?,
+    };
+    let copy = copy(chapter);
+    let board = Board::read(&exercises())?;
+    for (position, exercise) in chapter.exercises.iter().enumerate() {
+        if only.is_some_and(|only| only.name != exercise.name) {
+            continue;
+        }
+        let id = chapter.id(position);
+        let (theirs, ours) = (copy.written(exercise)?, copy.ours(exercise)?);
+        if ours.is_empty() {
+            continue;
+        }
+        let done = board.state(chapter, position, &copy).is_done();
+        let question = format!(
+            "{id} {} doesn't hold yet. Show our solution?",
+            exercise.name
+        );
+        if !done && !yes && !agreed(&question)? {
+            continue;
+        }
+        println!("{id} {}: - yours, + ours", exercise.name);
+        for change in TextDiff::from_lines(&theirs, &ours).iter_all_changes() {
+            let sign = match change.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            print!("{sign}{change}");
+        }
+    }
+    Ok(0)
+}
+
+/// One line that says how far this learner is.
+pub fn card(name: Option<String>) -> Result<u8> {
+    let board = Board::read(&exercises())?;
+    let name = name.or_else(|| std::env::var("USER").ok());
+    let name = name.unwrap_or_else(|| "somebody".into());
+    let card = Card {
+        name: name.split_whitespace().collect::<Vec<_>>().join("-"),
+        chapters: CHAPTERS
+            .iter()
+            .map(|chapter| board.states(chapter, &copy(chapter)))
+            .collect(),
+    };
+    println!("{}", card.line());
+    Ok(0)
+}
+
+/// Checks our own solution of one chapter, or of all.
+pub fn check_solution(number: Option<usize>, bin_dir: Option<&Path>) -> Result<u8> {
+    let chapters = match number {
+        Some(number) => std::slice::from_ref(find(number)?),
+        None => CHAPTERS,
+    };
+    let programs = match bin_dir {
+        Some(directory) => Programs::in_directory(directory)?,
+        None => Programs::build()?,
+    };
+    let mut all_hold = true;
+    for chapter in chapters {
+        println!("Chapter {}: {}", chapter.number, chapter.title);
+        let program = programs.path(chapter.package)?;
+        let reports = examine_elsewhere(&this_program()?, chapter, program, None, None)?;
+        for (report, exercise) in reports.iter().zip(chapter.exercises) {
+            let state = match report.holds() {
+                true => State::Holds,
+                false => State::NotYet,
+            };
+            println!("  {} {} {}", state.mark(), report.id, report.name);
+            print!("{}", report.text(chapter, exercise));
+        }
+        let holding = reports.iter().filter(|report| report.holds()).count();
+        println!("{holding} of {} hold", chapter.exercises.len());
+        all_hold &= holding == chapter.exercises.len();
+    }
+    Ok(u8::from(!all_hold))
+}
+
+/// The chapter of the next exercise to do: what `watch` begins with when nothing is named.
+pub fn current() -> &'static Chapter {
+    let started = CHAPTERS.iter().rfind(|chapter| copy(chapter).exists());
+    started.or_else(|| chapter(1)).unwrap_or(&CHAPTERS[0])
+}

@@ -1,0 +1,198 @@
+//! What became of an exercise, and what the learner reads of it.
+
+use crate::checks::{Claim, Workbench};
+use crate::container::eventually;
+use crate::course::{Chapter, Exercise};
+use crate::evidence::{Photograph, Process};
+use crate::hang::MANY;
+use crate::host::NAME;
+use crate::trace::Trace;
+use anyhow::{Result, bail};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::sethostname;
+use serde::{Deserialize, Serialize};
+
+/// What became of one exercise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// `4.2`
+    pub id: String,
+    /// The exercise's name.
+    pub name: String,
+    /// What was looked at.
+    pub claims: Vec<Claim>,
+    /// Why it doesn't hold, where that is known.
+    pub why: Option<String>,
+    /// Whether the pretend host is full of processes that don't end, and has to end itself.
+    pub is_last: bool,
+}
+
+impl Report {
+    /// Runs the check of the exercise at `position` of `chapter`. On a pretend host that is beyond
+    /// repair afterwards, no other should be run: see [`Report::is_last`].
+    pub fn of(chapter: &Chapter, position: usize, bench: &Workbench) -> Result<Report> {
+        let exercise = &chapter.exercises[position];
+        let before = Photograph::take()?;
+        // Who can't be started, or doesn't get ready, is seen to fail at what it is for.
+        let failed = |error: anyhow::Error| {
+            let expected = format!("{}: the program starts its command", exercise.heart);
+            vec![Claim::new(expected, format!("{error:#}"), false)]
+        };
+        let mut claims = (exercise.check)(bench).unwrap_or_else(failed);
+        if !full()? {
+            let changes = put_right(&before)?;
+            if !changes.is_empty() && claims.iter().all(|claim| claim.holds) {
+                let seen = changes.join("; ");
+                claims.push(Claim::new("the host is as it was before", seen, false));
+            }
+        }
+        let mut report = Report {
+            id: chapter.id(position),
+            name: exercise.name.into(),
+            claims,
+            why: None,
+            is_last: full()?,
+        };
+        if !report.holds() && !report.is_hole() && !report.is_last {
+            let own = report.claims.iter().find(|claim| !claim.holds);
+            report.why = own.and_then(|claim| claim.why.clone());
+            if report.why.is_none() {
+                report.why = why(exercise, bench).map(String::from);
+            }
+            put_right(&before)?;
+        }
+        Ok(report)
+    }
+
+    /// The report of an exercise that couldn't be looked at any more.
+    pub fn unseen(chapter: &Chapter, position: usize) -> Report {
+        let seen = "the pretend host had to end before, full of processes";
+        Report {
+            id: chapter.id(position),
+            name: chapter.exercises[position].name.into(),
+            claims: vec![Claim::new("the program ends", seen, false)],
+            why: None,
+            is_last: true,
+        }
+    }
+
+    /// Whether all that was claimed holds.
+    pub fn holds(&self) -> bool {
+        !self.claims.is_empty() && self.claims.iter().all(|claim| claim.holds)
+    }
+
+    /// Whether the program came to a hole.
+    fn is_hole(&self) -> bool {
+        let hole = |claim: &Claim| claim.seen.contains("not yet implemented: exercise");
+        self.claims.iter().any(hole)
+    }
+
+    /// What a learner reads when it doesn't hold: what was expected and what the kernel says, where
+    /// these differ; why; what to read, and what to try. Nothing when it holds.
+    pub fn text(&self, chapter: &Chapter, exercise: &Exercise) -> String {
+        let mut text = String::new();
+        if self.holds() {
+            return text;
+        }
+        for claim in self.claims.iter().filter(|claim| !claim.holds) {
+            text += &part("expected", &claim.expected);
+            text += &part("seen", &claim.seen);
+        }
+        if let Some(why) = &self.why {
+            text += &part("why", why);
+        }
+        let section = format!("book/src/{}#{}", chapter.page, exercise.section());
+        text += &part("read", &format!("{section}; {}", exercise.read));
+        text += &part("try", exercise.show);
+        text
+    }
+}
+
+/// The known mistake that shows in the program's system calls.
+fn why(exercise: &Exercise, bench: &Workbench) -> Option<&'static str> {
+    let trace = |scene: &&[&str]| Trace::of(&bench.program, &bench.words(scene)?);
+    let traces: Result<Vec<Trace>> = exercise.scenes.iter().map(trace).collect();
+    let traces = traces.ok().filter(|traces| !traces.is_empty())?;
+    let mut known = exercise.mistakes.iter();
+    known
+        .find(|mistake| (mistake.shows)(&traces))
+        .map(|mistake| mistake.why)
+}
+
+/// Whether the pretend host is full of processes that nobody can count: a fork bomb's.
+fn full() -> Result<bool> {
+    Ok(Process::all().len() > MANY)
+}
+
+/// Undoes what a program did to the pretend host: its name, mounts that leaked, processes that ran
+/// away. Returns what there was to undo.
+///
+/// # Errors
+/// There are processes that don't end.
+fn put_right(before: &Photograph) -> Result<Vec<String>> {
+    let mut now = Photograph::take()?;
+    // Whoever is on the way out may still be seen.
+    eventually(|| {
+        now = Photograph::take().ok()?;
+        let left = now.new_processes(before);
+        (!left.iter().any(Process::is_ending)).then_some(())
+    });
+    let changes = before.changes(&now);
+    if changes.is_empty() {
+        return Ok(changes);
+    }
+    // Who stands still makes no more processes; so first all are stopped, then killed.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        let mut known = usize::MAX;
+        loop {
+            let left = Photograph::take()?.new_processes(before);
+            for process in &left {
+                let _ = kill(process.0, signal);
+            }
+            if left.len() >= known || left.is_empty() {
+                break;
+            }
+            known = left.len();
+        }
+    }
+    let gone = eventually(|| {
+        let left = Photograph::take().ok()?.new_processes(before);
+        for process in &left {
+            let _ = kill(process.0, Signal::SIGKILL);
+        }
+        left.is_empty().then_some(())
+    });
+    if gone.is_none() {
+        bail!("processes that don't end are left on the pretend host");
+    }
+    for mount in Photograph::take()?.new_mounts(before) {
+        let _ = umount2(&mount.target, MntFlags::MNT_DETACH);
+    }
+    sethostname(NAME)?;
+    Ok(changes)
+}
+
+/// A part of a report: its name, and text that is folded behind it.
+fn part(name: &str, text: &str) -> String {
+    const WIDTH: usize = 88;
+    let mut lines: Vec<String> = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split(' ') {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line += word;
+        }
+        lines.push(line);
+    }
+    let names = std::iter::once(name).chain(std::iter::repeat(""));
+    let parts = names.zip(lines);
+    parts
+        .map(|(name, line)| format!("      {name:<9} {line}\n"))
+        .collect()
+}

@@ -1,0 +1,282 @@
+//! The system calls of a program, by strace(1): what the *why* of a check is chosen by, and what
+//! `cargo progress trace` lays side by side.
+
+use crate::container::let_end;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The calls that make a container. `?` has strace pass over one that this machine doesn't have.
+const CALLS: &str = "?unshare,?setns,?sethostname,?execve,?execveat,?fork,?vfork,?clone,?clone3,\
+    ?mount,?umount2,?pivot_root,?chroot,?chdir,?fchdir,?mkdir,?open_tree,?move_mount,?mount_setattr,\
+    ?pipe2,?pipe,?read,?write,?close,?close_range,?socket,?ioctl,?wait4,?waitid,?kill,?tgkill,\
+    ?pidfd_send_signal,?signalfd4,?exit_group";
+
+/// One system call as it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Its name.
+    pub name: String,
+    /// Its arguments, as strace writes them; what differs between two runs is left out.
+    pub arguments: String,
+    /// What the kernel answered: `0`, `PID`, `-1 EPERM (Operation not permitted)`.
+    pub result: String,
+}
+
+/// The calls of one process, until it became another program.
+pub type Calls = Vec<Call>;
+
+/// The calls of a program and of the processes that it starts before it becomes its command: first
+/// the program's own, then its child's, then that one's child's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace(pub Vec<Calls>);
+
+impl Trace {
+    /// Runs `program` with `arguments` below strace. One that doesn't end by itself is stopped.
+    ///
+    /// # Errors
+    /// strace isn't installed, or may not trace.
+    pub fn of<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Trace> {
+        let folder = tempfile::tempdir()?;
+        let mut strace = Command::new("strace");
+        strace
+            .args(["-ff", "-qq", "-y", "-s", "120", "-e", "signal=none"])
+            .arg("-e")
+            .arg(format!("trace={CALLS}"))
+            .arg("-o")
+            .arg(folder.path().join("of"))
+            .arg(program)
+            .args(arguments)
+            .env("RUST_BACKTRACE", "0");
+        // Its output must not be a pipe: the calls on pipes are looked for.
+        strace.stdin(Stdio::null()).stdout(Stdio::null());
+        strace.stderr(Stdio::null());
+        let tracer = strace
+            .spawn()
+            .context("strace\nhelp: install it: apt-get install strace")?;
+        let_end(tracer)?;
+        let mut files: Vec<(i32, PathBuf)> = fs::read_dir(folder.path())?
+            .flatten()
+            .filter_map(|entry| {
+                let path = entry.path();
+                Some((path.extension()?.to_str()?.parse().ok()?, path))
+            })
+            .collect();
+        files.sort();
+        if files.is_empty() {
+            bail!(
+                "strace could not trace {}\nhelp: a container may need \
+                 --cap-add SYS_PTRACE",
+                program.display()
+            );
+        }
+        let mut processes = Vec::new();
+        let mut own = 1;
+        for (_, file) in files {
+            // Whoever was started later was started by the command.
+            if processes.len() == own {
+                break;
+            }
+            let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
+            let mut lines = text.lines();
+            if processes.is_empty() {
+                lines.next(); // How strace started it.
+            }
+            let calls = until_exec(lines.filter_map(Call::parse));
+            own += calls.iter().filter(|call| call.makes_a_process()).count();
+            processes.push(calls);
+        }
+        Ok(Trace(processes))
+    }
+
+    /// All calls of all processes.
+    pub fn all(&self) -> impl Iterator<Item = &Call> {
+        self.0.iter().flatten()
+    }
+
+    /// Whether there is a call `name` with `part` among its arguments.
+    pub fn has(&self, name: &str, part: &str) -> bool {
+        self.all().any(|call| call.is(name, part))
+    }
+
+    /// The calls of the process `which`: 0 is the program itself, 1 its first child.
+    pub fn process(&self, which: usize) -> &[Call] {
+        self.0.get(which).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The calls up to the one that made the process another program, with that one.
+fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
+    let mut own = Vec::new();
+    for call in calls {
+        let became_another = call.name == "execve" && call.result == "0";
+        own.push(call);
+        if became_another {
+            break;
+        }
+    }
+    own
+}
+
+impl Call {
+    /// A line such as `unshare(CLONE_NEWUTS) = 0`. Reads and writes that aren't a pipe's or a
+    /// signalfd's are the libraries' own.
+    fn parse(line: &str) -> Option<Call> {
+        let (name, rest) = line.split_once('(')?;
+        let (arguments, result) = match rest.rsplit_once(" = ") {
+            Some((arguments, result)) => (arguments.trim_end(), result),
+            // It hasn't come back.
+            None => (rest, "?"),
+        };
+        let arguments = arguments
+            .trim_end_matches(" <unfinished ...>")
+            .trim_end_matches(')');
+        let is_ours = |arguments: &str| {
+            let complains = name == "write" && arguments.starts_with("2<");
+            complains || arguments.contains("<pipe:") || arguments.contains("signalfd")
+        };
+        let of_libraries = matches!(name, "read" | "write" | "close" | "ioctl");
+        if of_libraries && !is_ours(arguments) && !arguments.contains("SIOC") {
+            return None;
+        }
+        let makes_pid = ["fork", "vfork", "clone", "clone3", "wait4", "waitid"].contains(&name);
+        let arguments = match (name, arguments.split_once(", ")) {
+            ("kill" | "tgkill", Some((_, rest))) => format!("PID, {rest}"),
+            ("wait4", Some((pid, rest))) if !pid.starts_with('-') => format!("PID, {rest}"),
+            ("signalfd4", _) => "…".into(),
+            _ => steady(arguments),
+        };
+        let result = match result.parse::<i64>() {
+            Ok(pid) if makes_pid && pid > 0 => "PID".into(),
+            _ => steady(result),
+        };
+        Some(Call {
+            name: name.into(),
+            arguments,
+            result,
+        })
+    }
+
+    /// Whether it is a call `name` with `part` among its arguments.
+    pub fn is(&self, name: &str, part: &str) -> bool {
+        self.name == name && self.arguments.contains(part)
+    }
+
+    /// Whether the kernel did what was asked.
+    pub fn worked(&self) -> bool {
+        !self.result.starts_with('-')
+    }
+
+    /// Whether a process came of it.
+    pub fn makes_a_process(&self) -> bool {
+        matches!(self.name.as_str(), "fork" | "vfork" | "clone" | "clone3") && self.worked()
+    }
+}
+
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}({})", self.name, self.arguments)?;
+        match self.result.as_str() {
+            "0" => Ok(()),
+            result => write!(f, " = {result}"),
+        }
+    }
+}
+
+/// `text` without what differs from run to run: addresses, numbers of pipes.
+fn steady(text: &str) -> String {
+    let mut steady = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("0x").into_iter().chain(rest.find(":[")).min() {
+        let (before, found) = rest.split_at(at);
+        let (sign, digits) = found.split_at(2);
+        steady += before;
+        let end = digits
+            .find(|c: char| !c.is_ascii_hexdigit())
+            .unwrap_or(digits.len());
+        match sign {
+            "0x" => {
+                steady.push('…');
+                rest = &digits[end..];
+                if let Some((_, behind)) =
+                    rest.strip_prefix(" /* ").and_then(|c| c.split_once("*/"))
+                {
+                    rest = behind;
+                }
+            }
+            _ => rest = digits[end..].strip_prefix(']').unwrap_or(&digits[end..]),
+        }
+    }
+    steady + rest
+}
+
+/// The traces of two programs side by side, in lines of two columns; the first line that differs is
+/// marked. Returns the lines and whether all are the same.
+pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool) {
+    let names = ["the program", "its child", "the child's child"];
+    let mut lines = Vec::new();
+    let mut marked = false;
+    let cut = |text: String| -> String {
+        if text.chars().count() <= width {
+            return text;
+        }
+        text.chars().take(width - 1).chain(['…']).collect()
+    };
+    for process in 0..theirs.0.len().max(ours.0.len()) {
+        lines.push(format!("{}:", names.get(process).unwrap_or(&"another")));
+        let (left, right) = (theirs.process(process), ours.process(process));
+        for row in 0..left.len().max(right.len()) {
+            let same = left.get(row) == right.get(row);
+            let mark = if same || marked { ' ' } else { '>' };
+            marked |= !same;
+            let text = |call: Option<&Call>| cut(call.map_or(String::new(), Call::to_string));
+            let (left, right) = (text(left.get(row)), text(right.get(row)));
+            lines.push(format!("{mark} {left:<width$} | {right}").trim_end().into());
+        }
+    }
+    (lines, !marked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_strace_is_read() {
+        let call = Call::parse("unshare(CLONE_NEWUTS)                   = 0").unwrap();
+        assert_eq!(call.to_string(), "unshare(CLONE_NEWUTS)");
+        let call = Call::parse(
+            "execve(\"/bin/sh\", [\"sh\"], 0x7ffd7 /* 2 vars */) = -1 EACCES (Permission denied)",
+        )
+        .unwrap();
+        let text = "execve(\"/bin/sh\", [\"sh\"], …) = -1 EACCES (Permission denied)";
+        assert_eq!(call.to_string(), text);
+        let call = Call::parse("read(3<pipe:[4711]>, <unfinished ...>").unwrap();
+        assert_eq!(call.to_string(), "read(3<pipe>,) = ?");
+        assert!(Call::parse("read(3</etc/passwd>, \"root\", 4) = 4").is_none());
+        let call =
+            Call::parse("wait4(17, [{WIFEXITED(s) && WEXITSTATUS(s) == 7}], WNOHANG, NULL) = 17");
+        assert_eq!(call.unwrap().result, "PID");
+    }
+
+    #[test]
+    fn the_first_difference_is_marked() {
+        let call = |line: &str| Call::parse(line).unwrap();
+        let ours = Trace(vec![vec![
+            call("unshare(CLONE_NEWUTS) = 0"),
+            call("sethostname(\"a\", 1) = 0"),
+        ]]);
+        let theirs = Trace(vec![vec![
+            call("sethostname(\"a\", 1) = 0"),
+            call("unshare(CLONE_NEWUTS) = 0"),
+        ]]);
+        let (lines, same) = beside(&theirs, &ours, 24);
+        assert!(!same);
+        let marked: Vec<_> = lines.iter().filter(|line| line.starts_with('>')).collect();
+        assert_eq!(marked.len(), 1);
+        assert!(beside(&ours, &ours, 24).1);
+    }
+}
