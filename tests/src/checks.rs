@@ -164,7 +164,11 @@ pub fn elsewhere<T: for<'a> Deserialize<'a>>(progress: &Path, words: &[&str]) ->
     let lines = lines.collect::<Result<Vec<T>, _>>()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("the checks ended before they were through: {}", said.trim());
+        bail!(
+            "the pretend host ended before the checks were through: {} {}",
+            output.status,
+            said.trim()
+        );
     }
     Ok(lines)
 }

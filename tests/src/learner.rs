@@ -262,22 +262,28 @@ fn strike_from(chapter: &Chapter, step: usize, program: Option<&Path>) -> Result
     blows.pop().context("the attack said nothing")
 }
 
-/// Shows the attack of a chapter: it works with the step before, and fails with the chapter's own.
-pub fn attack(chapter: &'static Chapter) -> Result<u8> {
-    let programs = Programs::build()?;
-    let before = progress::course::chapter(chapter.number - 1);
-    println!("{}", chapter.attack.command);
-    println!("  to bring about that {}", chapter.attack.aim);
-    let blow = match before {
-        Some(before) => strike_from(chapter, before.number, Some(programs.path(before.package)?))?,
-        None => strike_from(chapter, 0, None)?,
+/// Makes the attack of a chapter: it works with the step before, and fails with the chapter's own.
+pub fn attack(chapter: &'static Chapter, solution: bool) -> Result<u8> {
+    let step = match solution {
+        true => chapter.number,
+        false => chapter.number - 1,
     };
-    let from = before.map_or("no container".into(), |before| before.package.to_owned());
-    let verb = |blow: &Blow| if blow.struck { "works" } else { "fails" };
-    println!("{from}: it {}: {}", verb(&blow), blow.seen);
-    let after = strike(chapter, Some(programs.path(chapter.package)?))?;
-    println!("{}: it {}: {}", chapter.package, verb(&after), after.seen);
-    Ok(u8::from(!blow.struck || after.struck))
+    let programs = Programs::build()?;
+    let package = progress::course::chapter(step).map(|chapter| chapter.package);
+    let program = package.map(|package| programs.path(package)).transpose()?;
+    println!(
+        "In {}:",
+        package.map_or("no container".into(), |name| format!(
+            "a container of {name}"
+        ))
+    );
+    println!("  $ {}", chapter.attack.command);
+    let blow = strike_from(chapter, step, program)?;
+    match blow.struck {
+        true => println!("It works: {}. {}", chapter.attack.aim, blow.seen),
+        false => println!("It fails. {}", blow.seen),
+    }
+    Ok(u8::from(blow.struck == solution))
 }
 
 /// The next of three hints for an exercise, or for the first one that isn't done.

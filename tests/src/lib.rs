@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod editor;
 pub mod evidence;
 pub mod exercises;
+pub mod generate;
 pub mod hang;
 pub mod host;
 pub mod programs;

@@ -12,6 +12,7 @@ use progress::checks::{examine, on_workbench};
 use progress::course::{CHAPTERS, Chapter, Exercise, chapter};
 use progress::doctor::doctor;
 use progress::editor::{Editor, configure};
+use progress::generate::generate;
 use progress::host::{Propagation, pretend, supervise};
 use progress::trace::Trace;
 use progress::xray::xray;
@@ -119,10 +120,14 @@ enum Action {
         yes: bool,
     },
 
-    /// Show what works before a chapter and fails at its end
+    /// Make the attack of a chapter, which works before it and fails at its end
     Attack {
         /// The chapter's number
         chapter: usize,
+
+        /// From a container of the chapter's own step, instead of the step before
+        #[arg(long)]
+        solution: bool,
     },
 
     /// Lay a container beside the host: namespaces, root, mounts, limits, privileges
@@ -186,6 +191,10 @@ enum Action {
         program: PathBuf,
     },
 
+    /// Write what the book has from the programs themselves
+    #[command(hide = true)]
+    Generate,
+
     /// Make a chapter's attack right here, from a container of a step's program
     #[command(hide = true)]
     Strike {
@@ -220,7 +229,7 @@ fn main() -> ExitCode {
         Some(Action::Solve { id }) => learner::solve(&id),
         Some(Action::Diff { id, yes }) => learner::diff(&id, yes),
         Some(Action::Reset { id, yes }) => learner::reset(&id, yes),
-        Some(Action::Attack { chapter }) => learner::attack(find(chapter)?),
+        Some(Action::Attack { chapter, solution }) => learner::attack(find(chapter)?, solution),
         Some(Action::Xray { pid }) => xray(pid),
         Some(Action::Editor { editor }) => configure(editor),
         Some(Action::Card { name }) => learner::card(name),
@@ -247,6 +256,7 @@ fn main() -> ExitCode {
             })?;
             Ok(0)
         }
+        Some(Action::Generate) => generate(),
         Some(Action::Record {
             chapter,
             exercise,

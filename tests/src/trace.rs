@@ -207,6 +207,11 @@ fn steady(text: &str) -> String {
                     rest = behind;
                 }
             }
+            // pipe:[4711], but not anon_inode:[signalfd].
+            _ if end == 0 => {
+                steady += sign;
+                rest = digits;
+            }
             _ => rest = digits[end..].strip_prefix(']').unwrap_or(&digits[end..]),
         }
     }

@@ -1,6 +1,7 @@
 //! The test suites of the course: programs of the steps, run on a pretend host and looked at from
 //! outside.
 
+mod book;
 mod checkout;
 mod checks;
 mod exercises;

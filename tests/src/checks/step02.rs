@@ -141,7 +141,8 @@ pub const EXERCISES: &[Exercise] = &[
                 "--init",
                 "sh",
                 "-c",
-                "trap 'exit 3' TERM; kill -TERM 1; sleep 100 & wait",
+                // Only what is PID 1 of a container may be asked to end.
+                "trap 'exit 3' TERM; [ $PPID = 1 ] && kill -TERM 1 && { sleep 100 & wait; }",
             ],
         ],
         mistakes: &[
@@ -158,7 +159,10 @@ pub const EXERCISES: &[Exercise] = &[
             Mistake {
                 why: "init was asked to end (SIGTERM) and told nobody. The signal was meant for \
                       the command, and PID 1 is who gets it",
-                shows: |traces| !traces[1].process(1).iter().any(|call| call.is("kill", "")),
+                shows: |traces| {
+                    let init = traces[1].process(1);
+                    !init.is_empty() && !init.iter().any(|call| call.is("kill", ""))
+                },
             },
             Mistake {
                 why: "init ended with the first child that ended, an orphan; the kernel then \

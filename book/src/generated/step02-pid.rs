@@ -1,0 +1,255 @@
+//! # Step 2: a process tree of its own
+//!
+//! Creating a PID namespace isn't entering it: only a *child* of the creator is born inside, as
+//! PID 1. So from here on a container has two halves, and [`spawn`] is where they part: the parent
+//! waits outside ([`Child::wait`]), the child becomes the command. Between them runs a pipe that
+//! closes itself when the command starts ([`ErrorPipe`]).
+//!
+//! PID 1 has duties that no other process has; [`init`] fulfils them for a command that doesn't.
+//! Which signals the parent passes on is told in [`signals`].
+
+pub mod signals;
+
+use anyhow::{Error, Result, anyhow};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitPidFlag;
+use nix::unistd::{Pid, pipe2};
+use serde::{Deserialize, Serialize};
+use signals::Signals;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::panic;
+use std::sync::Arc;
+use step01_uts::{CloseRange, Refused, call, close_range};
+
+// ANCHOR: spawn
+/// Starts `body` as the first process of new namespaces, and returns when it has become its
+/// command: PID 1, when CLONE_NEWPID is among them.
+///
+/// The child is a copy of the calling process, of its memory and of its one thread, so the caller
+/// mustn't have other threads. It never comes back into the caller's code: `body` ends in an
+/// `execve`, or in a failure that [`ErrorPipe::report`] brings home. It dies when the caller dies.
+/// See clone(2), pid_namespaces(7).
+///
+/// # Errors
+/// [`Refused`] when the kernel makes no such child, and whatever error `body` returned or panic it
+/// ended in.
+pub fn spawn(namespaces: CloneFlags, body: impl Fn() -> Result<Infallible>) -> Result<Child> {
+    todo!("exercise 2.1")
+}
+// ANCHOR_END: spawn
+
+// ANCHOR: Child
+/// A process that [`spawn`] started.
+pub struct Child {
+    /// Its process ID as the parent sees it; the child sees 1.
+    pub pid: Pid,
+    /// A descriptor that stands for this process and never for a later one with the same number.
+    /// See pidfd_open(2).
+    pub pidfd: OwnedFd,
+}
+// ANCHOR_END: Child
+
+// ANCHOR: clone3
+/// Copies the calling process into new `namespaces`; with none this is fork(2). The parent gets
+/// the child, the child gets `None`. See clone(2).
+fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain numbers, for which zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (namespaces.bits() | libc::CLONE_PIDFD) as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child has its own copy of our memory and goes on here, as after
+    // fork. The kernel writes one int to `pidfd`, in the parent's copy.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
+    match Errno::result(pid)? {
+        0 => Ok(None),
+        pid => Ok(Some(Child {
+            pid: Pid::from_raw(pid as i32),
+            // SAFETY: the kernel has just opened it for us.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        })),
+    }
+}
+// ANCHOR_END: clone3
+
+// ANCHOR: ErrorPipe
+/// How the child says that it failed: a pipe whose two ends are close-on-exec.
+///
+/// The child holds the writing end. When `execve` succeeds the kernel closes it, and the parent
+/// reads end-of-file. Nothing to read *is* the news that all went well.
+pub struct ErrorPipe {
+    reader: File,
+    writer: File,
+}
+// ANCHOR_END: ErrorPipe
+
+// ANCHOR: Report
+/// An error on its way through the pipe.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    /// The error's texts, the outermost first.
+    chain: Vec<String>,
+    /// The call at the root of it, when there was one: from here the parent has errno.
+    refused: Option<Refused>,
+}
+// ANCHOR_END: Report
+
+// ANCHOR: impl_ErrorPipe
+impl ErrorPipe {
+    /// A pipe for one child; make it before the child.
+    pub fn new() -> Result<ErrorPipe> {
+        let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC))?;
+        Ok(ErrorPipe {
+            reader: reader.into(),
+            writer: writer.into(),
+        })
+    }
+
+    /// The parent's half: waits until the child has become its command, or has failed.
+    ///
+    /// # Errors
+    /// The child's own error, with its errno.
+    pub fn outcome(self) -> Result<()> {
+    todo!("exercise 2.2")
+    }
+
+    /// The child's half: runs `body`, and leaves only by becoming its command or by `_exit`.
+    ///
+    /// The child is a copy of the parent. Were it to unwind or to return, it would run the rest of
+    /// the parent's life a second time, and each `Drop` on the way would take down what is the
+    /// parent's. So a panic is reported from the hook, before anything unwinds.
+    fn report(self, body: impl Fn() -> Result<Infallible>) -> ! {
+        drop(self.reader);
+        let writer = Arc::new(self.writer);
+        let panics = Arc::clone(&writer);
+        panic::set_hook(Box::new(move |panic| {
+            Report::from(&anyhow!("{panic}")).send(&panics);
+            leave(EXIT_FAILURE);
+        }));
+
+        let Err(error) = die_with_parent(&writer).and_then(|()| body());
+        Report::from(&error).send(&writer);
+        leave(EXIT_FAILURE)
+    }
+}
+// ANCHOR_END: impl_ErrorPipe
+
+// ANCHOR: EXIT_FAILURE
+/// The child's exit status after a failure that it has reported.
+const EXIT_FAILURE: u8 = 125;
+// ANCHOR_END: EXIT_FAILURE
+
+// ANCHOR: leave
+/// Ends this process and nothing else: no destructor, no exit handler, no buffer of the parent's.
+/// See _exit(2).
+fn leave(code: u8) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code.into()) }
+}
+// ANCHOR_END: leave
+
+// ANCHOR: die_with_parent
+/// Asks the kernel for SIGKILL when the parent dies, so that no container outlives its caller.
+///
+/// An `execve` of a set-user-ID or set-group-ID program makes the kernel forget it. Such a command
+/// needs [`init`] before it, until step 6 does away with such programs (no_new_privs). See
+/// PR_SET_PDEATHSIG(2const).
+fn die_with_parent(pipe: &File) -> Result<()> {
+    call!(set_pdeathsig(Signal::SIGKILL))?;
+    // A parent that died before this call will never die again. Then nobody holds the pipe's
+    // reading end any more, and poll says so.
+    let mut writer = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut writer, PollTimeout::ZERO)?;
+    match writer[0].revents() {
+        Some(events) if events.contains(PollFlags::POLLERR) => leave(EXIT_FAILURE),
+        _ => Ok(()),
+    }
+}
+// ANCHOR_END: die_with_parent
+
+// ANCHOR: impl_Report
+impl Report {
+    fn from(error: &Error) -> Report {
+        Report {
+            chain: error.chain().map(ToString::to_string).collect(),
+            refused: error.downcast_ref().cloned(),
+        }
+    }
+
+    /// Writes the report. When even that fails, nobody is left to be told.
+    fn send(&self, mut writer: &File) {
+        let _ = serde_json::to_vec(self).map(|text| writer.write_all(&text));
+    }
+
+    /// The error as it was in the child.
+    fn into_error(mut self) -> Error {
+        let root = self.chain.pop().unwrap_or_default();
+        let root = self.refused.map_or_else(|| anyhow!(root), Error::new);
+        let outwards = self.chain.into_iter().rev();
+        outwards.fold(root, |error, context| error.context(context))
+    }
+}
+// ANCHOR_END: impl_Report
+
+// ANCHOR: impl_Child
+impl Child {
+    /// Waits until the child has ended and passes signals on to it meanwhile: [`signals`] tells
+    /// which. Returns its exit code, as [`reap`] has it.
+    pub fn wait(&self) -> Result<u8> {
+        let mut signals = Signals::new()?;
+        loop {
+            let signal = signals.receive()?;
+            if signal.number() != Signal::SIGCHLD as i32 {
+                signals.forward(&signal, self.pid)?;
+                signals.insist(&signal, self.pid)?;
+            } else if let Some((_, code)) = reap(Some(self.pid))? {
+                return Ok(code);
+            }
+        }
+    }
+}
+// ANCHOR_END: impl_Child
+
+// ANCHOR: reap
+/// Takes the exit code of a child that has ended: of the child `pid`, or of any with `None`. There
+/// is nothing to take while all live. Until somebody takes it an ended process stays, a zombie.
+///
+/// The code is the child's own when it exited, and 128+N when signal N killed it, as shells have
+/// it. See waitpid(2).
+pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
+    todo!("exercise 2.3")
+}
+// ANCHOR_END: reap
+
+// ANCHOR: waitpid
+/// The raw call: nix's own has no place for a child that a real-time signal killed.
+fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int to `status`.
+    let ended = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options.bits()) };
+    Ok((Pid::from_raw(Errno::result(ended)?), status))
+}
+// ANCHOR_END: waitpid
+
+// ANCHOR: init
+/// Splits off a child that goes on to become the command, while the caller stays behind as a good
+/// PID 1: it passes on the signals it gets, takes the exit code of every orphan, and ends with the
+/// command's own exit code. The kernel then kills whoever is left in the namespace.
+///
+/// Returns in the child only. A PID 1 inherits every process whose parent has died, and a signal
+/// that it has no handler for doesn't reach it: most commands were written for neither. See
+/// pid_namespaces(7).
+pub fn init() -> Result<()> {
+    todo!("exercise 2.4")
+}
+// ANCHOR_END: init

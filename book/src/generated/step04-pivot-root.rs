@@ -1,0 +1,106 @@
+//! # Step 4: a root filesystem of its own
+//!
+//! A mount namespace is a copy of the host's mounts, with the host's root. [`enter_root`] exchanges
+//! that root for another, and then lets go of the old one: no path leads back to it. What else would
+//! leak from the host is the environment, so the container gets a clean one ([`environment`]).
+//!
+//! In a new root, the commonest answer to `execve` is "No such file or directory", for a file that
+//! is there. [`enoent`] says which other file the kernel meant. [`files`] finds the root that a
+//! container is to have, and [`witness`] lets the parent look into it after the child has
+//! failed.
+
+pub mod binfmt;
+pub mod elf;
+pub mod enoent;
+pub mod files;
+pub mod libraries;
+pub mod root;
+pub mod witness;
+
+use anyhow::Result;
+use clap::Args;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, pivot_root};
+use serde::{Deserialize, Serialize};
+use std::env;
+use std::path::Path;
+use step01_uts::{PATH, call};
+
+// ANCHOR: enter_root
+/// Makes the directory `new_root` the root of this mount namespace and forgets the old root.
+///
+/// `mounts` runs in between, when `/` is the new root already and the old one not yet gone: the
+/// moment for a procfs and a sysfs, which the kernel gives an unprivileged user only while it can
+/// see another one that is fully visible. See pivot_root(2), mount_namespaces(7).
+///
+/// The namespace's mounts must be private (`make_private` of step 3): `pivot_root` refuses a root
+/// that would tell other namespaces of its move.
+pub fn enter_root(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Result<()> {
+    bind_self(new_root)?;
+    swap_roots(new_root, mounts)
+}
+// ANCHOR_END: enter_root
+
+// ANCHOR: bind_self
+/// Mounts the directory `new_root` on itself, with all that is mounted below it.
+///
+/// `pivot_root` exchanges mounts, not directories: what becomes the root has to be the top of a
+/// mount. See MS_BIND in mount(2).
+pub fn bind_self(new_root: &Path) -> Result<()> {
+    todo!("exercise 4.1")
+}
+// ANCHOR_END: bind_self
+
+// ANCHOR: swap_roots
+/// Puts the mount `new_root` in the place of the root, runs `mounts`, and detaches the old root.
+///
+/// With "." for both arguments `pivot_root` needs no directory to put the old root in: it lies on
+/// top of the new one, at the same place, until `umount2` takes it away. See NOTES in
+/// pivot_root(2).
+pub fn swap_roots(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Result<()> {
+    todo!("exercise 4.2")
+}
+// ANCHOR_END: swap_roots
+
+// ANCHOR: Env
+/// What the command finds around itself.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Environment")]
+pub struct Env {
+    /// Set an environment variable; a KEY alone takes the value that it has here
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = variable)]
+    pub env: Vec<String>,
+
+    /// The directory in the container in which the command starts
+    #[arg(short, long, value_name = "DIR", default_value = "/", value_parser = absolute)]
+    pub workdir: String,
+}
+// ANCHOR_END: Env
+
+// ANCHOR: environment
+/// The container's environment, as `KEY=VALUE` strings: what every program expects, then the
+/// variables of `-e`. Of a variable given twice the last value holds; `KEY` without a value takes
+/// the host's, and is left out where the host has none. Nothing else of the host's comes in: its
+/// environment has secrets, and a PATH for another root. See environ(7).
+pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
+    todo!("exercise 4.3")
+}
+// ANCHOR_END: environment
+
+// ANCHOR: variable
+fn variable(text: &str) -> Result<String, String> {
+    match text.split('=').next() {
+        None | Some("") => Err("a variable has a name: KEY=VALUE".into()),
+        Some(_) => Ok(text.into()),
+    }
+}
+// ANCHOR_END: variable
+
+// ANCHOR: absolute
+fn absolute(text: &str) -> Result<String, String> {
+    match text.starts_with('/') {
+        true => Ok(text.into()),
+        false => Err("it has to be an absolute path, as the container sees it".into()),
+    }
+}
+// ANCHOR_END: absolute

@@ -1,0 +1,298 @@
+//! What the book has from the programs themselves: `cargo progress generate` writes it, and a test
+//! compares.
+//!
+//! - `stepNN-….rs`: a step's lesson with a hole for each exercise, and an anchor around each item, so
+//!   that a chapter can show signatures and docs and never a solution;
+//! - `stepNN-….svg`: the system calls of a container's life, by strace;
+//! - `main-diffs.md`: what changes from each `main.rs` to the next.
+
+use crate::checks::elsewhere;
+use crate::course::{CHAPTERS, Chapter};
+use crate::host::this_program;
+use crate::programs::{Programs, workspace};
+use crate::regions::starter;
+use crate::trace::{Call, Trace};
+use anyhow::{Context, Result};
+use similar::TextDiff;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The files by name, with their text.
+pub type Files = BTreeMap<String, String>;
+
+/// Where they belong.
+pub fn folder() -> PathBuf {
+    workspace().join("book/src/generated")
+}
+
+/// Writes all files.
+pub fn generate() -> Result<u8> {
+    let mut files = sources()?;
+    files.extend(timelines(&this_program()?, &Programs::build()?)?);
+    fs::create_dir_all(folder())?;
+    for (name, text) in &files {
+        fs::write(folder().join(name), text).with_context(|| name.clone())?;
+    }
+    println!("{} files in {}", files.len(), folder().display());
+    Ok(0)
+}
+
+/// What comes from the sources alone.
+pub fn sources() -> Result<Files> {
+    let mut files = Files::new();
+    for chapter in CHAPTERS {
+        let source = read(chapter, "lib.rs")?;
+        let holes = starter(&source, |position, _| chapter.id(position))?;
+        files.insert(format!("{}.rs", chapter.package), anchored(&holes));
+    }
+    files.insert("main-diffs.md".into(), diffs()?);
+    Ok(files)
+}
+
+fn read(chapter: &Chapter, file: &str) -> Result<String> {
+    let path = workspace()
+        .join("steps")
+        .join(chapter.package)
+        .join("src")
+        .join(file);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// `source` with an anchor around each of its items, named as the item is: `enter_uts`, `Child`,
+/// and for what a type can do `impl_Child`.
+fn anchored(source: &str) -> String {
+    let mut text = String::new();
+    let mut docs = String::new();
+    let mut item: Option<String> = None;
+    for line in source.lines() {
+        // The exercises' own anchors have nothing to mark here.
+        if line.trim_start().starts_with("// ANCHOR") {
+            continue;
+        }
+        if item.is_none() {
+            if line.starts_with("///") || line.starts_with("#[") {
+                docs += &format!("{line}\n");
+                continue;
+            }
+            if let Some(name) = item_name(line) {
+                text += &format!("// ANCHOR: {name}\n{docs}");
+                item = Some(name);
+            } else {
+                text += &docs;
+            }
+            docs.clear();
+        }
+        text += &format!("{line}\n");
+        let ends = line.starts_with('}') || (line.ends_with(';') && !line.starts_with(' '));
+        if let Some(name) = item.take_if(|_| ends || line.ends_with("{}")) {
+            text += &format!("// ANCHOR_END: {name}\n");
+        }
+    }
+    text
+}
+
+/// The name of the item that a line begins.
+fn item_name(line: &str) -> Option<String> {
+    let line = line.strip_prefix("pub ").unwrap_or(line);
+    let name = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    };
+    for keyword in ["fn ", "struct ", "enum ", "const "] {
+        if let Some(rest) = line.strip_prefix(keyword) {
+            return Some(name(rest));
+        }
+    }
+    let rest = line.strip_prefix("impl ")?;
+    let of = rest.split(" for ").last()?;
+    Some(format!("impl_{}", name(of)))
+}
+
+/// The differences between neighbouring `main.rs`, as a page.
+fn diffs() -> Result<String> {
+    let mut page = String::new();
+    for pair in CHAPTERS.windows(2) {
+        let [before, after] = pair else { continue };
+        let (old, new) = (read(before, "main.rs")?, read(after, "main.rs")?);
+        let diff = TextDiff::from_lines(&old, &new);
+        let (title, anchor) = (
+            format!("{} to {}", before.package, after.package),
+            after.package,
+        );
+        write!(page, "## {title} {{#{anchor}}}\n\n```diff\n")?;
+        write!(page, "{}", diff.unified_diff().context_radius(2))?;
+        page += "```\n\n";
+    }
+    Ok(page.trim_end().to_owned() + "\n")
+}
+
+/// The time lines of all chapters, traced on a pretend host by the program `progress`.
+pub fn timelines(progress: &Path, programs: &Programs) -> Result<Files> {
+    let mut files = Files::new();
+    for chapter in CHAPTERS {
+        let program = programs.path(chapter.package)?.to_string_lossy();
+        let words = ["record", &chapter.number.to_string(), "0", &program];
+        let traces: Vec<Trace> = elsewhere(progress, &words)?;
+        let trace = traces.first().context("the program made no system calls")?;
+        files.insert(format!("{}.svg", chapter.package), timeline(chapter, trace));
+    }
+    Ok(files)
+}
+
+const ROW: usize = 24;
+const TOP: usize = 62;
+
+/// A drawing: time runs down, the program on the left line, its child on the right one. The child's
+/// calls stand where the program waits for them.
+fn timeline(chapter: &Chapter, trace: &Trace) -> String {
+    let (parent, child) = (trace.process(0), trace.process(1));
+    let birth = parent.iter().position(Call::makes_a_process);
+    let (before, after) = parent.split_at(birth.map_or(parent.len(), |at| at + 1));
+    let rows: Vec<(usize, &Call)> = before
+        .iter()
+        .map(|call| (0, call))
+        .chain(child.iter().map(|call| (1, call)))
+        .chain(after.iter().map(|call| (0, call)))
+        // Where PATH leads nowhere says nothing.
+        .filter(|(_, call)| call.worked())
+        .collect();
+    let height = TOP + rows.len() * ROW + 14;
+    let lines = [22, 46];
+    let colours = ["#0b63b0", "#b3500f"];
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"560\" viewBox=\"0 0 480 {height}\" \
+         role=\"img\" aria-label=\"The system calls of {} in order of time\">\n\
+         <rect x=\"1\" y=\"1\" width=\"478\" height=\"{}\" rx=\"8\" fill=\"#fbfaf6\" \
+         stroke=\"#8a8577\"/>\n<g font-family=\"sans-serif\" font-size=\"15\" fill=\"#1f2328\">\n\
+         <text x=\"16\" y=\"28\" font-weight=\"bold\">{} true: its system calls</text>\n\
+         <circle cx=\"22\" cy=\"44\" r=\"5\" fill=\"{}\"/><text x=\"34\" y=\"49\">the program</text>\n",
+        chapter.package,
+        height - 2,
+        chapter.package,
+        colours[0]
+    );
+    if !child.is_empty() {
+        svg += &format!(
+            "<circle cx=\"138\" cy=\"44\" r=\"5\" fill=\"{}\"/><text x=\"150\" y=\"49\">its child, \
+             PID 1</text>\n",
+            colours[1]
+        );
+    }
+    let y = |row: usize| TOP + row * ROW + 12;
+    for lane in 0..2 {
+        let of_lane = |row: &usize| rows[*row].0 == lane;
+        let (first, last) = (
+            (0..rows.len()).find(of_lane),
+            (0..rows.len()).rfind(of_lane),
+        );
+        if let (Some(first), Some(last)) = (first, last) {
+            svg += &format!(
+                "<path d=\"M{0} {1}V{2}\" stroke=\"{3}\" stroke-width=\"3\"/>\n",
+                lines[lane],
+                y(first),
+                y(last),
+                colours[lane]
+            );
+        }
+    }
+    if let (Some(at), false) = (birth, child.is_empty()) {
+        let row = before[..=at].iter().filter(|call| call.worked()).count() - 1;
+        svg += &format!(
+            "<path d=\"M{} {}L{} {}\" stroke=\"{}\" stroke-width=\"3\"/>\n",
+            lines[0],
+            y(row),
+            lines[1],
+            y(row + 1),
+            colours[1]
+        );
+    }
+    svg += "</g>\n<g font-family=\"monospace\" font-size=\"13\" fill=\"#1f2328\">\n";
+    for (row, (lane, call)) in rows.iter().enumerate() {
+        svg += &format!(
+            "<circle cx=\"{}\" cy=\"{}\" r=\"5\" fill=\"{}\"/><text x=\"62\" y=\"{}\">{}</text>\n",
+            lines[*lane],
+            y(row),
+            colours[*lane],
+            y(row) + 5,
+            escaped(&short(call))
+        );
+    }
+    svg + "</g>\n</svg>\n"
+}
+
+/// A call in few words: of several flags the first that matters, no descriptor's target.
+fn short(call: &Call) -> String {
+    const WIDTH: usize = 50;
+    // `3<pipe>` is the pipe, whatever its number.
+    let target = call
+        .arguments
+        .split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'));
+    let target = target.map(|(target, _)| target.trim_start_matches("anon_inode:"));
+    if let ("read" | "write" | "close", Some(target)) = (call.name.as_str(), target) {
+        return match (call.name.as_str(), call.result.as_str()) {
+            ("read", "0") => format!("read({target}) = 0, its end"),
+            (name, _) => format!("{name}({target})"),
+        };
+    }
+    let mut text = format!("{}({})", call.name, call.arguments);
+    if let ("clone3", Some((_, rest))) = (call.name.as_str(), text.split_once("flags=")) {
+        let flags = rest.split(',').next().unwrap_or(rest);
+        text = format!("clone3({})", flags.replace("CLONE_PIDFD|", ""));
+    }
+    if let ("ioctl", Some((_, rest))) = (call.name.as_str(), text.split_once(", ")) {
+        text = format!("ioctl({rest}")
+            .replace("ifr_name=", "")
+            .replace("ifr_flags=", "");
+    }
+    text = text
+        .replace("MS_NOSUID|MS_NODEV|MS_NOEXEC", "MS_NOSUID|…")
+        .replace(", NULL)", ")");
+    text = text.replace("SOCK_DGRAM|SOCK_CLOEXEC, IPPROTO_IP", "SOCK_DGRAM|…");
+    text = text.replace("4294967295, ", "…, ");
+    if let ("pipe2", Some(_)) = (call.name.as_str(), target) {
+        text = "pipe2(pipe, O_CLOEXEC)".into();
+    }
+    if let ("execve", Some(end)) = (call.name.as_str(), call.arguments.find("\", [")) {
+        let program = call.arguments[..end].rsplit('/').next().unwrap_or_default();
+        text = format!("execve(\"…/{program}\", …)");
+    }
+    if call.name == "wait4" {
+        text = "wait4(PID) = the exit code".into();
+    }
+    // The folder of a check is nobody's business.
+    while let Some(at) = text.find("\"/tmp/") {
+        let end = text[at + 1..]
+            .find('"')
+            .map_or(text.len(), |end| at + end + 2);
+        text.replace_range(at..end, "NEW_ROOT");
+    }
+    if text.chars().count() > WIDTH {
+        text = text.chars().take(WIDTH - 2).collect::<String>() + "…)";
+    }
+    text
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_get_anchors_with_their_docs() {
+        let source = "use a;\n\n/// One.\npub fn one() {\n    // ANCHOR: exercise_one\n    todo!()\n    \
+            // ANCHOR_END: exercise_one\n}\n\n/// Two.\nstruct Two;\n\nimpl Drop for Two {\n}\n";
+        let anchored = anchored(source);
+        let one = "// ANCHOR: one\n/// One.\npub fn one() {\n    todo!()\n}\n// ANCHOR_END: one\n";
+        assert!(anchored.contains(one), "{anchored}");
+        assert!(anchored.contains("// ANCHOR: Two\n/// Two.\nstruct Two;\n// ANCHOR_END: Two\n"));
+        assert!(anchored.contains("// ANCHOR: impl_Two\n"));
+    }
+}
