@@ -3,6 +3,7 @@
 //!
 //! - `stepNN-….rs`: a step's lesson with a hole for each exercise, and an anchor around each item, so
 //!   that a chapter can show signatures and docs and never a solution;
+//! - `stepNN-…-main.rs`: its program, with an anchor around each item;
 //! - `stepNN-….svg`: the system calls of a container's life, by strace;
 //! - `main-diffs.md`: what changes from each `main.rs` to the next.
 
@@ -46,6 +47,8 @@ pub fn sources() -> Result<Files> {
         let source = read(chapter, "lib.rs")?;
         let holes = starter(&source, |position, _| chapter.id(position))?;
         files.insert(format!("{}.rs", chapter.package), anchored(&holes));
+        let main = anchored(&read(chapter, "main.rs")?);
+        files.insert(format!("{}-main.rs", chapter.package), main);
     }
     files.insert("main-diffs.md".into(), diffs()?);
     Ok(files)
@@ -66,6 +69,7 @@ fn anchored(source: &str) -> String {
     let mut text = String::new();
     let mut docs = String::new();
     let mut item: Option<String> = None;
+    let mut is_const = false;
     for line in source.lines() {
         // The exercises' own anchors have nothing to mark here.
         if line.trim_start().starts_with("// ANCHOR") {
@@ -76,6 +80,7 @@ fn anchored(source: &str) -> String {
                 docs += &format!("{line}\n");
                 continue;
             }
+            is_const = line.starts_with("const ") || line.starts_with("pub const ");
             if let Some(name) = item_name(line) {
                 text += &format!("// ANCHOR: {name}\n{docs}");
                 item = Some(name);
@@ -85,7 +90,8 @@ fn anchored(source: &str) -> String {
             docs.clear();
         }
         text += &format!("{line}\n");
-        let ends = line.starts_with('}') || (line.ends_with(';') && !line.starts_with(' '));
+        let one_line = line.ends_with(';') && (!line.starts_with(' ') || is_const);
+        let ends = line.starts_with('}') || one_line;
         if let Some(name) = item.take_if(|_| ends || line.ends_with("{}")) {
             text += &format!("// ANCHOR_END: {name}\n");
         }

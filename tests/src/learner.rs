@@ -280,9 +280,10 @@ pub fn attack(chapter: &'static Chapter, solution: bool) -> Result<u8> {
     println!("  $ {}", chapter.attack.command);
     let blow = strike_from(chapter, step, program)?;
     match blow.struck {
-        true => println!("It works: {}. {}", chapter.attack.aim, blow.seen),
-        false => println!("It fails. {}", blow.seen),
+        true => println!("It works: {}.", chapter.attack.aim),
+        false => println!("It fails."),
     }
+    println!("  {}", blow.seen);
     Ok(u8::from(blow.struck == solution))
 }
 

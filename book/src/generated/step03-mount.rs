@@ -36,7 +36,9 @@ pub fn make_private() -> Result<()> {
 const NOTHING_TO_RUN: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
+// ANCHOR_END: NOTHING_TO_RUN
 
+// ANCHOR: mount_proc
 /// Mounts a procfs of this PID namespace over /proc. See proc(5).
 ///
 /// # Errors
@@ -45,7 +47,7 @@ const NOTHING_TO_RUN: MsFlags = MsFlags::MS_NOSUID
 pub fn mount_proc() -> Result<()> {
     todo!("exercise 3.2")
 }
-// ANCHOR_END: NOTHING_TO_RUN
+// ANCHOR_END: mount_proc
 
 // ANCHOR: mount_sysfs
 /// Mounts a sysfs of this network namespace over /sys: `/sys/class/net` lists the interfaces of

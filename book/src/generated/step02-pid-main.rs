@@ -1,0 +1,51 @@
+//! Step 2: runs a command as PID 1.
+
+use clap::Parser;
+use nix::sched::CloneFlags;
+use nix::unistd::sethostname;
+use std::process::ExitCode;
+use step01_uts::{Narration, call, exec, host_environment, hostname, program};
+use step02_pid::{init, spawn};
+
+// ANCHOR: Args
+/// Run a command as the first process of a PID namespace
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The container's hostname
+    #[arg(long, value_name = "NAME", default_value = "container", value_parser = hostname)]
+    hostname: String,
+
+    /// Put an init before the command: it forwards signals and reaps orphans
+    #[arg(long)]
+    init: bool,
+
+    #[command(flatten)]
+    narration: Narration,
+
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
+}
+// ANCHOR_END: Args
+
+// ANCHOR: NAMESPACES
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
+// ANCHOR_END: NAMESPACES
+
+// ANCHOR: main
+fn main() -> ExitCode {
+    program(|args: Args| {
+        args.narration.begin()?;
+
+        let child = spawn(NAMESPACES, || {
+            call!(sethostname(&args.hostname))?;
+            if args.init {
+                init()?;
+            }
+            exec(&args.command, &host_environment())
+        })?;
+        child.wait()
+    })
+}
+// ANCHOR_END: main
