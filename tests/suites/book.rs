@@ -21,7 +21,7 @@ fn src() -> PathBuf {
 }
 
 /// The pages by name, as SUMMARY.md lists them.
-fn pages() -> Vec<String> {
+pub fn pages() -> Vec<String> {
     let summary = fs::read_to_string(src().join("SUMMARY.md")).unwrap();
     let links = summary.split("](").skip(1);
     let pages: Vec<String> = links
@@ -205,6 +205,7 @@ fn steady(text: &str) -> Vec<String> {
                 || before.ends_with("/* ")
                 || before.ends_with("line ")
                 || before.ends_with("am ")
+                || (end > 1 && before.ends_with('\t'))
                 || before.ends_with("mount ")
                 || before.ends_with("shared:")
                 || before.ends_with("master:")

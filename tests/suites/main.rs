@@ -2,6 +2,7 @@
 //! outside.
 
 mod book;
+mod browser;
 mod checkout;
 mod checks;
 mod exercises;
