@@ -279,7 +279,8 @@ impl Copy {
             fs::remove_dir_all(&variant)?;
         }
         self.write(&variant, &origin, &self.mixed(who)?)?;
-        let target = self.folder.with_file_name("target");
+        let elsewhere = std::env::var_os("TEN_STEPS_TARGET").map(PathBuf::from);
+        let target = elsewhere.unwrap_or_else(|| self.folder.with_file_name("target"));
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         let output = cargo
             .args(["build", "--quiet", "--bins", "--manifest-path"])
