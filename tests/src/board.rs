@@ -1,7 +1,7 @@
 //! Where somebody is in the course: kept between runs, and as one line for a room.
 
 use crate::course::{CHAPTERS, Chapter};
-use crate::exercises::{Copy, State};
+use crate::exercises::{Copy, State, give_away};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,7 +51,8 @@ impl Board {
         let aside = self.file.with_extension("json.new");
         fs::write(&aside, serde_json::to_string_pretty(self)?)
             .and_then(|()| fs::rename(&aside, &self.file))
-            .with_context(|| self.file.display().to_string())
+            .with_context(|| self.file.display().to_string())?;
+        give_away(&self.file)
     }
 
     /// Notes what a check has said of an exercise.

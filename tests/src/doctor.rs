@@ -45,11 +45,16 @@ pub fn doctor() -> Result<u8> {
         println!("{}", way.in_words());
         let status = as_root(&this_program()?)
             .arg("doctor")
-            .env(TOLD, "1")
+            .env(TOLD, format!("{way:?}"))
             .status()?;
         return Ok(crate::host::exit_code(status));
     }
-    let told = std::env::var_os(TOLD).is_some();
+    let told = std::env::var(TOLD).ok();
+    // What root in a user namespace may do says nothing of the later chapters.
+    let last = match told.as_deref() {
+        Some("UserNamespace") => 4,
+        _ => usize::MAX,
+    };
     let mut ready = true;
     let system = uname()?;
     println!(
@@ -58,7 +63,7 @@ pub fn doctor() -> Result<u8> {
         system.machine().to_string_lossy(),
         whereabouts()
     );
-    if !told {
+    if told.is_none() {
         println!("{}", way.in_words());
     }
     for (chapter, title, findings) in [
@@ -73,6 +78,10 @@ pub fn doctor() -> Result<u8> {
         (8, "overlayfs", overlay()?),
     ] {
         match chapter {
+            chapter if chapter > last => {
+                println!("chapter {chapter}: {title}: needs sudo, or the dev container");
+                continue;
+            }
             0 => println!("{title}"),
             chapter => println!("chapter {chapter}: {title}"),
         }
@@ -207,7 +216,7 @@ fn roots() -> Result<Vec<Finding>> {
     Ok(vec![
         finding(
             kind != "rootfs",
-            format!("/ is a {kind}; pivot_root can't leave an initramfs"),
+            format!("/ is on {kind}; pivot_root can't leave an initramfs (rootfs)"),
             "start the machine from a disk, or use the dev container",
         ),
         finding(
@@ -346,7 +355,7 @@ fn user_namespaces() -> String {
 fn namespace(name: &str, flag: CloneFlags, file: &str) -> Finding {
     let limit = fs::read_to_string(format!("/proc/sys/user/max_{file}_namespaces"));
     let limit = limit.unwrap_or_default();
-    let fact = format!("a {name} namespace can be made (limit {})", limit.trim());
+    let fact = format!("{name} namespaces can be made (limit {})", limit.trim());
     let remedy = match limit.trim() {
         "0" => "the limit in /proc/sys/user/max_…_namespaces is 0: root may raise it",
         _ => DEV_CONTAINER,

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -122,6 +123,8 @@ impl Copy {
             );
         }
         self.write(&self.folder, &self.step(), &self.starter()?)?;
+        // The folder of all chapters may be new, too.
+        self.folder.parent().map_or(Ok(()), give_away)?;
         if self.has_repairs() && !self.repairs().exist() {
             self.repairs().make()?;
         }
@@ -239,7 +242,7 @@ impl Copy {
         )?;
         // The same versions as everywhere, with nothing to fetch.
         fs::copy(workspace().join("Cargo.lock"), folder.join("Cargo.lock"))?;
-        Ok(())
+        give_away(folder)
     }
 
     /// The chapter's lesson with each exercise by the author that `who` names.
@@ -279,8 +282,11 @@ impl Copy {
             fs::remove_dir_all(&variant)?;
         }
         self.write(&variant, &origin, &self.mixed(who)?)?;
-        let elsewhere = std::env::var_os("TEN_STEPS_TARGET").map(PathBuf::from);
-        let target = elsewhere.unwrap_or_else(|| self.folder.with_file_name("target"));
+        let elsewhere = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = match elsewhere {
+            Some(folder) => workspace().join(folder).join("exercises"),
+            None => self.folder.with_file_name("target"),
+        };
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         let output = cargo
             .args(["build", "--quiet", "--bins", "--manifest-path"])
@@ -374,9 +380,29 @@ impl Shown {
     }
 
     fn write(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        Ok(fs::write(folder.join(Shown::FILE), text)?)
+        let (file, text) = (
+            folder.join(Shown::FILE),
+            serde_json::to_string_pretty(self)?,
+        );
+        fs::write(&file, text)?;
+        give_away(&file)
     }
+}
+
+/// Gives what root has written to the owner of the checkout: in the dev container we are root, and
+/// the editor on the other side isn't.
+pub fn give_away(path: &Path) -> Result<()> {
+    let owner = fs::metadata(workspace())?;
+    if !geteuid().is_root() || owner.uid() == 0 {
+        return Ok(());
+    }
+    lchown(path, Some(owner.uid()), Some(owner.gid()))?;
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path)? {
+            give_away(&entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the Rust sources of a folder and its folders.

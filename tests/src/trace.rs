@@ -50,7 +50,9 @@ impl Trace {
             .arg(folder.path().join("of"))
             .arg(program)
             .args(arguments)
-            .env("RUST_BACKTRACE", "0");
+            .env("RUST_BACKTRACE", "0")
+            // The same few directories everywhere.
+            .env("PATH", step01_uts::PATH);
         // Its output must not be a pipe: the calls on pipes are looked for.
         strace.stdin(Stdio::null()).stdout(Stdio::null());
         strace.stderr(Stdio::null());

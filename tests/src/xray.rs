@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 pub const NAMESPACES: [&str; 8] = ["user", "uts", "pid", "mnt", "ipc", "net", "cgroup", "time"];
 
 /// The capabilities by number: capabilities(7), linux/capability.h.
-const CAPABILITIES: [&str; 41] = [
+pub const CAPABILITIES: [&str; 41] = [
     "chown",
     "dac_override",
     "dac_read_search",
@@ -96,7 +96,8 @@ pub fn xray(pid: i32) -> Result<u8> {
     if !process.file("status").exists() {
         bail!("there is no process {pid}\nhelp: `ps ax` lists them; take one of the container's");
     }
-    print!("{}", picture(&process, &Process(Pid::from_raw(1)))?);
+    // We are in no container of ours, so we are the host; PID 1 isn't everywhere for us to look into.
+    print!("{}", picture(&process, &Process(Pid::this()))?);
     Ok(0)
 }
 

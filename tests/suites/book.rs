@@ -213,7 +213,7 @@ fn steady(text: &str) -> Vec<String> {
                 || (end > 1 && (before.is_empty() || before == "[") && behind.starts_with(']'))
                 || (steady.is_empty() || steady.trim().is_empty()) && behind.starts_with(' ')
                 || before.ends_with('(') && behind.starts_with(") - ");
-            steady += if varies && end > 1 || varies && !before.is_empty() {
+            steady += if varies && (end > 1 || !before.is_empty()) {
                 "N"
             } else {
                 &digits[..end]

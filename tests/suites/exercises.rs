@@ -16,10 +16,10 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A folder for exercises. Where they usually lie, the scripts are two folders further up.
-struct Place(TempDir);
+pub struct Place(TempDir);
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         let folder = crate::stage::folder();
         symlink(
             workspace().join("rootfs-scripts"),
@@ -30,7 +30,7 @@ impl Place {
         Place(folder)
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.0.path().join("exercises")
     }
 }
@@ -274,7 +274,7 @@ fn a_pretend_host_takes_the_blow() {
     insta::assert_snapshot!(redact_report(&told, &[(&folder.path(), "EXERCISES")]));
 }
 
-fn cargo_progress(exercises: &Path, arguments: &[&str]) -> Output {
+pub fn cargo_progress(exercises: &Path, arguments: &[&str]) -> Output {
     Command::new(progress())
         .args(arguments)
         .env("TEN_STEPS_EXERCISES", exercises)

@@ -1,5 +1,6 @@
 //! The ways to make a root filesystem, and the default one.
 
+use crate::engine::Engine;
 use crate::stage::{Root, folder, have, nested, on_host, run, script, skip, step04};
 use progress::container::{Container, eventually};
 use progress::host::Propagation;
@@ -7,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// What the issue of this whole course looks like, in any root that has these programs.
 fn look_around(root: &Path) -> String {
@@ -148,71 +149,24 @@ fn a_debian_root() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// A Docker engine of the test's own, on a socket and a data folder of its own.
 #[test]
 fn a_root_from_docker() {
     if nested() || !have("dockerd", "docker.io") || !have("busybox", "busybox-static") {
         return;
     }
+    let engine = Engine::start();
     let folder = folder();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let socket = format!("unix://{}", at("sock"));
-    let log = fs::File::create(at("log")).unwrap();
-    // What it mounts is gone with its mount namespace.
-    let mut engine = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "dockerd"])
-        .args([
-            "--data-root",
-            &at("data"),
-            "--exec-root",
-            &at("exec"),
-            "--pidfile",
-            &at("pid"),
-        ])
-        .args([
-            "-H",
-            &socket,
-            "--iptables=false",
-            "--ip6tables=false",
-            "--bridge=none",
-        ])
-        .arg("--ip-forward=false")
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let docker = || {
-        let mut docker = Command::new("docker");
-        docker.env("DOCKER_HOST", &socket);
-        docker
-    };
-    let answers = eventually(|| {
-        let version = docker()
-            .arg("version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        version.unwrap().success().then_some(())
-    });
-    let exported = answers.map(|()| {
-        run(script("busybox.sh").arg(at("busybox")));
-        run(Command::new("chown")
-            .args(["-h", "1234:4321"])
-            .arg(at("busybox/etc/group")));
-        run(Command::new("tar").args(["-C", &at("busybox"), "-cf", &at("image.tar"), "."]));
-        run(docker().args(["import", &at("image.tar"), "busybox:test"]));
-        run(script("docker-export.sh")
-            .args(["busybox:test", &at("root")])
-            .env("DOCKER_HOST", &socket));
-        run(docker().args(["ps", "--all", "--quiet"]))
-    });
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(engine.id() as i32),
-        nix::sys::signal::Signal::SIGTERM,
-    )
-    .unwrap();
-    engine.wait().unwrap();
-    let left = exported.unwrap_or_else(|| panic!("{}", fs::read_to_string(at("log")).unwrap()));
+    run(script("busybox.sh").arg(at("busybox")));
+    run(Command::new("chown")
+        .args(["-h", "1234:4321"])
+        .arg(at("busybox/etc/group")));
+    run(Command::new("tar").args(["-C", &at("busybox"), "-cf", &at("image.tar"), "."]));
+    run(engine
+        .docker()
+        .args(["import", &at("image.tar"), "busybox:test"]));
+    run(engine.with(script("docker-export.sh").args(["busybox:test", &at("root")])));
+    let left = run(engine.docker().args(["ps", "--all", "--quiet"]));
     assert_eq!(left, "", "docker-export.sh left a container");
     let root = folder.path().join("root");
     assert_eq!(
