@@ -1,9 +1,6 @@
 //! What the book has from the programs themselves: `cargo progress generate` writes it, and a test
 //! compares.
 //!
-//! - `stepNN-….rs`: a step's lesson with a hole for each exercise, and an anchor around each item, so
-//!   that a chapter can show signatures and docs and never a solution;
-//! - `stepNN-…-main.rs`: its program, with an anchor around each item;
 //! - `stepNN-….svg`: the system calls of a container's life, by strace;
 //! - `main-diffs.md`: what changes from each `main.rs` to the next.
 
@@ -11,7 +8,7 @@ use crate::checks::elsewhere;
 use crate::course::{CHAPTERS, Chapter};
 use crate::host::this_program;
 use crate::programs::{Programs, workspace};
-use crate::regions::starter;
+use crate::regions::without_other_anchors;
 use crate::trace::{Call, Trace};
 use anyhow::{Context, Result};
 use similar::TextDiff;
@@ -42,78 +39,15 @@ pub fn generate() -> Result<u8> {
 
 /// What comes from the sources alone.
 pub fn sources() -> Result<Files> {
-    let mut files = Files::new();
-    for chapter in CHAPTERS {
-        let source = read(chapter, "lib.rs")?;
-        let holes = starter(&source, |position, _| chapter.id(position))?;
-        files.insert(format!("{}.rs", chapter.package), anchored(&holes));
-        let main = anchored(&read(chapter, "main.rs")?);
-        files.insert(format!("{}-main.rs", chapter.package), main);
-    }
-    files.insert("main-diffs.md".into(), diffs()?);
-    Ok(files)
+    Ok(Files::from([("main-diffs.md".into(), diffs()?)]))
 }
 
-fn read(chapter: &Chapter, file: &str) -> Result<String> {
-    let path = workspace()
-        .join("steps")
-        .join(chapter.package)
-        .join("src")
-        .join(file);
-    fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
-
-/// `source` with an anchor around each of its items, named as the item is: `enter_uts`, `Child`,
-/// and for what a type can do `impl_Child`.
-fn anchored(source: &str) -> String {
-    let mut text = String::new();
-    let mut docs = String::new();
-    let mut item: Option<String> = None;
-    let mut is_const = false;
-    for line in source.lines() {
-        // The exercises' own anchors have nothing to mark here.
-        if line.trim_start().starts_with("// ANCHOR") {
-            continue;
-        }
-        if item.is_none() {
-            if line.starts_with("///") || line.starts_with("#[") {
-                docs += &format!("{line}\n");
-                continue;
-            }
-            is_const = line.starts_with("const ") || line.starts_with("pub const ");
-            if let Some(name) = item_name(line) {
-                text += &format!("// ANCHOR: {name}\n{docs}");
-                item = Some(name);
-            } else {
-                text += &docs;
-            }
-            docs.clear();
-        }
-        text += &format!("{line}\n");
-        let one_line = line.ends_with(';') && (!line.starts_with(' ') || is_const);
-        let ends = line.starts_with('}') || one_line;
-        if let Some(name) = item.take_if(|_| ends || line.ends_with("{}")) {
-            text += &format!("// ANCHOR_END: {name}\n");
-        }
-    }
-    text
-}
-
-/// The name of the item that a line begins.
-fn item_name(line: &str) -> Option<String> {
-    let line = line.strip_prefix("pub ").unwrap_or(line);
-    let name = |rest: &str| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
-        rest[..end.unwrap_or(rest.len())].to_owned()
-    };
-    for keyword in ["fn ", "struct ", "enum ", "const "] {
-        if let Some(rest) = line.strip_prefix(keyword) {
-            return Some(name(rest));
-        }
-    }
-    let rest = line.strip_prefix("impl ")?;
-    let of = rest.split(" for ").last()?;
-    Some(format!("impl_{}", name(of)))
+/// A chapter's `main.rs`, without the marks that are for the book.
+fn main_of(chapter: &Chapter) -> Result<String> {
+    let step = workspace().join("steps").join(chapter.package);
+    let path = step.join("src/main.rs");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(without_other_anchors(&text))
 }
 
 /// The differences between neighbouring `main.rs`, as a page.
@@ -121,7 +55,7 @@ fn diffs() -> Result<String> {
     let mut page = String::new();
     for pair in CHAPTERS.windows(2) {
         let [before, after] = pair else { continue };
-        let (old, new) = (read(before, "main.rs")?, read(after, "main.rs")?);
+        let (old, new) = (main_of(before)?, main_of(after)?);
         let diff = TextDiff::from_lines(&old, &new);
         let (title, anchor) = (
             format!("{} to {}", before.package, after.package),
@@ -285,20 +219,4 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn items_get_anchors_with_their_docs() {
-        let source = "use a;\n\n/// One.\npub fn one() {\n    // ANCHOR: exercise_one\n    todo!()\n    \
-            // ANCHOR_END: exercise_one\n}\n\n/// Two.\nstruct Two;\n\nimpl Drop for Two {\n}\n";
-        let anchored = anchored(source);
-        let one = "// ANCHOR: one\n/// One.\npub fn one() {\n    todo!()\n}\n// ANCHOR_END: one\n";
-        assert!(anchored.contains(one), "{anchored}");
-        assert!(anchored.contains("// ANCHOR: Two\n/// Two.\nstruct Two;\n// ANCHOR_END: Two\n"));
-        assert!(anchored.contains("// ANCHOR: impl_Two\n"));
-    }
 }

@@ -84,6 +84,20 @@ pub fn where_you_are() -> Result<u8> {
     Ok(0)
 }
 
+/// All chapters and exercises, and how far you are with each.
+pub fn list() -> Result<u8> {
+    let board = Board::read(&exercises())?;
+    for chapter in CHAPTERS {
+        println!("{}  {}: {}", chapter.number, chapter.package, chapter.title);
+        let states = board.states(chapter, &copy(chapter));
+        for (position, exercise) in chapter.exercises.iter().enumerate() {
+            let (mark, id) = (states[position].mark(), chapter.id(position));
+            println!("   {mark} {id}  {:<14} {}", exercise.name, exercise.heart);
+        }
+    }
+    Ok(0)
+}
+
 pub fn start(chapter: &'static Chapter) -> Result<u8> {
     let copy = copy(chapter);
     copy.start()?;

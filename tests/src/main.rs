@@ -9,7 +9,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use progress::attacks::Prison;
 use progress::board::room;
 use progress::checks::{examine, on_workbench};
-use progress::course::{CHAPTERS, Chapter, Exercise, chapter};
+use progress::course::{Chapter, Exercise, chapter};
 use progress::doctor::doctor;
 use progress::editor::{Editor, configure};
 use progress::generate::generate;
@@ -207,7 +207,7 @@ enum Action {
 fn main() -> ExitCode {
     program(|args: Args| match args.action {
         None => learner::where_you_are(),
-        Some(Action::List) => list(),
+        Some(Action::List) => learner::list(),
         Some(Action::Doctor) => doctor(),
         Some(Action::Start { chapter }) => learner::start(find(chapter)?),
         Some(Action::Run { chapter, arguments }) => learner::run(find(chapter)?, &arguments),
@@ -290,17 +290,6 @@ fn find(number: usize) -> Result<&'static Chapter> {
     chapter(number).with_context(|| {
         format!("there is no chapter {number}\nhelp: `cargo progress list` has them all")
     })
-}
-
-fn list() -> Result<u8> {
-    for chapter in CHAPTERS {
-        println!("{}  {}: {}", chapter.number, chapter.package, chapter.title);
-        for (position, exercise) in chapter.exercises.iter().enumerate() {
-            let id = format!("{}.{}", chapter.number, position + 1);
-            println!("   {id}  {:<14} {}", exercise.name, exercise.heart);
-        }
-    }
-    Ok(0)
 }
 
 /// Traces `program` in the scenes of an exercise.

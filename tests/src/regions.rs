@@ -68,12 +68,22 @@ pub fn is_hole(body: &str) -> bool {
 
 /// The starter of `solution`: a hole in each region, which names the exercise by `id`.
 pub fn starter(solution: &str, id: impl Fn(usize, &str) -> String) -> Result<String> {
-    let mut source = solution.to_owned();
+    let mut source = without_other_anchors(solution);
     for (position, name) in names(solution).into_iter().enumerate() {
         let hole = format!("    todo!(\"exercise {}\")\n", id(position, name));
         source = with_body(&source, name, &hole)?;
     }
     Ok(source)
+}
+
+/// `source` without the anchors that mark no exercise: those are for the book.
+pub fn without_other_anchors(source: &str) -> String {
+    let is_other = |line: &&str| {
+        let line = line.trim_start();
+        line.starts_with("// ANCHOR") && !line.starts_with(BEGIN) && !line.starts_with(END)
+    };
+    let lines = source.split_inclusive('\n');
+    lines.filter(|line| !is_other(line)).collect()
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub use call::{Refused, Variable};
 pub use narration::Narration;
 pub use program::{host_environment, hostname, program};
 
+// ANCHOR: enter_uts
 /// Moves the caller into a UTS namespace of its own and gives that one the name `hostname`.
 ///
 /// A UTS namespace holds two strings, the hostname and the NIS domain name. `unshare` copies the
@@ -35,6 +36,7 @@ pub use program::{host_environment, hostname, program};
 /// [`Refused`], with EPERM for want of CAP_SYS_ADMIN and ENOSPC when the limit in
 /// `/proc/sys/user/max_uts_namespaces` is reached.
 pub fn enter_uts(hostname: &str) -> Result<()> {
+    // ANCHOR_END: enter_uts
     // ANCHOR: exercise_enter_uts
     call!(unshare(CloneFlags::CLONE_NEWUTS))?;
     call!(sethostname(hostname))?;
@@ -42,6 +44,7 @@ pub fn enter_uts(hostname: &str) -> Result<()> {
     // ANCHOR_END: exercise_enter_uts
 }
 
+// ANCHOR: exec
 /// Turns the calling process into `command`: its program, then each word as one argument.
 ///
 /// The program is looked for in the PATH of `environment` (`KEY=VALUE` strings), as execvp(3)
@@ -52,6 +55,7 @@ pub fn enter_uts(hostname: &str) -> Result<()> {
 /// `execve` returns only to say why it couldn't: [`Refused`], whose exit code is 127 when no such
 /// program was found (ENOENT) and 126 when it was found and can't be executed.
 pub fn exec(command: &[String], environment: &[String]) -> Result<Infallible> {
+    // ANCHOR_END: exec
     // ANCHOR: exercise_exec
     let words = c_strings(command)?;
     let variables: Vec<_> = c_strings(environment)?.into_iter().map(Variable).collect();
@@ -75,6 +79,7 @@ pub fn exec(command: &[String], environment: &[String]) -> Result<Infallible> {
     // ANCHOR_END: exercise_exec
 }
 
+// ANCHOR: candidates
 /// The paths at which to look for `name`: itself when it has a slash, otherwise one below each
 /// directory of PATH in `environment`, in order. An empty directory means the current one.
 pub fn candidates(name: &str, environment: &[String]) -> Vec<String> {
@@ -87,6 +92,7 @@ pub fn candidates(name: &str, environment: &[String]) -> Vec<String> {
         .map(|directory| format!("{}/{name}", directory.trim_end_matches('/')))
         .collect()
 }
+// ANCHOR_END: candidates
 
 /// The value of PATH in `environment`, or [`PATH`] when it isn't set.
 pub fn search_path(environment: &[String]) -> &str {
@@ -99,6 +105,7 @@ pub fn search_path(environment: &[String]) -> &str {
 /// Where programs are looked for unless somebody says otherwise: Docker's default.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+// ANCHOR: inherit_nothing
 /// Undoes what a command would inherit from this process without anybody having meant it.
 ///
 /// Across `execve` a process keeps its ignored signals, its signal mask and its open descriptors.
@@ -114,6 +121,7 @@ pub fn inherit_nothing() -> Result<()> {
     call!(close_range(3, CloseRange::CloseOnExec))?;
     Ok(())
 }
+// ANCHOR_END: inherit_nothing
 
 /// Gives `signal` its default disposition, but for SIGKILL and SIGSTOP, which have no other. The
 /// raw call: glibc's own keeps its hands off two signals that it uses itself, and whoever started
@@ -154,6 +162,7 @@ pub fn close_range(first: u32, how: CloseRange) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+// ANCHOR: c_strings
 /// The strings as the kernel takes them: each ends at its first NUL byte, so none may have one.
 fn c_strings(strings: &[String]) -> Result<Vec<CString>> {
     if strings.first().is_some_and(|word| word.is_empty()) {
@@ -164,3 +173,4 @@ fn c_strings(strings: &[String]) -> Result<Vec<CString>> {
         .map(|word| CString::new(word.as_str()).with_context(|| format!("{word:?} has a NUL byte")))
         .collect()
 }
+// ANCHOR_END: c_strings

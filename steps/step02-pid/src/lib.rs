@@ -30,6 +30,7 @@ use std::panic;
 use std::sync::Arc;
 use step01_uts::{CloseRange, Refused, call, close_range};
 
+// ANCHOR: spawn
 /// Starts `body` as the first process of new namespaces, and returns when it has become its
 /// command: PID 1, when CLONE_NEWPID is among them.
 ///
@@ -42,6 +43,7 @@ use step01_uts::{CloseRange, Refused, call, close_range};
 /// [`Refused`] when the kernel makes no such child, and whatever error `body` returned or panic it
 /// ended in.
 pub fn spawn(namespaces: CloneFlags, body: impl Fn() -> Result<Infallible>) -> Result<Child> {
+    // ANCHOR_END: spawn
     // ANCHOR: exercise_spawn
     let pipe = ErrorPipe::new()?;
     signals::hold()?;
@@ -58,6 +60,7 @@ pub fn spawn(namespaces: CloneFlags, body: impl Fn() -> Result<Infallible>) -> R
     // ANCHOR_END: exercise_spawn
 }
 
+// ANCHOR: Child
 /// A process that [`spawn`] started.
 pub struct Child {
     /// Its process ID as the parent sees it; the child sees 1.
@@ -66,7 +69,9 @@ pub struct Child {
     /// See pidfd_open(2).
     pub pidfd: OwnedFd,
 }
+// ANCHOR_END: Child
 
+// ANCHOR: clone3
 /// Copies the calling process into new `namespaces`; with none this is fork(2). The parent gets
 /// the child, the child gets `None`. See clone(2).
 fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
@@ -88,7 +93,9 @@ fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
         })),
     }
 }
+// ANCHOR_END: clone3
 
+// ANCHOR: ErrorPipe
 /// How the child says that it failed: a pipe whose two ends are close-on-exec.
 ///
 /// The child holds the writing end. When `execve` succeeds the kernel closes it, and the parent
@@ -97,6 +104,7 @@ pub struct ErrorPipe {
     reader: File,
     writer: File,
 }
+// ANCHOR_END: ErrorPipe
 
 /// An error on its way through the pipe.
 #[derive(Serialize, Deserialize)]
@@ -108,6 +116,7 @@ struct Report {
 }
 
 impl ErrorPipe {
+    // ANCHOR: new
     /// A pipe for one child; make it before the child.
     pub fn new() -> Result<ErrorPipe> {
         let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC))?;
@@ -116,12 +125,15 @@ impl ErrorPipe {
             writer: writer.into(),
         })
     }
+    // ANCHOR_END: new
 
+    // ANCHOR: outcome
     /// The parent's half: waits until the child has become its command, or has failed.
     ///
     /// # Errors
     /// The child's own error, with its errno.
     pub fn outcome(self) -> Result<()> {
+        // ANCHOR_END: outcome
         // ANCHOR: exercise_outcome
         // As long as we hold a writing end ourselves, there is no end-of-file.
         drop(self.writer);
@@ -134,6 +146,7 @@ impl ErrorPipe {
         // ANCHOR_END: exercise_outcome
     }
 
+    // ANCHOR: report
     /// The child's half: runs `body`, and leaves only by becoming its command or by `_exit`.
     ///
     /// The child is a copy of the parent. Were it to unwind or to return, it would run the rest of
@@ -152,6 +165,7 @@ impl ErrorPipe {
         Report::from(&error).send(&writer);
         leave(EXIT_FAILURE)
     }
+    // ANCHOR_END: report
 }
 
 /// The child's exit status after a failure that it has reported.
@@ -204,6 +218,7 @@ impl Report {
 }
 
 impl Child {
+    // ANCHOR: wait
     /// Waits until the child has ended and passes signals on to it meanwhile: [`signals`] tells
     /// which. Returns its exit code, as [`reap`] has it.
     pub fn wait(&self) -> Result<u8> {
@@ -218,14 +233,17 @@ impl Child {
             }
         }
     }
+    // ANCHOR_END: wait
 }
 
+// ANCHOR: reap
 /// Takes the exit code of a child that has ended: of the child `pid`, or of any with `None`. There
 /// is nothing to take while all live. Until somebody takes it an ended process stays, a zombie.
 ///
 /// The code is the child's own when it exited, and 128+N when signal N killed it, as shells have
 /// it. See waitpid(2).
 pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
+    // ANCHOR_END: reap
     // ANCHOR: exercise_reap
     let any = Pid::from_raw(-1);
     let (ended, status) = match call!(waitpid(pid.unwrap_or(any), WaitPidFlag::WNOHANG)) {
@@ -250,6 +268,7 @@ fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
     Ok((Pid::from_raw(Errno::result(ended)?), status))
 }
 
+// ANCHOR: init
 /// Splits off a child that goes on to become the command, while the caller stays behind as a good
 /// PID 1: it passes on the signals it gets, takes the exit code of every orphan, and ends with the
 /// command's own exit code. The kernel then kills whoever is left in the namespace.
@@ -258,6 +277,7 @@ fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
 /// that it has no handler for doesn't reach it: most commands were written for neither. See
 /// pid_namespaces(7).
 pub fn init() -> Result<()> {
+    // ANCHOR_END: init
     // ANCHOR: exercise_init
     let Some(command) = call!(clone3(CloneFlags::empty()))? else {
         return Ok(());

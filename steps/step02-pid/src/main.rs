@@ -27,6 +27,7 @@ struct Args {
     command: Vec<String>,
 }
 
+// ANCHOR: life
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 
 fn main() -> ExitCode {
@@ -43,3 +44,4 @@ fn main() -> ExitCode {
         child.wait()
     })
 }
+// ANCHOR_END: life

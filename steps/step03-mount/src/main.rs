@@ -28,6 +28,7 @@ struct Args {
     command: Vec<String>,
 }
 
+// ANCHOR: life
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWNS)
@@ -52,3 +53,4 @@ fn main() -> ExitCode {
         child.wait()
     })
 }
+// ANCHOR_END: life

@@ -26,6 +26,7 @@ use std::env;
 use std::path::Path;
 use step01_uts::{PATH, call};
 
+// ANCHOR: enter_root
 /// Makes the directory `new_root` the root of this mount namespace and forgets the old root.
 ///
 /// `mounts` runs in between, when `/` is the new root already and the old one not yet gone: the
@@ -38,12 +39,15 @@ pub fn enter_root(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Resul
     bind_self(new_root)?;
     swap_roots(new_root, mounts)
 }
+// ANCHOR_END: enter_root
 
+// ANCHOR: bind_self
 /// Mounts the directory `new_root` on itself, with all that is mounted below it.
 ///
 /// `pivot_root` exchanges mounts, not directories: what becomes the root has to be the top of a
 /// mount. See MS_BIND in mount(2).
 pub fn bind_self(new_root: &Path) -> Result<()> {
+    // ANCHOR_END: bind_self
     // ANCHOR: exercise_bind_self
     let (no_type, no_data) = (None::<&str>, None::<&str>);
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -52,12 +56,14 @@ pub fn bind_self(new_root: &Path) -> Result<()> {
     // ANCHOR_END: exercise_bind_self
 }
 
+// ANCHOR: swap_roots
 /// Puts the mount `new_root` in the place of the root, runs `mounts`, and detaches the old root.
 ///
 /// With "." for both arguments `pivot_root` needs no directory to put the old root in: it lies on
 /// top of the new one, at the same place, until `umount2` takes it away. See NOTES in
 /// pivot_root(2).
 pub fn swap_roots(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Result<()> {
+    // ANCHOR_END: swap_roots
     // ANCHOR: exercise_swap_roots
     call!(chdir(new_root))?;
     call!(pivot_root(".", "."))?;
@@ -81,11 +87,13 @@ pub struct Env {
     pub workdir: String,
 }
 
+// ANCHOR: environment
 /// The container's environment, as `KEY=VALUE` strings: what every program expects, then the
 /// variables of `-e`. Of a variable given twice the last value holds; `KEY` without a value takes
 /// the host's, and is left out where the host has none. Nothing else of the host's comes in: its
 /// environment has secrets, and a PATH for another root. See environ(7).
 pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
+    // ANCHOR_END: environment
     // ANCHOR: exercise_environment
     let mut variables = vec![
         format!("PATH={PATH}"),

@@ -41,6 +41,7 @@ struct Args {
     command: Vec<String>,
 }
 
+// ANCHOR: life
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWNS)
@@ -80,3 +81,4 @@ fn main() -> ExitCode {
         witness.testify(child.and_then(|child| child.wait()))
     })
 }
+// ANCHOR_END: life
