@@ -95,7 +95,11 @@ impl Claim {
         seen: &T,
         wanted: &T,
     ) -> Claim {
-        Claim::new(expected, format!("{source}: {seen:?}"), seen == wanted)
+        Claim::new(
+            format!("{expected}; {source}: {wanted:?}"),
+            format!("{source}: {seen:?}"),
+            seen == wanted,
+        )
     }
 }
 

@@ -225,7 +225,12 @@ pub fn let_end(mut program: Child) -> Result<()> {
 
 /// Runs a program that ends by itself.
 pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Outcome> {
-    Container::spawn(Command::new(program).args(arguments), Stdio::null())?.finish()
+    run_with(Command::new(program).args(arguments))
+}
+
+/// Runs a program that was made ready and ends by itself.
+pub fn run_with(command: &mut Command) -> Result<Outcome> {
+    Container::spawn(command, Stdio::null())?.finish()
 }
 
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.

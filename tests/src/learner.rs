@@ -9,6 +9,7 @@ use progress::course::{CHAPTERS, Chapter, Exercise, chapter};
 use progress::exercises::{Author, Copy, State};
 use progress::host::{as_root, this_program};
 use progress::programs::{Programs, workspace};
+use progress::regions::is_hole;
 use progress::report::Report;
 use progress::trace::{Trace, beside};
 use similar::{ChangeTag, TextDiff};
@@ -120,9 +121,25 @@ pub fn start(chapter: &'static Chapter) -> Result<u8> {
 
 /// Runs the learner's program on a pretend host, which takes what it does wrong.
 pub fn run(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
-    let program = copy(chapter).build(|_| Author::Learner)?;
-    eprintln!("(your own {}, on a pretend host)", chapter.package);
-    // A hole says which it is; where in Rust's own code that happened says nothing.
+    let copy = copy(chapter);
+    // Our solution stands in where there is a hole, so that what is written can be tried.
+    let is_hole = |exercise: &&Exercise| copy.written(exercise).is_ok_and(|body| is_hole(&body));
+    let holes: Vec<_> = chapter
+        .exercises
+        .iter()
+        .filter(is_hole)
+        .map(|hole| hole.name)
+        .collect();
+    let program = copy.build(|name| match holes.contains(&name) {
+        true => Author::Solution,
+        false => Author::Learner,
+    })?;
+    let ours = match holes.is_empty() {
+        true => String::new(),
+        false => format!("; still ours: {}", holes.join(", ")),
+    };
+    eprintln!("(your own {}, on a pretend host{ours})", chapter.package);
+    // Where in Rust's own code a panic happened says nothing.
     let error = as_root(&this_program()?)
         .args(["pretend-host", "--"])
         .arg(&program)

@@ -176,6 +176,7 @@ fn put_right(before: &Photograph) -> Result<Vec<String>> {
 /// A part of a report: its name, and text that is folded behind it.
 fn part(name: &str, text: &str) -> String {
     const WIDTH: usize = 88;
+    const MOST: usize = 6;
     let mut lines: Vec<String> = Vec::new();
     for paragraph in text.lines() {
         let mut line = String::new();
@@ -189,6 +190,11 @@ fn part(name: &str, text: &str) -> String {
             line += word;
         }
         lines.push(line);
+    }
+    // Who wants all of it runs the program.
+    if lines.len() > MOST {
+        lines.truncate(MOST);
+        lines.push("…".into());
     }
     let names = std::iter::once(name).chain(std::iter::repeat(""));
     let parts = names.zip(lines);

@@ -23,8 +23,7 @@ fn arrangement() -> String {
         .map(|bit| all[bit])
         .collect();
     let mut text = "services:\n  book:\n    network_mode: host\n    ports: []\n  workshop:\n    \
-        build: {network: host, args: {BASE: 'base:test'}}\n    network_mode: host\n    tty: false\n    \
-        stdin_open: false\n"
+        build: {network: host, args: {BASE: 'base:test'}}\n    network_mode: host\n"
         .to_owned();
     if !missing.is_empty() {
         eprintln!("not privileged, for want of {missing:?}");

@@ -1,11 +1,18 @@
 //! Chapter 1: a hostname of its own.
 
 use super::{Claim, Workbench, in_its_own};
-use crate::container::{Container, run};
+use crate::container::{Container, Outcome, run, run_with};
 use crate::course::{Exercise, Mistake};
 use crate::evidence::hosts_name;
 use crate::host::NAME;
+use crate::trace::Call;
 use anyhow::Result;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 /// The exercises of chapter 1.
 pub const EXERCISES: &[Exercise] = &[
@@ -31,8 +38,13 @@ pub const EXERCISES: &[Exercise] = &[
                 shows: |traces| {
                     let calls = traces[0].process(0);
                     let at = |name| calls.iter().position(|call| call.is(name, ""));
-                    at("sethostname") < at("unshare")
+                    at("sethostname").is_some_and(|name| Some(name) < at("unshare"))
                 },
+            },
+            Mistake {
+                why: "sethostname wasn't called: the new namespace still has the name that it \
+                      began with, a copy of the host's",
+                shows: |traces| !traces[0].has("sethostname", ""),
             },
         ],
         read: "unshare(2), sethostname(2), uts_namespaces(7)",
@@ -48,7 +60,11 @@ pub const EXERCISES: &[Exercise] = &[
         name: "exec",
         heart: "exec returns only on failure",
         check: exec,
-        scenes: &[&["sh", "-c", "exit 7", "two words"], &["no-such-program"]],
+        scenes: &[
+            &["sh", "-c", "exit 7", "two words"],
+            &["no-such-program"],
+            &["/etc/passwd"],
+        ],
         mistakes: &[
             Mistake {
                 why: "execve got the words without the first one. That one is the program's name \
@@ -65,11 +81,52 @@ pub const EXERCISES: &[Exercise] = &[
                       only when it has failed, so what stands behind it is the failure's path",
                 shows: |traces| {
                     let calls = traces[1].process(0);
+                    // Whose execve worked has no more calls of its own.
                     calls.last().is_some_and(|call| call.is("exit_group", "0"))
                         && !calls
                             .iter()
                             .any(|call| call.is("execve", "") && call.worked())
                 },
+            },
+            Mistake {
+                why: "execve was given a name without a slash. It takes a path: to look through \
+                      PATH is up to its caller (candidates)",
+                shows: |traces| {
+                    traces[0].has("execve", "\"sh\", [") && {
+                        let starts = |call: &Call| call.arguments.starts_with("\"sh\"");
+                        traces[0].all().any(starts)
+                    }
+                },
+            },
+            Mistake {
+                why: "execve was tried once, and its ENOENT taken for the end. It only says that \
+                      the command isn't in this directory of PATH: the next may have it",
+                shows: |traces| {
+                    let tried = |call: &&Call| call.is("execve", "");
+                    let mut tried = traces[0].process(0).iter().filter(tried);
+                    tried.next().is_some_and(|call| !call.worked()) && tried.next().is_none()
+                },
+            },
+            Mistake {
+                why: "the failure ended with 125, as all do that are no Refused. Only that one \
+                      knows errno, and so 126 or 127: return Refused::new(…, errno)",
+                shows: |traces| {
+                    let last = traces[1].process(0).last();
+                    last.is_some_and(|call| call.is("exit_group", "125"))
+                },
+            },
+            Mistake {
+                why: "after EACCES, or after ENOEXEC, the search went on as after ENOENT, and ended \
+                      with 127. EACCES is to be remembered, and any other answer is final",
+                shows: |traces| {
+                    let last = traces[2].process(0).last();
+                    last.is_some_and(|call| call.is("exit_group", "127"))
+                },
+            },
+            Mistake {
+                why: "the command inherited what nobody meant it to have: inherit_nothing wasn't \
+                      called before execve",
+                shows: |traces| !traces[0].has("close_range", ""),
             },
         ],
         read: "execve(2), environ(7)",
@@ -105,7 +162,7 @@ pub fn enter_uts(bench: &Workbench) -> Result<Vec<Claim>> {
             &"inside",
         ),
         Claim::equal(
-            "the host has kept its name",
+            "the host has kept its name (the check runs the program with --hostname inside)",
             "/proc/sys/kernel/hostname on the host",
             &host.as_str(),
             &NAME,
@@ -124,17 +181,53 @@ pub fn exec(bench: &Workbench) -> Result<Vec<Claim>> {
         "*",
         "$HOME",
     ];
-    let container = Container::start(&bench.program, &command)?;
-    let words = container.program().strings("cmdline")?;
+    let mut program = Command::new(&bench.program);
+    // A door that is left open: a pipe's end without the mark close-on-exec.
+    let (door, _other) = pipe2(OFlag::empty())?;
+    program.args(command).env("GIVEN", "yes");
+    let container = Container::start_with(&mut program)?;
+    drop(door);
+    let process = container.program();
+    let words = process.strings("cmdline")?;
+    let given = process
+        .strings("environ")?
+        .contains(&"GIVEN=yes".to_owned());
+    let mut open: Vec<_> = fs::read_dir(process.file("fd"))?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    open.sort();
+    open.retain(|number| number.len() > 1 || number.as_str() > "2");
+    let ignored = process.status("SigIgn")?;
+
     let absent = run(&bench.program, &["no-such-program"])?;
     let forbidden = run(&bench.program, &["/etc/passwd"])?;
     let status = run(&bench.program, &["sh", "-c", "exit 7"])?;
+    let path = Directories::make(&bench.scratch)?;
+    let closed = path.run(&bench.program, "closed")?;
+    let nonsense = path.run(&bench.program, "nonsense")?;
     Ok(vec![
         Claim::equal(
             "the command has the words that were typed, unchanged",
             "/proc/PID/cmdline",
             &words,
             &command.map(String::from).to_vec(),
+        ),
+        Claim::new(
+            "the command has the environment that exec was given",
+            format!("/proc/PID/environ has GIVEN=yes: {given}"),
+            given,
+        ),
+        Claim::new(
+            "a descriptor that was open by accident isn't inherited",
+            format!("/proc/PID/fd beside 0, 1 and 2: {open:?}"),
+            open.is_empty(),
+        ),
+        Claim::equal(
+            "no signal is ignored (Rust ignores SIGPIPE, number 13)",
+            "/proc/PID/status: SigIgn",
+            &ignored.as_str(),
+            &"0000000000000000",
         ),
         Claim::equal(
             "a command that isn't found",
@@ -148,6 +241,46 @@ pub fn exec(bench: &Workbench) -> Result<Vec<Claim>> {
             &forbidden.code,
             &126,
         ),
+        Claim::equal(
+            "a file without an x bit in one directory of PATH, and none in the next",
+            "exit code",
+            &closed.code,
+            &126,
+        ),
+        Claim::equal(
+            "a text without #! in one directory of PATH, though the next has a program",
+            "exit code",
+            &nonsense.code,
+            &126,
+        ),
         Claim::equal("a command that exits with 7", "exit code", &status.code, &7),
     ])
+}
+
+/// Two directories for a PATH: the first has files that can't be executed.
+struct Directories(String);
+
+impl Directories {
+    fn make(scratch: &Path) -> Result<Directories> {
+        let (first, second) = (scratch.join("first"), scratch.join("second"));
+        for (file, text, mode) in [
+            (first.join("closed"), "#!/bin/sh\nexit 0\n", 0o644),
+            (first.join("nonsense"), "exit 0\n", 0o755),
+            (second.join("nonsense"), "#!/bin/sh\nexit 0\n", 0o755),
+        ] {
+            fs::create_dir_all(file.parent().unwrap_or(scratch))?;
+            fs::write(&file, text)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(Directories(format!(
+            "{}:{}",
+            first.display(),
+            second.display()
+        )))
+    }
+
+    /// Runs a command that is to be looked for in them.
+    fn run(&self, program: &Path, command: &str) -> Result<Outcome> {
+        run_with(Command::new(program).arg(command).env("PATH", &self.0))
+    }
 }
