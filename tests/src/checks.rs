@@ -157,10 +157,13 @@ pub fn on_workbench<T>(
 
 /// What the hidden commands of `progress` say, which run on a pretend host: a line of JSON each.
 pub fn elsewhere<T: for<'a> Deserialize<'a>>(progress: &Path, words: &[&str]) -> Result<Vec<T>> {
+    // The same few directories come first everywhere.
+    let path = std::env::var("PATH").unwrap_or_default();
     let output = as_root(progress)
         .args(["pretend-host", "--"])
         .arg(progress)
         .args(words)
+        .env("PATH", format!("{}:{path}", step01_uts::PATH))
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .output()?;

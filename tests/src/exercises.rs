@@ -220,10 +220,12 @@ impl Copy {
     }
 
     fn starter(&self) -> Result<String> {
-        let number = self.chapter.number;
-        starter(&self.solution()?, |position, name| {
-            format!("{number}.{} {name}", position + 1)
-        })
+        let id = |name: &str| {
+            let mut exercises = self.chapter.exercises.iter();
+            let position = exercises.position(|exercise| exercise.name == name);
+            format!("{} {name}", self.chapter.id(position.unwrap_or_default()))
+        };
+        starter(&self.solution()?, id)
     }
 
     /// Writes a crate with `source` as its lesson and all else as `origin` has it.

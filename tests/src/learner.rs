@@ -220,7 +220,13 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
             true => String::new(),
             false => format!("  {}", place(&copy, exercise)),
         };
-        println!("  {} {} {}{place}", state.mark(), report.id, report.name);
+        let line = format!(
+            "  {} {} {:<14}{place}",
+            state.mark(),
+            report.id,
+            report.name
+        );
+        println!("{}", line.trim_end());
         // One thing at a time: only the first that doesn't hold is told in full.
         if *state == State::NotYet && !told {
             print!("{}", report.text(chapter, exercise));

@@ -205,6 +205,9 @@ enum Action {
 }
 
 fn main() -> ExitCode {
+    // Rust ignores SIGPIPE, and `progress check 1 | head` would end in a panic.
+    // SAFETY: the default action is no handler of ours.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     program(|args: Args| match args.action {
         None => learner::where_you_are(),
         Some(Action::List) => learner::list(),

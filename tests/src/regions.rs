@@ -67,10 +67,13 @@ pub fn is_hole(body: &str) -> bool {
 }
 
 /// The starter of `solution`: a hole in each region, which names the exercise by `id`.
-pub fn starter(solution: &str, id: impl Fn(usize, &str) -> String) -> Result<String> {
+pub fn starter(solution: &str, id: impl Fn(&str) -> String) -> Result<String> {
     let mut source = without_other_anchors(solution);
-    for (position, name) in names(solution).into_iter().enumerate() {
-        let hole = format!("    todo!(\"exercise {}\")\n", id(position, name));
+    for name in names(solution) {
+        let (begin, _) = place(&source, name)?;
+        let anchor = source[..begin].lines().last().unwrap_or_default();
+        let indent = &anchor[..anchor.len() - anchor.trim_start().len()];
+        let hole = format!("{indent}todo!(\"exercise {}\")\n", id(name));
         source = with_body(&source, name, &hole)?;
     }
     Ok(source)
@@ -104,10 +107,7 @@ mod tests {
 
     #[test]
     fn a_starter_has_no_trace_of_the_solution() {
-        let starter = starter(SOURCE, |position, name| {
-            format!("1.{} {name}", position + 1)
-        })
-        .unwrap();
+        let starter = starter(SOURCE, |name| format!("1.2 {name}")).unwrap();
         assert!(!starter.contains("2;") && !starter.contains("3\n"));
         assert!(is_hole(body(&starter, "one").unwrap()));
         assert!(starter.contains("todo!(\"exercise 1.2 two\")"));

@@ -272,7 +272,7 @@ pub fn redact_report(text: &str, replacements: &[(&Path, &str)]) -> String {
             let group = before.ends_with("shared:") || before.ends_with("master:");
             let pid = line.contains("NSpid") && before.ends_with(['[', ' ']);
             redacted += match &digits[..end] {
-                number if number.len() > 4 || group => "N",
+                number if number.len() > 4 || group || before.ends_with("/* ") => "N",
                 _ if digits[end..].starts_with(" names") => "N",
                 _ if digits[end..].starts_with(" mounts") => "N",
                 number if pid && number != "1" => "PID",

@@ -17,7 +17,7 @@ pub const EXERCISES: &[Exercise] = &[
         name: "spawn",
         heart: "creating a namespace isn't entering it",
         check: spawn,
-        scenes: &[&["true"]],
+        scenes: &[&["true"], &["no-such-program"]],
         mistakes: &[
             Mistake {
                 why: "unshare(CLONE_NEWPID) was called, and nobody was born after it. A process \
@@ -25,6 +25,36 @@ pub const EXERCISES: &[Exercise] = &[
                 shows: |traces| {
                     traces[0].has("unshare", "CLONE_NEWPID")
                         && !traces[0].all().any(Call::makes_a_process)
+                },
+            },
+            Mistake {
+                why: "SIGCHLD came while nobody held it back, and was lost: signals::hold() comes \
+                      before clone3",
+                shows: |traces| {
+                    let parent = traces[0].process(0);
+                    let at = |wanted: fn(&Call) -> bool| parent.iter().position(wanted);
+                    let held = at(|call| call.is("rt_sigprocmask", ""));
+                    at(Call::makes_a_process).is_some_and(|born| held.is_none_or(|at| at > born))
+                },
+            },
+            Mistake {
+                why: "what the child met was not asked for: pipe.outcome() tells whether it became \
+                      its command, and if not, why",
+                shows: |traces| {
+                    let asked = traces[1]
+                        .process(0)
+                        .iter()
+                        .any(|call| call.is("read", "<pipe>"));
+                    traces[1].all().any(Call::makes_a_process) && !asked
+                },
+            },
+            Mistake {
+                why: "the child ran body by itself. pipe.report(body) does more: it has the child \
+                      die with its parent, and lets no error of the child run the parent's code",
+                shows: |traces| {
+                    let asks = |call: &Call| call.is("prctl", "PR_SET_PDEATHSIG");
+                    traces[0].process(0).iter().any(Call::makes_a_process)
+                        && !traces[0].process(1).iter().any(asks)
                 },
             },
             Mistake {
@@ -74,6 +104,15 @@ pub const EXERCISES: &[Exercise] = &[
                 why: "WEXITSTATUS was asked of a process that a signal killed: that one has no \
                       exit code, and the byte is 0, as if all had gone well",
                 shows: |traces| ends_after_wait(&traces[1], "WTERMSIG(s) == SIGKILL", "0"),
+            },
+            Mistake {
+                why: "waitpid was called without WNOHANG, so it waits when there is nothing to \
+                      take, and hears no signal meanwhile",
+                shows: |traces| {
+                    let waits =
+                        |call: &Call| call.is("wait4", "") && !call.arguments.contains("WNOHANG");
+                    traces.iter().any(|trace| trace.all().any(waits))
+                },
             },
             Mistake {
                 why: "the number of the signal became the exit code. Shells add 128, so that a \
@@ -157,11 +196,28 @@ pub const EXERCISES: &[Exercise] = &[
                 },
             },
             Mistake {
+                why: "at a SIGCHLD one child was reaped, and there were two: signals of one kind \
+                      don't queue, so reap until there is nothing to take (while let)",
+                shows: |traces| {
+                    let init = traces[0].process(1);
+                    let nothing = |call: &Call| call.is("wait4", "-1") && call.result == "0";
+                    init.iter().any(|call| call.is("wait4", "-1")) && !init.iter().any(nothing)
+                },
+            },
+            Mistake {
                 why: "init was asked to end (SIGTERM) and told nobody. The signal was meant for \
                       the command, and PID 1 is who gets it",
                 shows: |traces| {
                     let init = traces[1].process(1);
                     !init.is_empty() && !init.iter().any(|call| call.is("kill", ""))
+                },
+            },
+            Mistake {
+                why: "PID 1 never calls execve, so its copy of the error pipe stays open, and the \
+                      parent waits for its end: close every descriptor from 3 on",
+                shows: |traces| {
+                    let init = traces[0].process(1);
+                    !init.is_empty() && !init.iter().any(|call| call.is("close_range", ""))
                 },
             },
             Mistake {
@@ -174,12 +230,13 @@ pub const EXERCISES: &[Exercise] = &[
             },
         ],
         read: "pid_namespaces(7), signalfd(2)",
-        show: "cargo progress run 2 -- --init sh -c '(sleep 0.1 &); sleep 0.5; ps -o pid,stat,comm'",
+        show: "cargo progress run 2 -- --init sh -c '(sleep 0.1 &); sleep 0.5; \
+               grep -s ^State:.Z /proc/[0-9]*/status'",
         hints: [
             "Whose parent does PID 1 become when a parent dies? And which signals reach a PID 1 \
              that has no handler?",
-            "clone3 with no flags; the child returns Ok(()). PID 1 closes every descriptor from 3 \
-             on, and loops: a signal other than SIGCHLD is forwarded; at SIGCHLD reap(None) until \
+            "clone3 with no flags; the child returns Ok(()). PID 1 makes \
+             call!(close_range(3, CloseRange::Close))?, then Signals::new()?, and loops: a signal other than SIGCHLD is forwarded; at SIGCHLD reap(None) until \
              it says None, and leave(code) when the pid was the command's.",
         ],
     },
@@ -211,6 +268,16 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
     // Whoever else became the command has printed its line by the end, unless the other one's end
     // was its own: then it stands in the parent's place by now.
     let printed = container.finish()?.output;
+    let absent = run(&bench.program, &["no-such-program"])?;
+    let container = Container::start(&bench.program, &READY)?;
+    let left = container.first_process();
+    let is_child = left != container.program();
+    container.signal(Signal::SIGKILL)?;
+    let orphaned = match is_child {
+        true => eventually(|| left.is_ending().then_some(())),
+        // There is no child that could be left.
+        false => Some(()),
+    };
     Ok(vec![
         own,
         Claim::new(
@@ -226,6 +293,23 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
             ),
             printed == "ready\n" && parents == bench.program.canonicalize()?,
         ),
+        Claim::equal(
+            "what the child met is known to the parent: a command that isn't found",
+            "exit code",
+            &absent.code,
+            &127,
+        ),
+        Claim::new(
+            "the child dies with its parent",
+            match orphaned {
+                Some(()) => "after SIGKILL to the parent: no such process".into(),
+                None => format!(
+                    "after SIGKILL to the parent: State: {}",
+                    left.status("State")?
+                ),
+            },
+            orphaned.is_some(),
+        ),
     ])
 }
 
@@ -235,6 +319,9 @@ pub fn reap(bench: &Workbench) -> Result<Vec<Claim>> {
     let container = Container::start(&bench.program, &READY)?;
     kill(container.first_process().0, Signal::SIGKILL)?;
     let killed = container.ended()?;
+    let container = container_without_orphans(bench)?;
+    container.signal(Signal::SIGTERM)?;
+    let asked = container.ended();
     Ok(vec![
         Claim::equal("a command that exits with 7", "exit code", &exited.code, &7),
         Claim::equal(
@@ -243,7 +330,24 @@ pub fn reap(bench: &Workbench) -> Result<Vec<Claim>> {
             &killed.code,
             &137,
         ),
+        Claim::new(
+            "while the command lives nobody waits in vain: SIGTERM still arrives",
+            match &asked {
+                Ok(outcome) => format!("exit code: {}", outcome.code),
+                Err(hang) => format!("{hang:#}"),
+            },
+            asked.as_ref().is_ok_and(|outcome| outcome.code == 143),
+        ),
     ])
+}
+
+/// A container with an init, and an orphan in it that has ended and that nobody speaks of any more.
+fn container_without_orphans(bench: &Workbench) -> Result<Container> {
+    let script = "(true &); echo ready; read end";
+    let container = Container::start(&bench.program, &["--init", "sh", "-c", script])?;
+    let init = container.first_process();
+    eventually(|| (init.children().len() == 1).then_some(()));
+    Ok(container)
 }
 
 /// 2.3: what went wrong in the child is known to the parent.
@@ -275,7 +379,7 @@ pub fn outcome(bench: &Workbench) -> Result<Vec<Claim>> {
 /// 2.4: orphans are reaped, SIGTERM reaches the command, its exit code is the container's.
 pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
     // The subshell ends at once, and leaves a child behind.
-    let script = "(sleep 1000 & echo $!); echo ready; read end; exit 5";
+    let script = "(sleep 1000 & echo $!; sleep 1000 &); echo ready; read end; exit 5";
     let mut container = Container::start(&bench.program, &["--init", "sh", "-c", script])?;
     container.read_until("ready\n")?;
     let inner: i32 = container
@@ -291,13 +395,27 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
             .find(|child| child.pids().is_ok_and(|pids| pids.last() == Some(&inner)))
     });
     let orphan = orphan.context("PID 1 didn't get the orphan")?;
-    kill(orphan.0, Signal::SIGKILL)?;
+    let other = eventually(|| {
+        let children = init.children().into_iter();
+        let mut sleepers =
+            children.filter(|child| child.status("Name").is_ok_and(|n| n == "sleep"));
+        sleepers.find(|child| *child != orphan)
+    });
+    let other = other.context("PID 1 didn't get the second orphan")?;
+    // Two that end while PID 1 is stopped are one SIGCHLD: signals of a kind don't queue.
+    kill(init.0, Signal::SIGSTOP)?;
+    for end in [orphan, other] {
+        kill(end.0, Signal::SIGKILL)?;
+        eventually(|| end.status("State").ok()?.starts_with('Z').then_some(()));
+    }
+    kill(init.0, Signal::SIGCONT)?;
     let is_child = |process: &Process| init.children().contains(process);
-    let reaped = eventually(|| (!is_child(&orphan)).then_some(()));
+    let reaped = eventually(|| (!is_child(&orphan) && !is_child(&other)).then_some(()));
+    let orphan = if is_child(&orphan) { orphan } else { other };
     let left = match reaped {
-        Some(()) => format!("PID 1 has no child {inner} any more"),
+        Some(()) => "PID 1 has only the command left".into(),
         None => format!(
-            "/proc/PID/status of the child {inner}: State: {}",
+            "/proc/PID/status of an orphan: State: {}",
             orphan.status("State")?
         ),
     };
@@ -306,7 +424,11 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
     container.signal(Signal::SIGTERM)?;
     let asked = container.ended()?;
     Ok(vec![
-        Claim::new("an orphan that has ended is reaped", left, reaped.is_some()),
+        Claim::new(
+            "two orphans that end at once are both reaped",
+            left,
+            reaped.is_some(),
+        ),
         Claim::equal(
             "the container ends as its command does",
             "exit code",
