@@ -187,7 +187,7 @@ pub const ROOT: Attack = Attack {
     ],
     beyond: "runc, crun and youki pivot in the same way, over an overlay of image layers; where \
              pivot_root is impossible (an initramfs) they move the mount and chroot",
-    next: "the container has no /dev, and no terminal of its own: chapter 5",
+    next: "the container has no terminal of its own, and can type into yours: chapter 5",
 };
 
 fn read_the_secret(prison: &Prison, line: &str) -> Result<Blow> {

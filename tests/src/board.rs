@@ -66,6 +66,15 @@ impl Board {
         self.exercises.insert(id.into(), entry);
     }
 
+    /// Forgets an exercise, or all of a chapter: `4.2` or `4.`.
+    pub fn forget(&mut self, id: &str) {
+        let begins = |known: &str| match id.ends_with('.') {
+            true => known.starts_with(id),
+            false => known == id,
+        };
+        self.exercises.retain(|known, _| !begins(known));
+    }
+
     /// The number of the next hint for an exercise: 1, 2, 3, and 3 from then on.
     pub fn next_hint(&mut self, id: &str) -> usize {
         let entry = self.exercises.entry(id.into()).or_insert(Entry {

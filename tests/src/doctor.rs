@@ -247,8 +247,8 @@ fn privileges() -> Result<Vec<Finding>> {
     const CAP_SYS_ADMIN: u32 = 21;
     const CAP_SYS_RESOURCE: u32 = 24;
     let resource = match has(CAP_SYS_RESOURCE) {
-        true => "CAP_SYS_RESOURCE: hard limits can be raised",
-        false => "no CAP_SYS_RESOURCE: hard limits can't be raised, and nothing else is lost",
+        true => "hard limits can be raised (CAP_SYS_RESOURCE)",
+        false => "hard limits can't be raised (no CAP_SYS_RESOURCE); nothing else is lost by that",
     };
     Ok(vec![
         finding(

@@ -89,8 +89,8 @@ fn with_setting(file: &Path, projects: &[String]) -> Result<String> {
     let mut settings: Map<String, Value> = match fs::read_to_string(file) {
         Ok(text) => serde_json::from_str(&text).with_context(|| {
             format!(
-                "{} can't be added to (comments are beyond us)\nhelp: add this to it:\n\
-                 \"rust-analyzer.linkedProjects\": {}",
+                "{} has comments, which would be lost\nhelp: add this to it: \
+                 \"rust-analyzer.linkedProjects\": {}\nwhere it stops being JSON",
                 file.display(),
                 json!(projects)
             )

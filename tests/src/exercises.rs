@@ -135,6 +135,7 @@ impl Copy {
     /// hole back.
     pub fn reset(&self, exercise: Option<&Exercise>) -> Result<()> {
         match exercise {
+            _ if !self.exists() => self.require(),
             Some(exercise) => {
                 let mut shown = Shown::read(&self.folder)?;
                 shown.0.remove(exercise.name);
@@ -182,6 +183,11 @@ impl Copy {
         let source = self.text()?;
         let source = with_body(&source, exercise.name, body(from, exercise.name)?)?;
         self.write(&self.folder, &self.folder, &source)
+    }
+
+    /// Refuses what can only be done in a chapter that was started.
+    pub fn require(&self) -> Result<()> {
+        self.text().map(drop)
     }
 
     /// What the learner has written for `exercise`; nothing for one without code.
@@ -301,6 +307,8 @@ impl Copy {
         if !output.status.success() {
             let theirs = self.folder.display().to_string();
             let said = said.replace(&variant.display().to_string(), &theirs);
+            // For a terminal to make a link of.
+            let said = said.replace("--> src/", &format!("--> {theirs}/src/"));
             bail!(
                 "{} doesn't compile\n{}",
                 self.source().display(),

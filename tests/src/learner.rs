@@ -2,6 +2,7 @@
 
 use crate::{find, find_exercise};
 use anyhow::{Context, Result, bail};
+use nix::unistd::{User, geteuid};
 use progress::attacks::Blow;
 use progress::board::{Board, Card};
 use progress::checks::{elsewhere, examine_elsewhere};
@@ -41,6 +42,9 @@ fn short(path: &Path) -> String {
 fn place(copy: &Copy, exercise: &Exercise) -> String {
     match copy.line_of(exercise) {
         Some(line) => format!("{}:{line}", short(&copy.source())),
+        None if copy.written(exercise).is_err() => {
+            format!("{} (its anchors are gone)", short(&copy.source()))
+        }
         None => short(copy.repairs().folder()),
     }
 }
@@ -122,6 +126,7 @@ pub fn start(chapter: &'static Chapter) -> Result<u8> {
 /// Runs the learner's program on a pretend host, which takes what it does wrong.
 pub fn run(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
     let copy = copy(chapter);
+    copy.require()?;
     // Our solution stands in where there is a hole, so that what is written can be tried.
     let is_hole = |exercise: &&Exercise| copy.written(exercise).is_ok_and(|body| is_hole(&body));
     let holes: Vec<_> = chapter
@@ -153,6 +158,9 @@ pub fn solve(id: &str) -> Result<u8> {
     let (chapter, exercise) = find_exercise(id)?;
     let copy = copy(chapter);
     copy.solve(exercise)?;
+    let mut board = Board::read(&exercises())?;
+    board.note(id, State::Shown, copy.written(exercise)?);
+    board.write()?;
     let (mark, place) = (State::Shown.mark(), place(&copy, exercise));
     println!(
         "{mark} {id} {}: our solution stands in {place}",
@@ -188,6 +196,9 @@ pub fn reset(id: &str, yes: bool) -> Result<u8> {
         return Ok(1);
     }
     copy.reset(exercise)?;
+    let mut board = Board::read(&exercises())?;
+    board.forget(&exercise.map_or(format!("{id}."), |_| id.to_owned()));
+    board.write()?;
     println!("{id} is as it was at the beginning");
     Ok(0)
 }
@@ -229,7 +240,12 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
         println!("{}", line.trim_end());
         // One thing at a time: only the first that doesn't hold is told in full.
         if *state == State::NotYet && !told {
-            print!("{}", report.text(chapter, exercise));
+            let text = report.text(chapter, exercise);
+            // For a terminal to make a link of.
+            print!(
+                "{}",
+                text.replace(" src/lib.rs:", &format!(" {}:", short(&copy.source())))
+            );
             told = true;
         }
     }
@@ -278,8 +294,13 @@ fn finish(chapter: &'static Chapter) -> Result<u8> {
     }
     println!("What runtimes do beyond it: {}.", attack.beyond);
     println!("The hole that is left: {}.", attack.next);
-    if progress::course::chapter(chapter.number + 1).is_some() {
-        println!("next: cargo progress start {}", chapter.number + 1);
+    if let Some(next) = progress::course::chapter(chapter.number + 1) {
+        let verb = if copy(next).exists() {
+            "check"
+        } else {
+            "start"
+        };
+        println!("next: cargo progress {verb} {}", next.number);
     }
     Ok(0)
 }
@@ -329,6 +350,10 @@ pub fn hint(id: &str) -> Result<u8> {
     let (chapter, position) = exercise_or_first(id)?;
     let (exercise, id) = (&chapter.exercises[position], chapter.id(position));
     let mut board = Board::read(&exercises())?;
+    if board.state(chapter, position, &copy(chapter)).is_done() {
+        println!("{id} {} is done.", exercise.name);
+        return Ok(0);
+    }
     let number = board.next_hint(&id);
     board.write()?;
     println!("{id} {}, hint {number} of 3", exercise.name);
@@ -376,6 +401,7 @@ pub fn trace(id: &str) -> Result<u8> {
             exercise.show
         );
     }
+    copy(chapter).require()?;
     let programs = Programs::build()?;
     let ours = programs.path(chapter.package)?;
     let alone = |name: &str| match name == exercise.name {
@@ -437,6 +463,10 @@ pub fn diff(id: &str, yes: bool) -> Result<u8> {
         if !done && !yes && !agreed(&question)? {
             continue;
         }
+        if theirs == ours {
+            println!("{id} {}: no difference", exercise.name);
+            continue;
+        }
         println!("{id} {}: - yours, + ours", exercise.name);
         for change in TextDiff::from_lines(&theirs, &ours).iter_all_changes() {
             let sign = match change.tag() {
@@ -453,7 +483,8 @@ pub fn diff(id: &str, yes: bool) -> Result<u8> {
 /// One line that says how far this learner is.
 pub fn card(name: Option<String>) -> Result<u8> {
     let board = Board::read(&exercises())?;
-    let name = name.or_else(|| std::env::var("USER").ok());
+    let user = || Some(User::from_uid(geteuid()).ok()??.name);
+    let name = name.or_else(|| std::env::var("USER").ok()).or_else(user);
     let name = name.unwrap_or_else(|| "somebody".into());
     let card = Card {
         name: name.split_whitespace().collect::<Vec<_>>().join("-"),

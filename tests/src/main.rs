@@ -16,13 +16,15 @@ use progress::generate::generate;
 use progress::host::{Propagation, pretend, supervise};
 use progress::trace::Trace;
 use progress::xray::xray;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use step01_uts::program;
 
 /// Where you are in the course, and whether what you wrote holds
 #[derive(Parser)]
-#[command(version, name = "progress")]
+#[command(version, name = "progress", bin_name = "cargo progress")]
+#[command(after_help = "○ to do   ✗ not yet   ✓ holds   ◐ shown: our solution stands there")]
 struct Args {
     #[command(subcommand)]
     action: Option<Action>,
@@ -39,12 +41,14 @@ enum Action {
     /// Begin a chapter: write its exercises to exercises/
     Start {
         /// The chapter's number
+        #[arg(value_parser = chapter_number)]
         chapter: usize,
     },
 
     /// Run your own program of a chapter, on a pretend host
     Run {
         /// The chapter's number
+        #[arg(value_parser = chapter_number)]
         chapter: usize,
 
         /// Its arguments
@@ -55,7 +59,7 @@ enum Action {
     /// Check the exercises of a chapter against what the kernel says
     Check {
         /// The chapter's number
-        #[arg(value_name = "CHAPTER", required_unless_present = "all")]
+        #[arg(value_name = "CHAPTER", value_parser = chapter_number, required_unless_present = "all")]
         chapter: Option<usize>,
 
         /// Check all chapters
@@ -74,6 +78,7 @@ enum Action {
     /// Check again whenever you save; a key does the rest
     Watch {
         /// The chapter's number; without one the last that was started
+        #[arg(value_parser = chapter_number)]
         chapter: Option<usize>,
     },
 
@@ -123,6 +128,7 @@ enum Action {
     /// Make the attack of a chapter, which works before it and fails at its end
     Attack {
         /// The chapter's number
+        #[arg(value_parser = chapter_number)]
         chapter: usize,
 
         /// From a container of the chapter's own step, instead of the step before
@@ -237,6 +243,9 @@ fn main() -> ExitCode {
         Some(Action::Editor { editor }) => configure(editor),
         Some(Action::Card { name }) => learner::card(name),
         Some(Action::Room) => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("Paste the cards, a line each; then press Ctrl-D.");
+            }
             let lines = std::io::read_to_string(std::io::stdin())?;
             room(&lines).iter().for_each(|line| println!("{line}"));
             Ok(0)
@@ -289,6 +298,15 @@ fn find_exercise(id: &str) -> Result<(&'static Chapter, &'static Exercise)> {
     Ok((chapter, exercise.with_context(unknown)?))
 }
 
+/// A chapter's number, also by one of its exercises: 4 or 4.2.
+fn chapter_number(text: &str) -> Result<usize, String> {
+    let number = text
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok());
+    number.ok_or_else(|| "a chapter is named by its number, such as 4".into())
+}
+
 fn find(number: usize) -> Result<&'static Chapter> {
     chapter(number).with_context(|| {
         format!("there is no chapter {number}\nhelp: `cargo progress list` has them all")
@@ -303,7 +321,11 @@ fn record(chapter: &Chapter, position: usize, program: PathBuf) -> Result<u8> {
         .context("no such exercise")?;
     on_workbench(&program, None, |bench| {
         for scene in exercise.scenes {
-            let trace = Trace::of(&bench.program, &bench.words(scene)?)?;
+            let mut trace = Trace::of(&bench.program, &bench.words(scene)?)?;
+            // Where that lies is different each time.
+            let scratch = bench.scratch.display().to_string();
+            let calls = trace.0.iter_mut().flatten();
+            calls.for_each(|call| call.arguments = call.arguments.replace(&scratch, "/tmp/check"));
             println!("{}", serde_json::to_string(&trace)?);
         }
         Ok(0)

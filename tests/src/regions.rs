@@ -42,7 +42,7 @@ fn place(source: &str, name: &str) -> Result<(usize, usize)> {
     let lost = || {
         format!(
             "the line `{BEGIN}{name}` or `{END}{name}` is gone\nhelp: put it back, around the body \
-             of the function, or begin again with `cargo progress reset`"
+             of the function, or begin again with `cargo progress reset CHAPTER`"
         )
     };
     let line_of = |anchor: &str| {

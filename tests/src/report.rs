@@ -55,9 +55,8 @@ impl Report {
             is_last: full()?,
         };
         if !report.holds() && !report.is_hole() && !report.is_last {
-            let own = report.claims.iter().find(|claim| !claim.holds);
-            report.why = own.and_then(|claim| claim.why.clone());
-            if report.why.is_none() {
+            let own = |claim: &Claim| !claim.holds && claim.why.is_some();
+            if !report.claims.iter().any(own) {
                 report.why = why(exercise, bench).map(String::from);
             }
             put_right(&before)?;
@@ -98,6 +97,9 @@ impl Report {
         for claim in self.claims.iter().filter(|claim| !claim.holds) {
             text += &part("expected", &claim.expected);
             text += &part("seen", &claim.seen);
+            if let Some(why) = &claim.why {
+                text += &part("why", why);
+            }
         }
         if let Some(why) = &self.why {
             text += &part("why", why);

@@ -6,6 +6,7 @@ use crate::course::{Exercise, Mistake};
 use crate::evidence::Mount;
 use crate::host::exit_code;
 use crate::repairs::{KINDS, Repairs};
+use crate::trace::Call;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::OsString;
@@ -49,8 +50,7 @@ pub const EXERCISES: &[Exercise] = &[
             },
         ],
         read: "mount(2) on MS_BIND, pivot_root(2)",
-        show: "findmnt --submounts --target /var/lib/ten-steps/roots/default; \
-               cargo progress run 4 -- cat /proc/self/mountinfo",
+        show: "cargo progress run 4 -- cat /proc/self/mountinfo",
         hints: [
             "pivot_root(2) lists what the new root must be. Your directory isn't that yet. What \
              makes a directory a mount without moving a file?",
@@ -76,6 +76,34 @@ pub const EXERCISES: &[Exercise] = &[
                     let calls = traces[0].process(1);
                     let at = |name| calls.iter().position(|call| call.is(name, ""));
                     at("pivot_root").is_some_and(|pivot| at("chdir").is_none_or(|cd| cd > pivot))
+                },
+            },
+            Mistake {
+                why: "the old root was put elsewhere. With \".\" for both arguments it lies on top of \
+                      the new one, where umount2 of the same \".\" finds it",
+                shows: |traces| {
+                    let pivot = |call: &&Call| call.is("pivot_root", "");
+                    let arguments = traces[0].all().find(pivot).map(|call| &call.arguments);
+                    arguments.is_some_and(|arguments| arguments != "\".\", \".\"")
+                },
+            },
+            Mistake {
+                why: "the old root is in use by all that runs on the host, so umount2 was refused \
+                      (EBUSY). MNT_DETACH takes it out of the tree at once",
+                shows: |traces| {
+                    let refused = |call: &Call| call.is("umount2", "") && !call.worked();
+                    traces[0].all().any(refused)
+                },
+            },
+            Mistake {
+                why: "mounts() didn't run between pivot_root and umount2, so the new root has no \
+                      procfs of its own",
+                shows: |traces| {
+                    let calls = traces[0].process(1);
+                    let at = |name, part| calls.iter().position(|call| call.is(name, part));
+                    let proc = at("mount", "\"/proc\"");
+                    let pivot = at("pivot_root", "");
+                    pivot.is_some() && proc.is_none_or(|proc| Some(proc) < pivot)
                 },
             },
             Mistake {
@@ -235,7 +263,18 @@ pub fn environment(bench: &Workbench) -> Result<Vec<Claim>> {
     // A PATH that finds nothing, and a secret.
     let decoy = bench.scratch.join("decoy");
     fs::create_dir_all(&decoy)?;
-    let given = ["-e", "GIVEN=yes", "-e", "FROM_HOST", "-e", "HOME=/tmp"];
+    let given = [
+        "-e",
+        "GIVEN=yes",
+        "-e",
+        "FROM_HOST",
+        "-e",
+        "HOME=/tmp",
+        "-e",
+        "ABSENT",
+        "-e",
+        "H=1",
+    ];
     let program = |command: &[&str]| -> Result<Command> {
         let mut program = Command::new(&bench.program);
         program
@@ -257,6 +296,7 @@ pub fn environment(bench: &Workbench) -> Result<Vec<Claim>> {
         "GIVEN=yes",
         "FROM_HOST=taken",
         "HOME=/tmp",
+        "H=1",
     ];
     let named = |key: &str| {
         let has_key = |variable: &&String| variable.split('=').next() == Some(key);
@@ -270,12 +310,19 @@ pub fn environment(bench: &Workbench) -> Result<Vec<Claim>> {
             "HOME is there twice. Which one counts is each program's guess: of a variable that is \
               given again the old value has to go",
         )
+    } else if named("ABSENT") > 0 {
+        Some("-e ABSENT asks for the host's value, and the host has none: then it is left out")
+    } else if named("HOME") == 0 {
+        Some("-e H=1 took HOME away, which begins with the same letter: the whole key has to match")
+    } else if named("PATH") == 0 {
+        Some("there is no PATH; each string is KEY=VALUE")
     } else if variables.iter().any(path) {
         Some("PATH is the host's: it names directories that the root may not have")
     } else {
         None
     };
-    let expected = "the environment is Docker's, and what -e asks for; PATH is the container's";
+    let expected = "the environment is PATH, HOSTNAME and HOME, then what -e asks for: -e GIVEN=yes \
+        -e FROM_HOST -e HOME=/tmp -e ABSENT -e H=1";
     let wanted = wanted.map(String::from).to_vec();
     let claim = Claim::equal(expected, "/proc/PID/environ", &variables, &wanted);
     Ok(vec![
