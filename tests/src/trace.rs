@@ -137,7 +137,9 @@ impl Call {
             .trim_end_matches(" <unfinished ...>")
             .trim_end_matches(')');
         // To hold signals back; the libraries let none through for a moment, and again.
-        if name == "rt_sigprocmask" && !arguments.contains("CHLD") {
+        // (`~[…]` is all but a few.)
+        let holds = arguments.starts_with("SIG_SETMASK, ~[") || arguments.contains("CHLD");
+        if name == "rt_sigprocmask" && !holds {
             return None;
         }
         let is_ours = |arguments: &str| {

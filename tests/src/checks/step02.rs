@@ -28,6 +28,15 @@ pub const EXERCISES: &[Exercise] = &[
                 },
             },
             Mistake {
+                why: "after clone3 there are two processes on the same line of the code. The \
+                      parent went on to the command, too; only the child, which got None, may",
+                shows: |traces| {
+                    let parent = traces[0].process(0);
+                    let became_it = |call: &Call| call.is("execve", "") && call.worked();
+                    parent.iter().any(Call::makes_a_process) && parent.iter().any(became_it)
+                },
+            },
+            Mistake {
                 why: "SIGCHLD came while nobody held it back, and was lost: signals::hold() comes \
                       before clone3",
                 shows: |traces| {
@@ -63,15 +72,6 @@ pub const EXERCISES: &[Exercise] = &[
                     !traces[0]
                         .all()
                         .any(|call| call.arguments.contains("CLONE_NEWPID"))
-                },
-            },
-            Mistake {
-                why: "after clone3 there are two processes on the same line of the code. The \
-                      parent went on to the command, too; only the child, which got None, may",
-                shows: |traces| {
-                    let parent = traces[0].process(0);
-                    let became_it = |call: &Call| call.is("execve", "") && call.worked();
-                    parent.iter().any(Call::makes_a_process) && parent.iter().any(became_it)
                 },
             },
         ],
@@ -196,6 +196,14 @@ pub const EXERCISES: &[Exercise] = &[
                 },
             },
             Mistake {
+                why: "init ended with the first child that ended, an orphan; the kernel then \
+                      killed the command. Only the command's end is init's",
+                shows: |traces| {
+                    let taken = |call: &&Call| call.is("wait4", "") && call.result == "PID";
+                    traces[0].process(1).iter().filter(taken).count() == 1
+                },
+            },
+            Mistake {
                 why: "at a SIGCHLD one child was reaped, and there were two: signals of one kind \
                       don't queue, so reap until there is nothing to take (while let)",
                 shows: |traces| {
@@ -218,14 +226,6 @@ pub const EXERCISES: &[Exercise] = &[
                 shows: |traces| {
                     let init = traces[0].process(1);
                     !init.is_empty() && !init.iter().any(|call| call.is("close_range", ""))
-                },
-            },
-            Mistake {
-                why: "init ended with the first child that ended, an orphan; the kernel then \
-                      killed the command. Only the command's end is init's",
-                shows: |traces| {
-                    let taken = |call: &&Call| call.is("wait4", "") && call.result == "PID";
-                    traces[0].process(1).iter().filter(taken).count() == 1
                 },
             },
         ],
