@@ -229,7 +229,7 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
         let exercise = &chapter.exercises[position];
         let place = match state.is_done() {
             true => String::new(),
-            false => format!("  {}", place(&copy, exercise)),
+            false => format!(" {}", place(&copy, exercise)),
         };
         let line = format!(
             "  {} {} {:<14}{place}",

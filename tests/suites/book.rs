@@ -4,7 +4,7 @@
 //! With TEN_STEPS_BLESS=1 the consoles are written anew with what was printed, to be read and
 //! committed.
 
-use crate::stage::{STEPS, folder, have, progress, run, step};
+use crate::stage::{STEPS, folder, have, nested, progress, run, step};
 use progress::course::CHAPTERS;
 use progress::generate::{folder as generated, sources, timelines};
 use progress::programs::{Programs, workspace};
@@ -242,7 +242,12 @@ fn every_console_prints_what_the_book_says() {
     let bless = std::env::var_os("TEN_STEPS_BLESS").is_some();
     let mut wrong = String::new();
     let mut typed = 0;
-    if !have("strace", "strace") || !have("readelf", "binutils") || !have("pgrep", "procps") {
+    let tools = [
+        ("strace", "strace"),
+        ("readelf", "binutils"),
+        ("pgrep", "procps"),
+    ];
+    if nested() || !tools.iter().all(|(tool, package)| have(tool, package)) {
         return;
     }
     // Another system has other loaders, other libraries and other words.
