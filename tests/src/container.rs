@@ -233,6 +233,26 @@ pub fn run_with(command: &mut Command) -> Result<Outcome> {
     Container::spawn(command, Stdio::null())?.finish()
 }
 
+/// Looks again until `look` sees what it looks for, and gives up when `program` and its children have
+/// come to rest without it.
+pub fn before_rest<T>(program: Process, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let mut watch = Watch::of(program);
+    // It mostly comes at once.
+    for _ in 0..50 {
+        if let Some(seen) = look() {
+            return Some(seen);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    loop {
+        if let Some(seen) = look() {
+            return Some(seen);
+        }
+        watch.look().is_none().then_some(())?;
+        std::thread::sleep(LOOK);
+    }
+}
+
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();

@@ -1,7 +1,7 @@
 //! Chapter 2: a process tree of its own.
 
 use super::{Claim, Workbench, in_its_own};
-use crate::container::{Container, eventually, run};
+use crate::container::{Container, before_rest, eventually, run};
 use crate::course::{Exercise, Mistake};
 use crate::evidence::Process;
 use crate::trace::{Call, Trace};
@@ -279,7 +279,7 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
     let is_child = left != container.program();
     container.signal(Signal::SIGKILL)?;
     let orphaned = match is_child {
-        true => eventually(|| left.is_ending().then_some(())),
+        true => before_rest(left, || left.is_ending().then_some(())),
         // There is no child that could be left.
         false => Some(()),
     };
@@ -351,7 +351,7 @@ fn container_without_orphans(bench: &Workbench) -> Result<Container> {
     let script = "(true &); echo ready; read end";
     let container = Container::start(&bench.program, &["--init", "sh", "-c", script])?;
     let init = container.first_process();
-    eventually(|| (init.children().len() == 1).then_some(()));
+    before_rest(init, || (init.children().len() == 1).then_some(()));
     Ok(container)
 }
 
@@ -393,14 +393,14 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
         .context("the pid of the orphan")?;
     let init = container.first_process();
     // A zombie has pids, too, and its parent's; a process that has been reaped has nothing.
-    let orphan = eventually(|| {
+    let orphan = before_rest(init, || {
         let adopted = init.children().into_iter();
         adopted
             .into_iter()
             .find(|child| child.pids().is_ok_and(|pids| pids.last() == Some(&inner)))
     });
     let orphan = orphan.context("PID 1 didn't get the orphan")?;
-    let other = eventually(|| {
+    let other = before_rest(init, || {
         let children = init.children().into_iter();
         let mut sleepers =
             children.filter(|child| child.status("Name").is_ok_and(|n| n == "sleep"));
@@ -415,7 +415,9 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
     }
     kill(init.0, Signal::SIGCONT)?;
     let is_child = |process: &Process| init.children().contains(process);
-    let reaped = eventually(|| (!is_child(&orphan) && !is_child(&other)).then_some(()));
+    let reaped = before_rest(init, || {
+        (!is_child(&orphan) && !is_child(&other)).then_some(())
+    });
     let orphan = if is_child(&orphan) { orphan } else { other };
     let left = match reaped {
         Some(()) => "PID 1 has only the command left".into(),
