@@ -253,6 +253,11 @@ pub fn before_rest<T>(program: Process, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// As [`eventually`], for what is slow on a busy machine: an engine, a server that builds first.
+pub fn in_a_while<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..9).find_map(|_| eventually(&mut look))
+}
+
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();

@@ -16,7 +16,7 @@ pub const LOOK: Duration = Duration::from_millis(50);
 const STILL: u32 = 30;
 
 /// Who is busy for longer than any program of the course needs will not end by itself.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_secs(20);
 
 /// More processes than any program of the course makes: a fork bomb.
 pub const MANY: usize = 64;

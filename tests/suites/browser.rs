@@ -5,7 +5,7 @@
 
 use crate::book::pages;
 use crate::stage::{folder, have, run};
-use progress::container::eventually;
+use progress::container::in_a_while;
 use progress::programs::workspace;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -194,7 +194,7 @@ fn the_book_is_whole_in_a_browser() {
         }
         // As a reader does it: a word in the box, and a list of pages.
         window.go(&format!("{}?search=pivot_root", address("index.html")));
-        let found = eventually(|| {
+        let found = in_a_while(|| {
             let links = "return [...document.querySelectorAll('#mdbook-searchresults a, #searchresults a')].map(a => a.href)";
             let links = window.ask(links).to_string();
             links.contains("04-pivot-root").then_some(links)

@@ -3,7 +3,7 @@
 use crate::stage::folder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use progress::container::eventually;
+use progress::container::in_a_while;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -42,7 +42,7 @@ impl Engine {
             .spawn()
             .unwrap();
         let engine = Engine { process, folder };
-        let answers = eventually(|| {
+        let answers = in_a_while(|| {
             let version = engine
                 .docker()
                 .arg("version")

@@ -175,7 +175,7 @@ fn the_dev_container_holds_all_that_the_course_needs() {
     // The book, served from inside.
     // Without the port on the outside: the engine has no bridge that could forward it.
     run(compose().args(["run", "-d", "book"]));
-    let page = progress::container::eventually(|| {
+    let page = progress::container::in_a_while(|| {
         let answer = ureq::get("http://127.0.0.1:3000/01-uts.html").call().ok()?;
         answer.into_body().read_to_string().ok()
     });
