@@ -16,12 +16,16 @@ use std::process::{Child, Command, Stdio};
 struct Driver {
     process: Child,
     address: String,
+    /// For what a browser leaves behind.
+    _scratch: tempfile::TempDir,
 }
 
 impl Driver {
     fn start() -> Driver {
+        let scratch = folder();
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
+            .env("TMPDIR", scratch.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -35,7 +39,11 @@ impl Driver {
         // Somebody has to read what else it says.
         std::thread::spawn(move || lines.for_each(drop));
         let address = format!("http://127.0.0.1:{}", port.unwrap());
-        Driver { process, address }
+        Driver {
+            process,
+            address,
+            _scratch: scratch,
+        }
     }
 }
 
