@@ -48,6 +48,11 @@ impl Board {
 
     /// Writes the board down: aside, and then renamed, so that nobody reads half of it.
     pub fn write(&self) -> Result<()> {
+        // A hint may be asked for before any chapter is started.
+        if let Some(folder) = self.file.parent().filter(|folder| !folder.exists()) {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            give_away(folder)?;
+        }
         let aside = self.file.with_extension("json.new");
         fs::write(&aside, serde_json::to_string_pretty(self)?)
             .and_then(|()| fs::rename(&aside, &self.file))

@@ -188,8 +188,20 @@ pub fn reset(id: &str, yes: bool) -> Result<u8> {
     };
     let copy = copy(chapter);
     let file = short(&copy.source());
+    // What was done to the broken roots is work, too.
+    let repaired = exercise.is_none_or(|exercise| exercise.name == "repair")
+        && chapter
+            .exercises
+            .iter()
+            .any(|exercise| exercise.name == "repair")
+        && copy.repairs().exist();
+    let file = match repaired {
+        true => format!("{file} and in {}", short(copy.repairs().folder())),
+        false => file,
+    };
     if !yes
-        && copy.has_work()?
+        && copy.exists()
+        && (copy.has_work()? || repaired)
         && !agreed(&format!("What you wrote in {file} will be lost. Go on?"))?
     {
         println!("Nothing was changed.");

@@ -158,6 +158,22 @@ fn without_sudo_the_runner_runs_the_program() {
         let found = run(Command::new("sh").args(["-c", &format!("command -v {tool}")]));
         std::os::unix::fs::symlink(found.trim(), path.join(tool)).unwrap();
     }
+    // A user namespace is for the steps; the suites need all of root.
+    let deps = folder.path().join("deps");
+    fs::create_dir(&deps).unwrap();
+    fs::copy("/usr/bin/id", deps.join("id")).unwrap();
+    fs::copy("/usr/bin/id", folder.path().join("step01-id")).unwrap();
+    for (program, uid) in [
+        (deps.join("id"), "65534"),
+        (folder.path().join("step01-id"), "0"),
+    ] {
+        let said = run(as_nobody(Path::new("env"))
+            .args(["TEN_STEPS_NO_SUDO=1", "HOME=/"])
+            .arg(&runner)
+            .arg(program)
+            .arg("-u"));
+        assert_eq!(said.trim(), uid);
+    }
     let output = as_nobody(Path::new("env"))
         .arg(format!("PATH={}", path.display()))
         .args([&runner, &program])

@@ -40,6 +40,8 @@ fn a_learner_who_is_stuck() {
     let place = Place::new();
     let folder = place.path();
     let mut told = String::new();
+    // As in a fresh clone: there is no such folder yet.
+    fs::remove_dir(&folder).unwrap();
     told += &say(&folder, &["hint", "1"]);
     told += &say(&folder, &["start", "1"]);
     let hole = "todo!(\"exercise 1.1 enter_uts\")";
@@ -122,6 +124,8 @@ fn the_broken_roots_are_repaired_by_hand() {
         all.contains("✓ 4.4 repair") && all.contains("✓ it fails"),
         "{all}"
     );
+    // Nobody agrees, so nothing is lost.
+    assert!(say(&folder, &["reset", "4.4"]).contains("Nothing was changed"));
     // Begun again, they are broken again.
     let again = say(&folder, &["reset", "4.4", "--yes"]) + &say(&folder, &["check", "4"]);
     assert!(again.contains("○ 4.4 repair"), "{again}");
