@@ -7,15 +7,15 @@ use crate::evidence::{Mount, Process, hosts_mounts};
 use crate::exercises::state_folder;
 use crate::host::{Way, as_root, this_program};
 use anyhow::Result;
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::utsname::uname;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, geteuid};
+use nix::unistd::{Pid, geteuid};
 use std::fs;
 use std::path::Path;
+use step01_uts::exec;
+use step02_pid::spawn;
+use step03_mount::{make_private, mount_proc, mount_sysfs};
 
 /// One thing that a chapter needs.
 struct Finding {
@@ -180,14 +180,11 @@ fn mounts() -> Vec<Finding> {
         namespace("IPC", CloneFlags::CLONE_NEWIPC, "ipc"),
         namespace("network", CloneFlags::CLONE_NEWNET, "net"),
     ];
-    let windows = attempt(|| {
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET)?;
-        attempt(|| {
-            let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-            mount(none, "/", none, private, none)?;
-            mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
-            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
-        })
+    let windows = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET;
+    let windows = attempt(windows, || {
+        make_private()?;
+        mount_proc()?;
+        mount_sysfs()
     });
     findings.push(tried(
         "a procfs and a sysfs of one's own",
@@ -345,9 +342,9 @@ fn user_namespaces() -> String {
     if value(restricted).as_deref() == Some("1") {
         return format!("✗ AppArmor forbids them ({restricted} is 1); root may set it to 0");
     }
-    match attempt(|| unshare(CloneFlags::CLONE_NEWUSER)) {
+    match attempt(CloneFlags::CLONE_NEWUSER, || Ok(())) {
         Ok(()) => format!("✓ allowed (limit {})", limit.unwrap_or_default()),
-        Err(errno) => format!("✗ refused: {errno}; seccomp in a container forbids them, too"),
+        Err(error) => format!("✗ {error:#}; seccomp in a container forbids them, too"),
     }
 }
 
@@ -360,29 +357,21 @@ fn namespace(name: &str, flag: CloneFlags, file: &str) -> Finding {
         "0" => "the limit in /proc/sys/user/max_…_namespaces is 0: root may raise it",
         _ => DEV_CONTAINER,
     };
-    tried(&fact, attempt(|| unshare(flag)), remedy)
+    tried(&fact, attempt(flag, || Ok(())), remedy)
 }
 
-fn tried(fact: &str, outcome: Result<(), Errno>, remedy: &'static str) -> Finding {
+fn tried(fact: &str, outcome: Result<()>, remedy: &'static str) -> Finding {
     match outcome {
         Ok(()) => finding(true, fact, remedy),
-        Err(errno) => finding(false, format!("{fact}: refused with {errno}"), remedy),
+        Err(error) => finding(false, format!("{fact}: {error:#}"), remedy),
     }
 }
 
-/// Tries something in a process that ends at once, so that this one stays what it is.
-fn attempt(what: impl FnOnce() -> nix::Result<()>) -> Result<(), Errno> {
-    // SAFETY: this process has one thread, and the child only makes system calls and leaves.
-    match unsafe { fork()? } {
-        ForkResult::Parent { child } => match waitpid(child, None)? {
-            WaitStatus::Exited(_, 0) => Ok(()),
-            WaitStatus::Exited(_, errno) => Err(Errno::from_raw(errno)),
-            _ => Err(Errno::ECANCELED),
-        },
-        ForkResult::Child => {
-            let errno = what().err().map_or(0, |errno| errno as i32);
-            // SAFETY: ends the process.
-            unsafe { nix::libc::_exit(errno) }
-        }
-    }
+/// Tries something in new namespaces, in a process that ends at once.
+fn attempt(namespaces: CloneFlags, what: impl Fn() -> Result<()>) -> Result<()> {
+    let child = spawn(namespaces, || {
+        what()?;
+        exec(&["true".into()], &[])
+    })?;
+    child.wait().map(drop)
 }

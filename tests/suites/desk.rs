@@ -279,7 +279,7 @@ fn a_doctor_in_a_poor_house() {
         .unwrap();
     let limited = String::from_utf8_lossy(&limited.stdout).into_owned();
     assert!(
-        limited.contains("✗ UTS namespaces can be made (limit 0): refused with ENOSPC"),
+        limited.contains("✗ UTS namespaces can be made (limit 0): clone3(CLONE_NEWUTS): No space left on device (ENOSPC"),
         "{limited}"
     );
 }
