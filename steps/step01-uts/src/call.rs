@@ -16,9 +16,9 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 use nix::sys::wait::WaitPidFlag;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Gid, Pid, Uid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
 use std::fmt::{self, Display, Formatter};
@@ -266,6 +266,12 @@ impl<A: Argument> Argument for [A] {
     }
 }
 
+impl<A: Argument, const N: usize> Argument for [A; N] {
+    fn show(&self, f: &mut Formatter) -> fmt::Result {
+        self.as_slice().show(f)
+    }
+}
+
 impl<A: Argument> Argument for Vec<A> {
     fn show(&self, f: &mut Formatter) -> fmt::Result {
         self.as_slice().show(f)
@@ -295,6 +301,8 @@ arguments! {
     u32: |value, f| write!(f, "{value}");
     Mode: |value, f| write!(f, "{:#o}", value.bits());
     Pid: |value, f| write!(f, "{value}");
+    Uid: |value, f| write!(f, "{value}");
+    Gid: |value, f| write!(f, "{value}");
     OwnedFd: |value, f| write!(f, "{}", value.as_raw_fd());
     BorrowedFd<'_>: |value, f| write!(f, "{}", value.as_raw_fd());
     AddressFamily: |value, f| write!(f, "{value:?}");
@@ -303,6 +311,12 @@ arguments! {
     CloseRange: |value, f| f.write_str(match value {
         CloseRange::Close => "0",
         CloseRange::CloseOnExec => "CLOSE_RANGE_CLOEXEC",
+    });
+    SFlag: |value, f| f.write_str(match *value {
+        SFlag::S_IFCHR => "S_IFCHR",
+        SFlag::S_IFBLK => "S_IFBLK",
+        SFlag::S_IFIFO => "S_IFIFO",
+        _ => "S_IFMT",
     });
     WaitPidFlag: |value, f| show_flags(value.iter_names(), f);
     Signal: |value, f| write!(f, "{value}");

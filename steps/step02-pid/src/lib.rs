@@ -19,7 +19,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitPidFlag;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{ForkResult, Pid, pipe2};
 use serde::{Deserialize, Serialize};
 use signals::Signals;
 use std::convert::Infallible;
@@ -27,7 +27,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use step01_uts::{CloseRange, Refused, call, close_range};
 
 // ANCHOR: spawn
@@ -154,19 +154,21 @@ impl ErrorPipe {
     /// parent's. So a panic is reported from the hook, before anything unwinds.
     fn report(self, body: impl Fn() -> Result<Infallible>) -> ! {
         drop(self.reader);
-        let writer = Arc::new(self.writer);
-        let panics = Arc::clone(&writer);
-        panic::set_hook(Box::new(move |panic| {
-            Report::from(&anyhow!("{panic}")).send(&panics);
+        let writer = WRITER.get_or_init(|| self.writer);
+        panic::set_hook(Box::new(|panic| {
+            Report::from(&anyhow!("{panic}")).send(writer);
             leave(EXIT_FAILURE);
         }));
 
-        let Err(error) = die_with_parent(&writer).and_then(|()| body());
-        Report::from(&error).send(&writer);
+        let Err(error) = die_with_parent().and_then(|()| body());
+        Report::from(&error).send(writer);
         leave(EXIT_FAILURE)
     }
     // ANCHOR_END: report
 }
+
+/// The writing end, in the child: it has one, for as long as it isn't its command.
+static WRITER: OnceLock<File> = OnceLock::new();
 
 /// The child's exit status after a failure that it has reported.
 const EXIT_FAILURE: u8 = 125;
@@ -180,13 +182,16 @@ fn leave(code: u8) -> ! {
 
 /// Asks the kernel for SIGKILL when the parent dies, so that no container outlives its caller.
 ///
-/// An `execve` of a set-user-ID or set-group-ID program makes the kernel forget it. Such a command
-/// needs [`init`] before it, until step 6 does away with such programs (no_new_privs). See
-/// PR_SET_PDEATHSIG(2const).
-fn die_with_parent(pipe: &File) -> Result<()> {
+/// The kernel forgets it when the process changes its user, so that one asks again (step 6), and at
+/// an `execve` of a set-user-ID or set-group-ID program: such a command needs [`init`] before it,
+/// until step 6 does away with such programs (no_new_privs). See PR_SET_PDEATHSIG(2const).
+pub fn die_with_parent() -> Result<()> {
     call!(set_pdeathsig(Signal::SIGKILL))?;
     // A parent that died before this call will never die again. Then nobody holds the pipe's
     // reading end any more, and poll says so.
+    let Some(pipe) = WRITER.get() else {
+        return Ok(());
+    };
     let mut writer = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
     poll(&mut writer, PollTimeout::ZERO)?;
     match writer[0].revents() {
@@ -268,6 +273,18 @@ fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
     Ok((Pid::from_raw(Errno::result(ended)?), status))
 }
 
+/// Copies the calling process. The parent gets the child's process ID, the child gets `None`.
+///
+/// A seccomp filter can look into the arguments of clone, which this is made of, and not into the
+/// structure that clone3 points to: Docker's refuses clone3 (step 6). See fork(2).
+fn fork() -> nix::Result<Option<Pid>> {
+    // SAFETY: there are no other threads, so no lock of theirs stays locked in the copy.
+    Ok(match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Some(child),
+        ForkResult::Child => None,
+    })
+}
+
 // ANCHOR: init
 /// Splits off a child that goes on to become the command, while the caller stays behind as a good
 /// PID 1: it passes on the signals it gets, takes the exit code of every orphan, and ends with the
@@ -279,7 +296,7 @@ fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
 pub fn init() -> Result<()> {
     // ANCHOR_END: init
     // ANCHOR: exercise_init
-    let Some(command) = call!(clone3(CloneFlags::empty()))? else {
+    let Some(command) = call!(fork())? else {
         return Ok(());
     };
     // Also the error pipe: it has to close when the command starts, and that is in the child. From
@@ -289,11 +306,11 @@ pub fn init() -> Result<()> {
     loop {
         let signal = signals.receive()?;
         if signal.number() != Signal::SIGCHLD as i32 {
-            signals.forward(&signal, command.pid)?;
+            signals.forward(&signal, command)?;
             continue;
         }
         while let Some((pid, code)) = reap(None)? {
-            if pid == command.pid {
+            if pid == command {
                 leave(code);
             }
         }

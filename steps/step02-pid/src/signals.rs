@@ -12,10 +12,11 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
 use step01_uts::call;
 
 /// Signals that keep their usual effect on us.
-const OURS: [Signal; 14] = [
+const OURS: [Signal; 13] = [
     // A fault of this program is this program's.
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -29,10 +30,9 @@ const OURS: [Signal; 14] = [
     Signal::SIGTTIN,
     Signal::SIGTTOU,
     Signal::SIGCONT,
-    // About our own descriptors and our own terminal.
+    // About our own descriptors.
     Signal::SIGPIPE,
     Signal::SIGURG,
-    Signal::SIGWINCH,
 ];
 
 /// Signals that ask a process to end.
@@ -96,6 +96,13 @@ impl Received {
     }
 }
 
+impl AsFd for Signals {
+    /// Readable when there is a signal to receive: poll(2).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
 impl Signals {
     /// Opens the queue of the signals that [`hold`] holds back.
     pub fn new() -> Result<Signals> {
@@ -118,9 +125,14 @@ impl Signals {
 
     /// Passes `signal` on to the child `pid`, unless that one has it from the terminal already.
     pub fn forward(&self, signal: &Received, pid: Pid) -> Result<()> {
-        if signal.from_terminal() {
-            return Ok(());
+        match signal.from_terminal() {
+            true => Ok(()),
+            false => self.pass_on(signal, pid),
         }
+    }
+
+    /// Passes `signal` on to the child `pid`, which is in no foreground group of ours (step 5).
+    pub fn pass_on(&self, signal: &Received, pid: Pid) -> Result<()> {
         match call!(kill(pid, signal.number())) {
             Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
             _ => Ok(()),

@@ -80,10 +80,10 @@ impl Files {
 }
 
 impl Rootfs {
-    /// Checks that the root has real directories for what a container mounts. A link would make the
-    /// kernel mount on whatever it leads to.
-    pub fn check(&self) -> Result<()> {
-        for name in ["proc", "sys"] {
+    /// Checks that the root has real directories `names`, on which the container mounts. A link
+    /// would make the kernel mount on whatever it leads to.
+    pub fn check(&self, names: &[&str]) -> Result<()> {
+        for name in names {
             let path = self.path.join(name);
             let shown = path.display();
             match path.symlink_metadata() {

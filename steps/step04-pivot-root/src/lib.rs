@@ -10,6 +10,7 @@
 //! failed.
 
 pub mod binfmt;
+pub mod descriptors;
 pub mod elf;
 pub mod enoent;
 pub mod files;

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         let (command, workdir) = (&args.command, &args.env.workdir);
         let environment = environment(&args.hostname, &args.env.env);
         let rootfs = args.files.open()?;
-        rootfs.check()?;
+        rootfs.check(&["proc", "sys"])?;
         let witness = Witness::new(&rootfs.path, &command[0], &environment, workdir)?;
         if args.why {
             let explanation = witness.foresee()?;

@@ -3,20 +3,15 @@
 //! Only the child can open its own root, and after a failed `execve` it is as good as gone; once it
 //! has changed its user or put on a seccomp filter it couldn't even look. So before it executes
 //! anything it hands two descriptors to the parent: its root directory, and its mount namespace,
-//! without which the mounts below that directory would vanish together with the child. See
-//! SCM_RIGHTS in unix(7).
+//! without which the mounts below that directory would vanish together with the child.
 
+use crate::descriptors::{passage, receive, send};
 use crate::enoent::{Explanation, Outcome, explain};
 use crate::root::{Root, kind};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
-};
 use nix::sys::stat::{Mode, SFlag};
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use step01_uts::program::Ended;
 use step01_uts::{Refused, call};
@@ -47,8 +42,7 @@ impl<'a> Witness<'a> {
         environment: &'a [String],
         workdir: &'a str,
     ) -> Result<Witness<'a>> {
-        let (stream, any) = (SockType::SeqPacket, None);
-        let (child, parent) = socketpair(AddressFamily::Unix, stream, any, SockFlag::SOCK_CLOEXEC)?;
+        let (child, parent) = passage()?;
         Ok(Witness {
             root,
             command,
@@ -85,7 +79,7 @@ impl<'a> Witness<'a> {
         let root = call!(open("/", flags, Mode::empty()))?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let namespace = call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?;
-        call!(send_descriptors(&self.child, &root, &namespace))?;
+        call!(send(&self.child, [&root, &namespace]))?;
         Ok(())
     }
 
@@ -127,26 +121,8 @@ impl<'a> Witness<'a> {
 
     /// The container's root, as the child handed it over. Doesn't wait.
     fn root(&self) -> Result<Root> {
-        let mut space = nix::cmsg_space!([RawFd; 2]);
-        let mut byte = [0];
-        let mut data = [IoSliceMut::new(&mut byte)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(self.parent.as_raw_fd(), &mut data, Some(&mut space), flags)?;
-        let rights = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::ScmRights(descriptors) => <[RawFd; 2]>::try_from(descriptors).ok(),
-            _ => None,
-        });
-        let descriptors = rights.context("the container handed over no root")?;
-        // SAFETY: the kernel has just installed them for us, and nobody else has them.
-        let [root, namespace] = descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        let [root, namespace] =
+            receive(&self.parent).context("the container handed over no root")?;
         Ok(Root::in_namespace(root, namespace, self.root))
     }
-}
-
-/// Sends two descriptors, with one byte that carries them.
-fn send_descriptors(socket: &OwnedFd, root: &OwnedFd, namespace: &OwnedFd) -> nix::Result<usize> {
-    let descriptors = [root.as_raw_fd(), namespace.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    let byte = [IoSlice::new(b"/")];
-    sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None)
 }

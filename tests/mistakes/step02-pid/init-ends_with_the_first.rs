@@ -1,5 +1,5 @@
 // PID 1 ends with the first child, and takes all others with it.
-    let Some(command) = call!(clone3(CloneFlags::empty()))? else {
+    let Some(command) = call!(fork())? else {
         return Ok(());
     };
     call!(close_range(3, CloseRange::Close))?;
@@ -7,7 +7,7 @@
     loop {
         let signal = signals.receive()?;
         if signal.number() != Signal::SIGCHLD as i32 {
-            signals.forward(&signal, command.pid)?;
+            signals.forward(&signal, command)?;
         } else if let Some((_, code)) = reap(None)? {
             leave(code);
         }

@@ -1,5 +1,5 @@
 // A signal for the container ends at PID 1.
-    let Some(command) = call!(clone3(CloneFlags::empty()))? else {
+    let Some(command) = call!(fork())? else {
         return Ok(());
     };
     call!(close_range(3, CloseRange::Close))?;
@@ -7,7 +7,7 @@
     loop {
         signals.receive()?;
         while let Some((pid, code)) = reap(None)? {
-            if pid == command.pid {
+            if pid == command {
                 leave(code);
             }
         }

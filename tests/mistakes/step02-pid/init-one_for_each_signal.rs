@@ -1,5 +1,5 @@
 // One is reaped for each SIGCHLD, and two that end together send one.
-    let Some(command) = call!(clone3(CloneFlags::empty()))? else {
+    let Some(command) = call!(fork())? else {
         return Ok(());
     };
     call!(close_range(3, CloseRange::Close))?;
@@ -7,9 +7,9 @@
     loop {
         let signal = signals.receive()?;
         if signal.number() != Signal::SIGCHLD as i32 {
-            signals.forward(&signal, command.pid)?;
+            signals.forward(&signal, command)?;
         } else if let Some((pid, code)) = reap(None)? {
-            if pid == command.pid {
+            if pid == command {
                 leave(code);
             }
         }

@@ -1,5 +1,5 @@
 // Orphans that have ended stay: nobody takes their exit code.
-    let Some(command) = call!(clone3(CloneFlags::empty()))? else {
+    let Some(command) = call!(fork())? else {
         return Ok(());
     };
     call!(close_range(3, CloseRange::Close))?;
@@ -7,8 +7,8 @@
     loop {
         let signal = signals.receive()?;
         if signal.number() != Signal::SIGCHLD as i32 {
-            signals.forward(&signal, command.pid)?;
-        } else if let Some((_, code)) = reap(Some(command.pid))? {
+            signals.forward(&signal, command)?;
+        } else if let Some((_, code)) = reap(Some(command))? {
             leave(code);
         }
     }

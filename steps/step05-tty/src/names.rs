@@ -1,0 +1,54 @@
+//! The files by which a container knows its own name and those of others: /etc/hosts,
+//! /etc/hostname and /etc/resolv.conf. They differ from one container to the next, so they are no
+//! part of the root: each is a mount on top of whatever the root has there.
+
+use crate::mounts::mount_point;
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::SFlag;
+use std::fs;
+use std::path::Path;
+use step01_uts::call;
+
+/// The files, each with its text.
+pub struct Names([(&'static str, String); 3]);
+
+impl Names {
+    /// The files of a container that is called `hostname`. Its resolvers are the host's.
+    pub fn of(hostname: &str) -> Names {
+        let hosts = format!(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
+        );
+        let resolvers = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        Names([
+            ("/etc/hosts", hosts),
+            ("/etc/hostname", format!("{hostname}\n")),
+            ("/etc/resolv.conf", resolvers),
+        ])
+    }
+
+    /// Binds the files into the container's root, which the caller is in. Call it before /dev is
+    /// mounted: it needs a place for a moment.
+    ///
+    /// The files lie in a tmpfs that is taken off again at once: a bind mount keeps its filesystem
+    /// alive by itself, and nothing of it is ever on the host's disk.
+    pub fn attach(&self) -> Result<()> {
+        let none = None::<&str>;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let (tmpfs, data) = (Some("tmpfs"), Some("mode=755,size=1m"));
+        call!(mount(tmpfs, "/dev", tmpfs, flags, data))?;
+        for (path, text) in &self.0 {
+            let source = Path::new("/dev").join(path.trim_start_matches("/etc/"));
+            fs::write(&source, text)?;
+            let target = match mount_point(Path::new(path), SFlag::S_IFREG) {
+                // A root that can't be written and has no such file does without.
+                Err(error) if error.downcast_ref() == Some(&Errno::EROFS) => continue,
+                target => target?,
+            };
+            call!(mount(Some(&source), &*target, none, MsFlags::MS_BIND, none))?;
+        }
+        call!(umount2("/dev", MntFlags::MNT_DETACH))?;
+        Ok(())
+    }
+}

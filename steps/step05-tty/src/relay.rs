@@ -1,0 +1,169 @@
+//! Carrying bytes between the host's terminal and the container's, and signals to the container,
+//! until it has ended.
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{read, write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use step02_pid::signals::Signals;
+use step02_pid::{Child, reap};
+
+use crate::copy_size;
+
+/// What goes to and fro while a container runs.
+#[derive(Default)]
+pub struct Relay {
+    /// What carries its output to us.
+    pub output: Vec<Pump>,
+    /// What carries our input to it.
+    pub input: Option<Pump>,
+    /// A terminal of ours, and the container's, which has the same size.
+    pub size: Option<(OwnedFd, Rc<OwnedFd>)>,
+}
+
+/// Carries bytes from one descriptor to another. It holds no more than one buffer: a reader
+/// that is slow makes the writer wait, as a pipe does.
+pub struct Pump {
+    from: Rc<OwnedFd>,
+    to: Rc<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+/// As much as a pipe holds.
+const BUFFER: usize = 64 * 1024;
+
+impl Pump {
+    /// Carries from `from` to `to`. One that the container has to read, or doesn't, is to be
+    /// non-blocking.
+    pub fn new(from: Rc<OwnedFd>, to: Rc<OwnedFd>) -> Pump {
+        let buffer = Vec::new();
+        Pump { from, to, buffer }
+    }
+
+    /// What it waits for.
+    fn waits_for(&self) -> PollFd<'_> {
+        match self.buffer.is_empty() {
+            true => PollFd::new(self.from.as_fd(), PollFlags::POLLIN),
+            false => PollFd::new(self.to.as_fd(), PollFlags::POLLOUT),
+        }
+    }
+
+    /// Carries what there is, and says how it goes on.
+    fn turn(&mut self) -> Flow {
+        if self.buffer.is_empty() {
+            self.buffer.resize(BUFFER, 0);
+            let got = read(&self.from, &mut self.buffer);
+            self.buffer.truncate(got.unwrap_or(0));
+            match got {
+                Err(Errno::EAGAIN | Errno::EINTR) => return Flow::On,
+                // A pseudo-terminal whose last slave was closed answers EIO.
+                Ok(0) | Err(_) => return Flow::Ended,
+                Ok(_) => {}
+            }
+        }
+        match write(&self.to, &self.buffer) {
+            Ok(written) => drop(self.buffer.drain(..written)),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Flow::Refused,
+        }
+        Flow::On
+    }
+}
+
+/// How a pump goes on.
+#[derive(PartialEq)]
+enum Flow {
+    On,
+    /// Nothing more will come.
+    Ended,
+    /// Nobody takes it any more.
+    Refused,
+}
+
+impl Relay {
+    /// Carries until `child` has ended and its last output has arrived. Returns its exit code.
+    ///
+    /// The container is in a session of its own, which no key of our terminal reaches: each signal
+    /// that we get is passed on, whoever sent it.
+    pub fn run(mut self, child: &Child) -> Result<u8> {
+        let mut signals = Signals::new()?;
+        loop {
+            let [signal, input, output @ ..] = &self.wait(&signals)?[..] else {
+                unreachable!("the two of them are always there");
+            };
+            self.carry(*input, output);
+            if !signal {
+                continue;
+            }
+            let signal = signals.receive()?;
+            if signal.number() == Signal::SIGWINCH as i32 {
+                self.resize();
+            } else if signal.number() != Signal::SIGCHLD as i32 {
+                signals.pass_on(&signal, child.pid)?;
+                signals.insist(&signal, child.pid)?;
+            } else if let Some((_, code)) = reap(Some(child.pid))? {
+                self.drain()?;
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Waits until something can be done, and says what: receive a signal, carry the input, carry
+    /// each of the outputs.
+    fn wait(&self, signals: &Signals) -> Result<Vec<bool>> {
+        let nothing = PollFlags::empty();
+        let input = self.input.as_ref();
+        let mut polled = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            // Without an input, something that nothing is asked of stands in its place.
+            input.map_or(PollFd::new(signals.as_fd(), nothing), Pump::waits_for),
+        ];
+        polled.extend(self.output.iter().map(Pump::waits_for));
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => return Ok(vec![false; polled.len()]),
+            outcome => outcome?,
+        };
+        Ok(polled.iter().map(|each| each.any() == Some(true)).collect())
+    }
+
+    fn carry(&mut self, input: bool, output: &[bool]) {
+        if input && self.input.as_mut().map(Pump::turn) != Some(Flow::On) {
+            // With it goes our end of the container's pipe, which then reads its end.
+            self.input = None;
+        }
+        let mut ready = output.iter();
+        let mut refused = false;
+        self.output.retain_mut(|pump| {
+            let flow = match ready.next() {
+                Some(true) => pump.turn(),
+                _ => Flow::On,
+            };
+            refused |= flow == Flow::Refused;
+            flow == Flow::On
+        });
+        if refused {
+            // Whoever reads us has gone: the container shall know, by SIGPIPE or a hang-up.
+            *self = Relay::default();
+        }
+    }
+
+    fn resize(&self) {
+        if let Some((ours, theirs)) = &self.size {
+            let _ = copy_size(ours, theirs);
+        }
+    }
+
+    /// Carries what is still on its way when nobody is left to write more.
+    fn drain(&mut self) -> Result<()> {
+        for mut pump in self.output.drain(..) {
+            while {
+                let _ = poll(&mut [pump.waits_for()], PollTimeout::NONE);
+                pump.turn() == Flow::On
+            } {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! What the command has for its standard input, output and error: a terminal of the container's
+//! (`-t`), or the host's own files and pipes. The host's terminal it never has.
+
+use crate::relay::{Pump, Relay};
+use crate::{Pty, copy_size, open_pty, raw_mode, take_terminal};
+use anyhow::{Result, bail};
+use clap::Args;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid, ttyname};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use step01_uts::call;
+use step02_pid::Child;
+use step04_pivot_root::descriptors::{passage, receive, send};
+
+/// What the command reads and where it writes.
+#[derive(Debug, Clone, Copy, Default, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Terminal")]
+pub struct Tty {
+    /// Connect standard input; without it the command reads nothing
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Give the container a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+}
+
+impl Tty {
+    /// These flags, and for a lone shell those that make it one to type in: without any flag it
+    /// would read nothing and end.
+    pub fn or_for(self, command: &[String]) -> Tty {
+        match command {
+            [shell] if shell == "sh" && !self.interactive && !self.tty => Tty {
+                interactive: true,
+                tty: stdin().is_terminal() && stdout().is_terminal(),
+            },
+            _ => self,
+        }
+    }
+
+    /// What programs look up to know what a terminal can do.
+    pub fn environment(self) -> Vec<String> {
+        match self.tty {
+            true => vec!["TERM=xterm".into()],
+            false => vec![],
+        }
+    }
+
+    /// Makes ready what the parent and the child need. Make it before the child.
+    ///
+    /// # Errors
+    /// `-i` and `-t` are given, and standard input is no terminal.
+    pub fn open(self) -> Result<Terminal> {
+        if self.tty {
+            if self.interactive && !stdin().is_terminal() {
+                bail!(
+                    "-it: standard input is no terminal\nhelp: leave out -t to read from a file or \
+                     a pipe, or type the command in a terminal"
+                );
+            }
+            let (child, parent) = passage()?;
+            return Ok(Terminal::Pty {
+                interactive: self.interactive,
+                child,
+                parent,
+            });
+        }
+        let input = match (self.interactive, stdin().is_terminal()) {
+            (false, _) => Stream::Nothing,
+            (true, false) => Stream::Hosts,
+            (true, true) => {
+                let (inside, outside) = pipe2(OFlag::O_CLOEXEC)?;
+                Stream::Pipe { inside, outside }
+            }
+        };
+        let output = |is_terminal: bool| match is_terminal {
+            false => Ok(Stream::Hosts),
+            true => {
+                let (outside, inside) = pipe2(OFlag::O_CLOEXEC)?;
+                Ok::<_, Errno>(Stream::Pipe { inside, outside })
+            }
+        };
+        Ok(Terminal::Streams([
+            input,
+            output(stdout().is_terminal())?,
+            output(stderr().is_terminal())?,
+        ]))
+    }
+}
+
+/// What a command's three standard descriptors lead to.
+pub enum Terminal {
+    /// A pseudo-terminal of the container, which only the child can open: it sends the master.
+    Pty {
+        /// Whether our standard input goes there.
+        interactive: bool,
+        /// The child's end of the socket.
+        child: OwnedFd,
+        /// The parent's end of the socket.
+        parent: OwnedFd,
+    },
+    /// Input, output and error, each by itself.
+    Streams([Stream; 3]),
+}
+
+/// One of the three.
+pub enum Stream {
+    /// /dev/null.
+    Nothing,
+    /// The host's file or pipe, as it is.
+    Hosts,
+    /// A pipe in place of the host's terminal: whoever holds that one could read what is typed
+    /// there, and type himself (TIOCSTI).
+    Pipe {
+        /// The command's end.
+        inside: OwnedFd,
+        /// Our end.
+        outside: OwnedFd,
+    },
+}
+
+impl Terminal {
+    /// The child's half: puts the three descriptors in place, in a session of their own. Needs the
+    /// container's /dev.
+    pub fn attach(&self) -> Result<()> {
+        match self {
+            Terminal::Pty { child, .. } => {
+                let pty = open_pty()?;
+                if stdin().is_terminal() {
+                    copy_size(stdin(), &pty.master)?;
+                } else if stdout().is_terminal() {
+                    copy_size(stdout(), &pty.master)?;
+                }
+                be_console(&pty)?;
+                call!(send(child, [&pty.master]))?;
+                take_terminal(&pty.slave)?;
+                dup2_stdin(&pty.slave)?;
+                dup2_stdout(&pty.slave)?;
+                dup2_stderr(&pty.slave)?;
+            }
+            Terminal::Streams([input, output, error]) => {
+                call!(setsid())?;
+                match input {
+                    Stream::Nothing => {
+                        dup2_stdin(open("/dev/null", OFlag::O_RDWR, Mode::empty())?)?
+                    }
+                    Stream::Pipe { inside, .. } => dup2_stdin(inside)?,
+                    Stream::Hosts => {}
+                }
+                if let Stream::Pipe { inside, .. } = output {
+                    dup2_stdout(inside)?;
+                }
+                if let Stream::Pipe { inside, .. } = error {
+                    dup2_stderr(inside)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The parent's half: carries bytes and signals until `child` has ended, and returns its exit
+    /// code.
+    pub fn relay(self, child: &Child) -> Result<u8> {
+        match self {
+            Terminal::Pty {
+                interactive,
+                parent,
+                ..
+            } => {
+                let [master] = receive(&parent)?;
+                // The container may read nothing for long.
+                fcntl(
+                    &master,
+                    FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK),
+                )?;
+                let master = Rc::new(master);
+                let mut relay = Relay {
+                    output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
+                    ..Relay::default()
+                };
+                if stdout().is_terminal() {
+                    relay.size = Some((stdout().as_fd().try_clone_to_owned()?, Rc::clone(&master)));
+                }
+                if !interactive {
+                    return relay.run(child);
+                }
+                relay.input = Some(Pump::new(duplicate(stdin())?, master));
+                raw_mode(stdin().as_fd(), || relay.run(child))
+            }
+            Terminal::Streams([input, output, error]) => {
+                let mut relay = Relay::default();
+                if let Some(outside) = input.outside() {
+                    fcntl(
+                        &outside,
+                        FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK),
+                    )?;
+                    relay.input = Some(Pump::new(duplicate(stdin())?, Rc::new(outside)));
+                }
+                if let Some(outside) = output.outside() {
+                    relay
+                        .output
+                        .push(Pump::new(Rc::new(outside), duplicate(stdout())?));
+                }
+                if let Some(outside) = error.outside() {
+                    relay
+                        .output
+                        .push(Pump::new(Rc::new(outside), duplicate(stderr())?));
+                }
+                relay.run(child)
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// Our end of the pipe. The command's end is closed here: as long as we hold it ourselves, we
+    /// never read the end.
+    fn outside(self) -> Option<OwnedFd> {
+        match self {
+            Stream::Pipe { outside, .. } => Some(outside),
+            _ => None,
+        }
+    }
+}
+
+fn duplicate(stream: impl AsFd) -> Result<Rc<OwnedFd>> {
+    Ok(Rc::new(stream.as_fd().try_clone_to_owned()?))
+}
+
+/// Makes the terminal known as /dev/console, too, where a program writes that has no other.
+fn be_console(pty: &Pty) -> Result<()> {
+    let none = None::<&str>;
+    let console = File::create_new("/dev/console")?;
+    fchmod(&console, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let name = ttyname(&pty.slave)?;
+    call!(mount(
+        Some(&name),
+        "/dev/console",
+        none,
+        MsFlags::MS_BIND,
+        none
+    ))?;
+    Ok(())
+}
