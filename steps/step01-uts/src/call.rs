@@ -299,6 +299,9 @@ arguments! {
     PathBuf: |value, f| write!(f, "{value:?}");
     i32: |value, f| write!(f, "{value}");
     u32: |value, f| write!(f, "{value}");
+    // A set of bits, as a rule.
+    u64: |value, f| write!(f, "{value:#x}");
+    bool: |value, f| write!(f, "{}", u8::from(*value));
     Mode: |value, f| write!(f, "{:#o}", value.bits());
     Pid: |value, f| write!(f, "{value}");
     Uid: |value, f| write!(f, "{value}");

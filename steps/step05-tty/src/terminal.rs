@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid, ttyname};
+use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setsid, ttyname};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{IsTerminal, stderr, stdin, stdout};
@@ -160,6 +160,27 @@ impl Terminal {
                 if let Stream::Pipe { inside, .. } = error {
                     dup2_stderr(inside)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what we made for the command to the user `uid`, who else couldn't open /dev/stdout.
+    /// Files and pipes of the host stay whose they are.
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        let uid = Some(Uid::from_raw(uid)).filter(|uid| !uid.is_root());
+        let ours = match self {
+            Terminal::Pty { .. } => [true, false, false],
+            Terminal::Streams(streams) => streams
+                .each_ref()
+                .map(|stream| matches!(stream, Stream::Pipe { .. })),
+        };
+        for (stream, ours) in [stdin().as_fd(), stdout().as_fd(), stderr().as_fd()]
+            .iter()
+            .zip(ours)
+        {
+            if ours && uid.is_some() {
+                call!(fchown(stream, uid, None::<Gid>))?;
             }
         }
         Ok(())

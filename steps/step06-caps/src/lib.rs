@@ -1,0 +1,331 @@
+//! # Step 6: fewer privileges
+//!
+//! Root in the container was root: one `mount` of devtmpfs, and the host's disks lay open. The power
+//! of root is 41 capabilities, and a container needs few of them ([`drop_capabilities`]). Its user
+//! needn't be root at all ([`become_user`]). Some files of the kernel obey uid 0 without asking for any
+//! capability ([`make_read_only`], [`seal`]). And most system calls a container never makes: a
+//! filter refuses those ([`install`]), and with no_new_privs on, no setuid program brings back what was
+//! given up.
+//!
+//! [`confine`] does all of it to a process, in the one order that works. Which capabilities there
+//! are is told in [`capabilities`], how a filter comes of a profile in [`profile`] and [`seccomp`],
+//! who a user is in [`users`], and what one flag asks for in [`privileges`].
+
+pub mod capabilities;
+pub mod network;
+pub mod privileges;
+pub mod profile;
+pub mod seccomp;
+pub mod users;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
+use nix::sys::stat::{SFlag, major, minor, stat};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
+use step01_uts::call;
+use step02_pid::die_with_parent;
+use step04_pivot_root::root::kind;
+
+use capabilities::{CapSets, Capability};
+use seccomp::Filter;
+use users::User;
+
+// ANCHOR: Process
+/// What a process of the container may do. A process that joins it later is confined by the same.
+#[derive(Debug)]
+pub struct Process {
+    /// Who it is.
+    pub user: User,
+    /// What it may do of all that root may.
+    pub capabilities: CapSets,
+    /// Whether `execve` may bring more: a setuid program, say. PR_SET_NO_NEW_PRIVS(2const).
+    pub no_new_privileges: bool,
+    /// Which system calls it may make; all, without one.
+    pub filter: Option<Filter>,
+}
+// ANCHOR_END: Process
+
+// ANCHOR: confine
+/// Confines the calling process for good.
+///
+/// Each of these steps takes a privilege that a later one takes away, so there is one order:
+///
+/// 1. The bounding set is lowered by CAP_SETPCAP.
+/// 2. Groups go before the user, for both take capabilities that go with uid 0.
+/// 3. The other sets are last: nothing but the command comes after.
+///
+/// Where the filter goes depends. The kernel takes it from a process with no_new_privs, whatever its
+/// capabilities; that is best, as the last thing, so that the filter needn't allow what we do here.
+/// Without no_new_privs it asks for CAP_SYS_ADMIN, so the filter has to come first.
+pub fn confine(process: &Process) -> Result<()> {
+    if let (false, Some(filter)) = (process.no_new_privileges, &process.filter) {
+        install(filter)?;
+    }
+    lower_bounding_set(process.capabilities.bounding)?;
+    become_user(&process.user)?;
+    drop_capabilities(&process.capabilities)?;
+    // A change of user made the kernel forget this.
+    die_with_parent()?;
+    if process.no_new_privileges {
+        call!(set_no_new_privs())?;
+        if let Some(filter) = &process.filter {
+            install(filter)?;
+        }
+    }
+    Ok(())
+}
+// ANCHOR_END: confine
+
+// ANCHOR: lower_bounding_set
+/// Takes out of the bounding set all but `keep`, a bit for each capability.
+///
+/// It is the bound of what `execve` can give: without it any file with capabilities of its own, or a
+/// setuid program, brings them back. See PR_CAPBSET_DROP(2const).
+pub fn lower_bounding_set(keep: u64) -> Result<()> {
+    for number in 0..u64::BITS {
+        if keep >> number & 1 == 1 {
+            continue;
+        }
+        match call!(drop_from_bounding_set(number)) {
+            // The kernel knows no more of them.
+            Err(refused) if refused.errno() == Errno::EINVAL => break,
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+// ANCHOR_END: lower_bounding_set
+
+/// PR_CAPBSET_DROP(2const).
+pub fn drop_from_bounding_set(number: u32) -> nix::Result<()> {
+    // SAFETY: takes integers.
+    let result =
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+    Errno::result(result).map(drop)
+}
+
+// ANCHOR: become_user
+/// Gives the calling process its user and groups, real, effective and saved.
+///
+/// The supplementary groups are the host's root's until somebody replaces them. Capabilities of the
+/// permitted set go when the last uid 0 goes, unless they are kept on purpose. See credentials(7).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): EPERM for want of CAP_SETUID or CAP_SETGID.
+pub fn become_user(user: &User) -> Result<()> {
+    // ANCHOR_END: become_user
+    // ANCHOR: exercise_become_user
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<_> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    call!(setgroups(&groups))?;
+    call!(setresgid(gid, gid, gid))?;
+    if uid != getuid() {
+        // Until `drop_capabilities` says which of them remain.
+        call!(set_keepcaps(true))?;
+        call!(setresuid(uid, uid, uid))?;
+    }
+    Ok(())
+    // ANCHOR_END: exercise_become_user
+}
+
+// ANCHOR: drop_capabilities
+/// Sets the calling process's permitted, effective and inheritable capabilities, and then the
+/// ambient ones, which can only be among the permitted and inheritable.
+///
+/// Call [`lower_bounding_set`] before, while CAP_SETPCAP is still there. See capabilities(7).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): EPERM for a capability that the caller hasn't got.
+pub fn drop_capabilities(sets: &CapSets) -> Result<()> {
+    // ANCHOR_END: drop_capabilities
+    // ANCHOR: exercise_drop_capabilities
+    call!(capset(sets.effective, sets.permitted, sets.inheritable))?;
+    for capability in Capability::all().filter(|each| sets.ambient & each.bit() != 0) {
+        call!(raise_ambient(capability))?;
+    }
+    Ok(())
+    // ANCHOR_END: exercise_drop_capabilities
+}
+
+/// Sets three of the five sets, each a bit for a capability. See capset(2).
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> nix::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let half = |shift: u32| [effective, permitted, inheritable].map(|set| (set >> shift) as u32);
+    let data = [half(0), half(32)];
+    // SAFETY: the kernel reads the header and, for this version, two structs of three u32.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// PR_CAP_AMBIENT(2const).
+pub fn raise_ambient(capability: Capability) -> nix::Result<()> {
+    let number = libc::c_ulong::from(capability.number());
+    // SAFETY: takes integers.
+    let result = unsafe {
+        let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
+        libc::prctl(libc::PR_CAP_AMBIENT, raise, number, 0, 0)
+    };
+    Errno::result(result).map(drop)
+}
+
+// ANCHOR: install
+/// Has the kernel run `filter` before each system call of the calling process and of all that come
+/// of it, from the next call on. No filter can be taken off again. See seccomp(2).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): EACCES without no_new_privs and without CAP_SYS_ADMIN, EINVAL for a
+/// program that the kernel can't check.
+pub fn install(filter: &Filter) -> Result<()> {
+    // ANCHOR_END: install
+    // ANCHOR: exercise_install
+    call!(seccomp(libc::SECCOMP_SET_MODE_FILTER, filter))?;
+    Ok(())
+    // ANCHOR_END: exercise_install
+}
+
+/// The raw call; the C library has none.
+pub fn seccomp(operation: libc::c_uint, filter: &Filter) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: filter.instructions().len() as libc::c_ushort,
+        filter: filter.instructions().as_ptr().cast_mut(),
+    };
+    let no_flags: libc::c_ulong = 0;
+    // SAFETY: the kernel reads as many instructions as there are.
+    let result = unsafe {
+        let program = &raw const program;
+        libc::syscall(libc::SYS_seccomp, operation, no_flags, program)
+    };
+    Errno::result(result).map(drop)
+}
+
+// ANCHOR: paths
+/// Files of the kernel's that tell about the host, or about other containers: they read as empty.
+pub const MASKED_PATHS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Files that change the host when uid 0 writes them, whatever its capabilities.
+pub const READ_ONLY_PATHS: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+// ANCHOR_END: paths
+
+// ANCHOR: seal
+/// Hides `masked` and makes `read_only` so, as far as this kernel has them, and /sys as a whole.
+pub fn seal(masked: &[&str], read_only: &[&str]) -> Result<()> {
+    remount_read_only("/sys")?;
+    for path in read_only {
+        make_read_only(path)?;
+    }
+    for path in masked {
+        mask(path)?;
+    }
+    Ok(())
+}
+// ANCHOR_END: seal
+
+// ANCHOR: make_read_only
+/// Makes `path`, and what is below it, read-only, while the rest of its filesystem stays as it is.
+/// Nothing happens where there is no such path.
+///
+/// A mount is what can be read-only, so the path becomes one. `mount` takes one order at a time:
+/// the first call makes the mount, and only the second heeds MS_RDONLY. That one sets *all* flags
+/// of the mount, and forgets nosuid, nodev and noexec unless it is told them again. See MS_BIND and
+/// MS_REMOUNT in mount(2).
+pub fn make_read_only(path: &str) -> Result<()> {
+    // ANCHOR_END: make_read_only
+    // ANCHOR: exercise_make_read_only
+    let none = None::<&str>;
+    match call!(mount(Some(path), path, none, MsFlags::MS_BIND, none)) {
+        Err(refused) if refused.errno() == Errno::ENOENT => return Ok(()),
+        outcome => outcome?,
+    }
+    let flags = flags_of(path)? | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    call!(mount(none, path, none, flags, none))?;
+    Ok(())
+    // ANCHOR_END: exercise_make_read_only
+}
+
+/// Makes the mount at `path` read-only.
+pub fn remount_read_only(path: &str) -> Result<()> {
+    let none = None::<&str>;
+    let flags = flags_of(path)? | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    call!(mount(none, path, none, flags, none))?;
+    Ok(())
+}
+
+// ANCHOR: flags_of
+/// The flags of the mount that `path` is on, as far as a bind mount has its own. See statvfs(3).
+pub fn flags_of(path: &str) -> Result<MsFlags> {
+    let has = statvfs(path).with_context(|| path.to_owned())?.flags();
+    let pairs = [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    let set = pairs.into_iter().filter(|(flag, _)| has.contains(*flag));
+    Ok(set.map(|(_, flag)| flag).collect())
+}
+// ANCHOR_END: flags_of
+
+/// Hides `path`: a file beneath /dev/null, a directory beneath one that is empty and stays so.
+/// Nothing happens where there is no such path.
+pub fn mask(path: &str) -> Result<()> {
+    let none = None::<&str>;
+    let null = "/dev/null";
+    match call!(mount(Some(null), path, none, MsFlags::MS_BIND, none)) {
+        Ok(()) => be_null(path),
+        Err(refused) => match refused.errno() {
+            Errno::ENOENT => Ok(()),
+            Errno::ENOTDIR => {
+                let (tmpfs, flags) = (Some("tmpfs"), MsFlags::MS_RDONLY);
+                call!(mount(tmpfs, path, tmpfs, flags, Some("size=0k")))?;
+                Ok(())
+            }
+            _ => Err(refused.into()),
+        },
+    }
+}
+
+/// Fails unless `path` is the null device: whoever can put something else at /dev/null would choose
+/// what the container sees here.
+fn be_null(path: &str) -> Result<()> {
+    let found = stat(path)?;
+    let number = (major(found.st_rdev), minor(found.st_rdev));
+    if kind(&found) != SFlag::S_IFCHR || number != (1, 3) {
+        bail!("/dev/null in the container isn't the null device, and {path} is to be masked by it");
+    }
+    Ok(())
+}

@@ -1,0 +1,486 @@
+//! A seccomp profile in Docker's JSON format, and how it becomes a filter.
+//!
+//! A profile says by name what each system call gets, perhaps only with certain arguments, and only
+//! for containers with certain capabilities, on certain architectures or kernels. Names stand for
+//! other numbers on each architecture, and a 64-bit machine runs 32-bit programs too, so a filter
+//! has a table for each.
+
+use crate::capabilities::Capability;
+use crate::seccomp::{Action, Condition, Filter, MOST_INSTRUCTIONS, Rules, Table, Test, compile};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::libc;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::str::FromStr;
+use syscalls::{
+    aarch64, arm, loongarch64, mips, mips64, powerpc, powerpc64, riscv32, riscv64, s390x, sparc,
+    sparc64, x86, x86_64,
+};
+
+/// A profile as it stands in its file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Profile {
+    /// Where it was read, to be named in errors.
+    #[serde(skip)]
+    origin: String,
+    default_action: String,
+    #[serde(default)]
+    default_errno_ret: Option<u16>,
+    #[serde(default)]
+    arch_map: Vec<ArchMap>,
+    #[serde(default)]
+    architectures: Vec<String>,
+    #[serde(default)]
+    syscalls: Vec<Rule>,
+    /// Options of seccomp(2) that we have no use for.
+    #[serde(default, rename = "flags")]
+    _flags: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ArchMap {
+    architecture: String,
+    #[serde(default)]
+    sub_architectures: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Rule {
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    name: Option<String>,
+    action: String,
+    #[serde(default)]
+    errno_ret: Option<u16>,
+    #[serde(default)]
+    args: Option<Vec<Arg>>,
+    #[serde(default)]
+    includes: Only,
+    #[serde(default)]
+    excludes: Only,
+    #[serde(default, rename = "comment")]
+    _comment: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Arg {
+    index: u32,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: String,
+}
+
+/// When a rule is meant at all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Only {
+    #[serde(default)]
+    caps: Option<Vec<String>>,
+    #[serde(default)]
+    arches: Option<Vec<String>>,
+    #[serde(default)]
+    min_kernel: Option<String>,
+}
+
+/// Our own profile: what isn't named in it is refused.
+const DEFAULT: &str = include_str!("default-profile.json");
+
+impl Default for Profile {
+    fn default() -> Profile {
+        Profile::parse(DEFAULT, "the default profile".into()).expect("a test reads it")
+    }
+}
+
+/// An architecture whose system calls can be made on this machine.
+struct Arch {
+    /// Its name in a profile.
+    name: &'static str,
+    /// Its name in `arches`.
+    short: &'static str,
+    /// Its AUDIT_ARCH_… number: the ELF machine, and whether it has 64 bits and is little-endian.
+    audit: u32,
+    /// The number of a system call.
+    number: fn(&str) -> Option<u32>,
+}
+
+const LITTLE_ENDIAN: u32 = 0x4000_0000;
+const BITS_64: u32 = 0x8000_0000;
+
+/// `number_of!(arch)`: the number that the architecture has for a name.
+macro_rules! number_of {
+    ($arch:ident) => {
+        |name| {
+            $arch::Sysno::from_str(name)
+                .ok()
+                .map(|found| found.id() as u32)
+        }
+    };
+}
+
+/// This machine's architectures, its own first.
+#[cfg(target_arch = "x86_64")]
+const ARCHES: [Arch; 2] = [
+    Arch {
+        name: "SCMP_ARCH_X86_64",
+        short: "amd64",
+        audit: libc::EM_X86_64 as u32 | BITS_64 | LITTLE_ENDIAN,
+        number: number_of!(x86_64),
+    },
+    Arch {
+        name: "SCMP_ARCH_X86",
+        short: "x86",
+        audit: libc::EM_386 as u32 | LITTLE_ENDIAN,
+        number: number_of!(x86),
+    },
+];
+
+/// This machine's architectures, its own first.
+#[cfg(target_arch = "aarch64")]
+const ARCHES: [Arch; 2] = [
+    Arch {
+        name: "SCMP_ARCH_AARCH64",
+        short: "arm64",
+        audit: libc::EM_AARCH64 as u32 | BITS_64 | LITTLE_ENDIAN,
+        number: number_of!(aarch64),
+    },
+    Arch {
+        name: "SCMP_ARCH_ARM",
+        short: "arm",
+        audit: libc::EM_ARM as u32 | LITTLE_ENDIAN,
+        number: |name| {
+            // ARM has a few of its own, far from the others: asm/unistd.h.
+            let private = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
+            let private = private.iter().position(|known| *known == name);
+            let number = number_of!(arm);
+            private
+                .map(|at| 0x000f_0001 + at as u32)
+                .or_else(|| number(name))
+        },
+    },
+];
+
+/// Whether some architecture has a system call `name`. A profile is written for all of them.
+fn is_known(name: &str) -> bool {
+    const ARM_PRIVATE: [&str; 5] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
+    let tables: [fn(&str) -> Option<u32>; 14] = [
+        number_of!(x86_64),
+        number_of!(x86),
+        number_of!(aarch64),
+        number_of!(arm),
+        number_of!(s390x),
+        number_of!(powerpc64),
+        number_of!(powerpc),
+        number_of!(riscv64),
+        number_of!(riscv32),
+        number_of!(loongarch64),
+        number_of!(mips),
+        number_of!(mips64),
+        number_of!(sparc),
+        number_of!(sparc64),
+    ];
+    ARM_PRIVATE.contains(&name) || tables.iter().any(|number| number(name).is_some())
+}
+
+impl Profile {
+    /// Reads the profile in `file`.
+    ///
+    /// # Errors
+    /// There is no such file, or it isn't a profile: the text says where and what is allowed there.
+    pub fn read(file: &Path) -> Result<Profile> {
+        let origin = format!("--security-opt seccomp={}", file.display());
+        let text = fs::read_to_string(file).with_context(|| origin.clone())?;
+        Profile::parse(&text, origin)
+    }
+
+    fn parse(text: &str, origin: String) -> Result<Profile> {
+        let profile: Profile = serde_json::from_str(text).with_context(|| origin.clone())?;
+        Ok(Profile { origin, ..profile })
+    }
+
+    /// Translates the profile for a container whose root may have `capabilities`.
+    ///
+    /// # Errors
+    /// A name, an action or a comparison that isn't known.
+    pub fn compile(&self, capabilities: u64) -> Result<Filter> {
+        self.translate(capabilities)
+            .with_context(|| self.origin.clone())
+    }
+
+    fn translate(&self, capabilities: u64) -> Result<Filter> {
+        let errno = self.default_errno_ret.unwrap_or(libc::EPERM as u16);
+        let default = action(&self.default_action, errno)?;
+        let mut tables = Vec::new();
+        for arch in self.arches() {
+            let architecture = arch.audit;
+            let calls = BTreeMap::new();
+            tables.push((
+                arch,
+                Table {
+                    architecture,
+                    calls,
+                },
+            ));
+        }
+        let kernel = kernel_version();
+        for rule in &self.syscalls {
+            let meant = rule.is_meant(capabilities, kernel)?;
+            let action = action(&rule.action, rule.errno_ret.unwrap_or(errno))?;
+            let alternatives = rule.alternatives()?;
+            for name in rule.names.iter().chain(&rule.name) {
+                let mut found = false;
+                for (arch, table) in &mut tables {
+                    let Some(number) = (arch.number)(name) else {
+                        continue;
+                    };
+                    found = true;
+                    if meant && action != default {
+                        add(
+                            table.calls.entry(number).or_default(),
+                            &alternatives,
+                            action,
+                        );
+                    }
+                }
+                if !found && !is_known(name) {
+                    bail!(
+                        "no architecture has a system call {name:?}\nhelp: syscalls(2) lists their \
+                         names"
+                    );
+                }
+            }
+        }
+        let tables: Vec<_> = tables.into_iter().map(|(_, table)| table).collect();
+        // A program for another machine's numbers would mean other calls by them.
+        compile(&tables, default, libc::SECCOMP_RET_KILL_PROCESS).map_err(|length| {
+            anyhow!("it makes {length} instructions, and the kernel takes {MOST_INSTRUCTIONS}")
+        })
+    }
+
+    /// The architectures of this machine that the profile is for: its own, always.
+    fn arches(&self) -> Vec<&'static Arch> {
+        let native = ARCHES[0].name;
+        let map = self.arch_map.iter().find(|map| map.architecture == native);
+        let sub = map.and_then(|map| map.sub_architectures.as_ref());
+        let named = |name: &str| {
+            let in_list = |list: &Vec<String>| list.iter().any(|each| each == name);
+            sub.is_some_and(in_list) || in_list(&self.architectures)
+        };
+        let wanted = ARCHES.iter().enumerate();
+        let wanted = wanted.filter(|(position, arch)| *position == 0 || named(arch.name));
+        wanted.map(|(_, arch)| arch).collect()
+    }
+}
+
+impl Rule {
+    fn is_meant(&self, capabilities: u64, kernel: (u32, u32)) -> Result<bool> {
+        let has = |name: &String| -> Result<bool> {
+            let capability = Capability::named(name).map_err(anyhow::Error::msg)?;
+            Ok(capabilities & capability.bit() != 0)
+        };
+        let has: Vec<bool> = self
+            .includes
+            .caps
+            .iter()
+            .flatten()
+            .map(has)
+            .collect::<Result<_>>()?;
+        let hasnt = |name: &String| -> Result<bool> {
+            let capability = Capability::named(name).map_err(anyhow::Error::msg)?;
+            Ok(capabilities & capability.bit() == 0)
+        };
+        let hasnt: Vec<bool> = self
+            .excludes
+            .caps
+            .iter()
+            .flatten()
+            .map(hasnt)
+            .collect::<Result<_>>()?;
+        let here = |arch: &String| arch == ARCHES[0].short;
+        let among = |arches: &Vec<String>| arches.iter().any(here);
+        let new_enough = |least: &String| version(least).map(|least| kernel >= least);
+        Ok(has.into_iter().all(|has| has)
+            && hasnt.into_iter().all(|hasnt| hasnt)
+            && self.includes.arches.as_ref().is_none_or(among)
+            && !self.excludes.arches.as_ref().is_some_and(among)
+            && self
+                .includes
+                .min_kernel
+                .as_ref()
+                .map_or(Ok(true), new_enough)?
+            && !self
+                .excludes
+                .min_kernel
+                .as_ref()
+                .map_or(Ok(false), new_enough)?)
+    }
+
+    /// Its conditions. All have to hold; but two of one argument are two rules, as in libseccomp.
+    fn alternatives(&self) -> Result<Vec<Vec<Condition>>> {
+        let conditions = self.args.iter().flatten().map(Arg::condition);
+        let conditions = conditions.collect::<Result<Vec<_>>>()?;
+        let mut indices: Vec<_> = conditions.iter().map(|each| each.index).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        Ok(match indices.len() == conditions.len() {
+            true => vec![conditions],
+            false => conditions.into_iter().map(|each| vec![each]).collect(),
+        })
+    }
+}
+
+impl Arg {
+    fn condition(&self) -> Result<Condition> {
+        if self.index > 5 {
+            bail!("a system call has arguments 0 to 5, and no {}", self.index);
+        }
+        let test = match self.op.as_str() {
+            "SCMP_CMP_EQ" => Test::Equal(self.value),
+            "SCMP_CMP_NE" => Test::NotEqual(self.value),
+            "SCMP_CMP_GT" => Test::Greater(self.value),
+            "SCMP_CMP_GE" => Test::GreaterOrEqual(self.value),
+            "SCMP_CMP_LT" => Test::Less(self.value),
+            "SCMP_CMP_LE" => Test::LessOrEqual(self.value),
+            "SCMP_CMP_MASKED_EQ" => Test::MaskedEqual {
+                mask: self.value,
+                bits: self.value_two,
+            },
+            other => bail!(
+                "unknown op {other:?}\nhelp: SCMP_CMP_ with EQ, NE, GT, GE, LT, LE or MASKED_EQ"
+            ),
+        };
+        let index = self.index;
+        Ok(Condition { index, test })
+    }
+}
+
+/// Puts a rule behind those that a call has. One without conditions comes before all others, as in
+/// libseccomp.
+fn add(rules: &mut Rules, alternatives: &[Vec<Condition>], action: Action) {
+    for conditions in alternatives {
+        match conditions.is_empty() {
+            true if rules.first().is_none_or(|(first, _)| !first.is_empty()) => {
+                rules.insert(0, (vec![], action));
+            }
+            true => {}
+            false => rules.push((conditions.clone(), action)),
+        }
+    }
+}
+
+fn action(name: &str, errno: u16) -> Result<Action> {
+    Ok(match name {
+        "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
+        "SCMP_ACT_ERRNO" => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => libc::SECCOMP_RET_KILL_THREAD,
+        "SCMP_ACT_KILL_PROCESS" => libc::SECCOMP_RET_KILL_PROCESS,
+        "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
+        "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | u32::from(errno),
+        "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
+        other => bail!(
+            "unknown action {other:?}\nhelp: SCMP_ACT_ with ALLOW, ERRNO, KILL, KILL_THREAD, KILL_PROCESS, \
+             TRAP, TRACE or LOG"
+        ),
+    })
+}
+
+/// The running kernel's version, major and minor.
+fn kernel_version() -> (u32, u32) {
+    let release = nix::sys::utsname::uname().ok();
+    let release = release.and_then(|name| name.release().to_str().map(str::to_owned));
+    release
+        .and_then(|text| version(&text).ok())
+        .unwrap_or((0, 0))
+}
+
+/// `6.1.0-18-amd64` as (6, 1).
+fn version(text: &str) -> Result<(u32, u32)> {
+    let mut numbers = text.split(['.', '-']).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => bail!("{text:?} is no version of a kernel, such as 4.8"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(text: &str) -> Result<Filter> {
+        Profile::parse(text, "here".into())?.compile(0)
+    }
+
+    #[test]
+    fn our_own_profile_makes_a_filter() {
+        let whole = Profile::default().compile(0).unwrap();
+        assert!(whole.instructions().len() < 1500);
+        let more = Profile::default().compile(u64::MAX).unwrap();
+        assert_ne!(whole.instructions().len(), more.instructions().len());
+    }
+
+    #[test]
+    fn calls_of_other_machines_are_passed_over_and_no_mans_are_not() {
+        let with = |name: &str| {
+            format!(
+                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+                [{{"names": ["mkdir", {name:?}], "action": "SCMP_ACT_ERRNO"}}]}}"#
+            )
+        };
+        for name in [
+            "s390_pci_mmio_read",
+            "cacheflush",
+            "subpage_prot",
+            "riscv_flush_icache",
+        ] {
+            compiled(&with(name)).unwrap();
+        }
+        let said = format!("{:#}", compiled(&with("mkdri")).unwrap_err());
+        assert!(
+            said.contains("here: no architecture has a system call \"mkdri\""),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_profile_is_said() {
+        for (text, what) in [
+            ("", "EOF"),
+            ("{}", "defaultAction"),
+            (r#"{"defaultAction": "ALLOW"}"#, "unknown action \"ALLOW\""),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscals": []}"#,
+                "syscals",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+                [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}"#,
+                "SCMP_ACT_NOTIFY",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"],
+                "action": "SCMP_ACT_KILL", "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}]}"#,
+                "arguments 0 to 5",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"],
+                "action": "SCMP_ACT_KILL", "args": [{"index": 1, "value": 0, "op": "EQ"}]}]}"#,
+                "unknown op",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"],
+                "action": "SCMP_ACT_KILL", "includes": {"caps": ["CAP_ALMIGHTY"]}}]}"#,
+                "ALMIGHTY",
+            ),
+        ] {
+            let said = format!("{:#}", compiled(text).unwrap_err());
+            assert!(said.starts_with("here: ") && said.contains(what), "{said}");
+        }
+    }
+}
