@@ -22,6 +22,7 @@ use nix::unistd::{Gid, Pid, Uid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
 use std::fmt::{self, Display, Formatter};
+use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -306,6 +307,7 @@ arguments! {
     Pid: |value, f| write!(f, "{value}");
     Uid: |value, f| write!(f, "{value}");
     Gid: |value, f| write!(f, "{value}");
+    File: |value, f| write!(f, "{}", value.as_raw_fd());
     OwnedFd: |value, f| write!(f, "{}", value.as_raw_fd());
     BorrowedFd<'_>: |value, f| write!(f, "{}", value.as_raw_fd());
     AddressFamily: |value, f| write!(f, "{value:?}");

@@ -22,6 +22,7 @@ use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, mode_t, umask};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{Gid, Uid, chown, setsid, symlinkat};
+use std::borrow::Cow;
 use std::fmt::{self, Formatter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use step01_uts::call;
@@ -75,7 +76,7 @@ pub const DEV: &[Mount] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device<'a> {
     /// Where the file is to be, in the container.
-    pub path: &'a str,
+    pub path: Cow<'a, str>,
     /// S_IFCHR or S_IFBLK.
     pub kind: SFlag,
     /// Which device.
@@ -109,7 +110,7 @@ pub const DEVICES: &[Device] = &[
 
 const fn character(path: &str, major: u32, minor: u32) -> Device<'_> {
     Device {
-        path,
+        path: Cow::Borrowed(path),
         kind: SFlag::S_IFCHR,
         number: Number { major, minor },
         mode: 0o666,
@@ -141,15 +142,11 @@ pub fn make_devices(devices: &[Device]) -> Result<()> {
     // ANCHOR: exercise_make_devices
     umask(Mode::empty());
     for device in devices {
-        let mode = Mode::from_bits_truncate(device.mode);
-        call!(mknod(device.path, device.kind, mode, device.number))?;
+        let (path, mode) = (&*device.path, Mode::from_bits_truncate(device.mode));
+        call!(mknod(path, device.kind, mode, device.number))?;
         if device.owner != (0, 0) {
             let (uid, gid) = device.owner;
-            call!(chown(
-                device.path,
-                Some(Uid::from(uid)),
-                Some(Gid::from(gid))
-            ))?;
+            call!(chown(path, Some(Uid::from(uid)), Some(Gid::from(gid))))?;
         }
     }
     umask(COMMANDS_UMASK);
