@@ -80,6 +80,14 @@ impl Files {
 }
 
 impl Rootfs {
+    /// The directory `path`, whose it may be.
+    pub fn at(path: &Path) -> Rootfs {
+        Rootfs {
+            path: path.to_owned(),
+            _in_use: None,
+        }
+    }
+
     /// Checks that the root has real directories `names`, on which the container mounts. A link
     /// would make the kernel mount on whatever it leads to.
     pub fn check(&self, names: &[&str]) -> Result<()> {

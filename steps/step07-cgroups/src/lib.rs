@@ -149,35 +149,14 @@ impl Cgroup {
             groups: Vec::new(),
             limits: limits.clone(),
         };
-        let made = hierarchies.into_iter().try_for_each(|hierarchy| {
-            cgroup.groups.push(Group::create(hierarchy, id)?);
-            let group = &cgroup.groups[cgroup.groups.len() - 1];
-            let settings = match group.hierarchy.version {
-                Version::V1 => v1::settings(limits),
-                Version::V2 => v2::settings(limits),
-            };
-            let here =
-                |setting: &Setting| group.hierarchy.controllers.contains(&setting.controller);
-            let settings: Vec<_> = settings.into_iter().filter(here).collect();
-            if settings
-                .iter()
-                .any(|setting| setting.controller == "cpuset")
-            {
-                group.allow_memory_nodes()?;
-            }
-            limit(&group.folder, &settings)?;
-            match group.hierarchy.version {
-                Version::V1 => Ok(()),
-                Version::V2 => v2::restrict_devices(&group.folder, &limits.devices),
-            }
-        });
-        match made {
-            Ok(()) => Ok(cgroup),
-            Err(error) => {
-                cgroup.remove()?;
-                Err(error)
-            }
+        for hierarchy in hierarchies {
+            let group = Group::create(hierarchy, id)?;
+            let made = group.configure(limits);
+            // It is there, and so it is to be removed, whether it could be configured or not.
+            cgroup.groups.push(group);
+            made?;
         }
+        Ok(cgroup)
     }
 
     // ANCHOR: enter
@@ -207,11 +186,11 @@ impl Cgroup {
     ///
     /// # Errors
     /// One of them is still in use after two seconds.
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(&mut self) -> Result<()> {
         // ANCHOR_END: remove
         // ANCHOR: exercise_remove
         // The first of them is what `sweep` finds the others by, so it goes last.
-        for group in self.groups.iter().rev() {
+        while let Some(group) = self.groups.pop() {
             remove_group(&group.folder)?;
         }
         Ok(())
@@ -233,6 +212,14 @@ impl Cgroup {
     /// The hierarchies that it has a group in.
     pub fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
         self.groups.iter().map(|group| &group.hierarchy)
+    }
+}
+
+impl Drop for Cgroup {
+    /// On whatever way out; after [`Cgroup::remove`] nothing is left to do. A container's process that
+    /// is a copy of this one never gets here.
+    fn drop(&mut self) {
+        let _ = self.remove();
     }
 }
 
@@ -343,6 +330,27 @@ impl Group {
                     processes,
                 });
             }
+        }
+    }
+
+    /// Writes what of `limits` is this hierarchy's.
+    fn configure(&self, limits: &Limits) -> Result<()> {
+        let settings = match self.hierarchy.version {
+            Version::V1 => v1::settings(limits),
+            Version::V2 => v2::settings(limits),
+        };
+        let here = |setting: &Setting| self.hierarchy.controllers.contains(&setting.controller);
+        let settings: Vec<_> = settings.into_iter().filter(here).collect();
+        if settings
+            .iter()
+            .any(|setting| setting.controller == "cpuset")
+        {
+            self.allow_memory_nodes()?;
+        }
+        limit(&self.folder, &settings)?;
+        match self.hierarchy.version {
+            Version::V1 => Ok(()),
+            Version::V2 => v2::restrict_devices(&self.folder, &limits.devices),
         }
     }
 

@@ -239,7 +239,7 @@ fn size_or_unlimited(text: &str) -> Result<Swap, String> {
 }
 
 /// `512`, `64k`, `1.5g`, `100MiB`: bytes, and powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong =
         || "a size is a number, with b, k, m, g or t behind if it isn't bytes: 64m".to_owned();
     let lower = text.to_lowercase();

@@ -65,7 +65,7 @@ impl Cgroup {
 impl Cgroup {
     /// Ends the account: prints it when `stats` asks for it, removes the groups, and adds to the
     /// `outcome` of the command's life that memory ran out, if it did.
-    pub fn settle(self, outcome: Result<u8>, stats: bool) -> Result<u8> {
+    pub fn settle(mut self, outcome: Result<u8>, stats: bool) -> Result<u8> {
         let (usage, limit) = (self.usage(), self.limits().memory);
         self.remove()?;
         if stats {

@@ -1,0 +1,337 @@
+//! Which directories become a container's root.
+
+use crate::images::Images;
+use crate::volumes::{OpenVolume, Tmpfs, Volume};
+use crate::{by_descriptor, commit, mount_overlay, tear_down};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use step01_uts::call;
+use step03_mount::make_private;
+use step04_pivot_root::bind_self;
+use step04_pivot_root::files::{Files, Rootfs};
+use step06_caps::remount_read_only;
+
+/// What the container's files are made of.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Layers and volumes")]
+pub struct LayerArgs {
+    /// A layer of the root, a directory or an archive (tar, tar.gz, tar.zst), the topmost first;
+    /// it stays as it is
+    #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
+    pub image: Vec<PathBuf>,
+
+    /// The most that an archive may hold, with k, m, g or t behind [default: 16g]
+    #[arg(long, value_name = "SIZE", default_value = "16g", hide_default_value = true,
+          value_parser = step07_cgroups::limits::bytes)]
+    pub image_limit: u64,
+
+    /// Keep what the container changes in DIR, and begin with what is there
+    #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
+    pub keep: Option<PathBuf>,
+
+    /// A directory or a file of the host: SRC:DST[:ro][,rprivate|rslave|rshared]
+    #[arg(short, long, value_name = "VOLUME", value_parser = Volume::parse)]
+    pub volume: Vec<Volume>,
+
+    /// A directory whose files are in memory, and gone at the end: DST[:OPTIONS]
+    #[arg(long, value_name = "TMPFS", value_parser = Tmpfs::parse)]
+    pub tmpfs: Vec<Tmpfs>,
+
+    /// Let the container write to its volumes only
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// At the end, save the whole root as an archive: FILE.tar, FILE.tar.gz or FILE.tar.zst
+    #[arg(long, value_name = "FILE", value_parser = commit::Archive::parse)]
+    pub commit: Option<commit::Archive>,
+}
+
+/// What a container mounts on. Where one is missing it is made, but not in somebody's own --rootfs.
+const PLACES: [&str; 3] = ["proc", "sys", "dev"];
+
+/// As many layers as fit into the page that mount(2) takes.
+const MOST_LAYERS: usize = 200;
+
+/// What a container's root is made of.
+pub struct Layers {
+    /// The topmost first. Only one, when nothing is laid over it.
+    lower: Vec<PathBuf>,
+    /// Where the changes go; nowhere else than into the only layer, without.
+    changes: Option<Changes>,
+    _in_use: Option<Rootfs>,
+}
+
+/// A container's own directories.
+struct Changes {
+    /// All of them but `upper` are in here, and it goes at the end.
+    folder: PathBuf,
+    upper: PathBuf,
+    kept: bool,
+    /// As long as this is locked, somebody uses the folder.
+    _lock: Flock<File>,
+}
+
+impl LayerArgs {
+    /// Finds or unpacks the layers, and makes the directories of the container `id`; removes those that
+    /// a crash has left.
+    ///
+    /// # Errors
+    /// There is no such image, or it can't be one.
+    pub fn open(&self, files: &Files, id: &str) -> Result<Layers> {
+        if let Some(archive) = &self.commit {
+            archive.check()?;
+        }
+        if files.rootfs.is_some() {
+            let rootfs = files.open()?;
+            return Ok(Layers {
+                lower: vec![rootfs.path.clone()],
+                changes: None,
+                _in_use: Some(rootfs),
+            });
+        }
+        let (lower, in_use) = match self.image[..] {
+            [] => {
+                let rootfs = files.open()?;
+                (vec![rootfs.path.clone()], Some(rootfs))
+            }
+            ref images if images.len() > MOST_LAYERS => {
+                bail!(
+                    "{} layers by --image: the kernel takes {MOST_LAYERS}",
+                    images.len()
+                )
+            }
+            ref images => {
+                let store = Images::at(&files.state_dir, self.image_limit);
+                let layers = images.iter().map(|image| store.layer(image));
+                (layers.collect::<Result<_>>()?, None)
+            }
+        };
+        Ok(Layers {
+            lower,
+            changes: Some(Changes::make(&files.state_dir, id, self.keep.as_deref())?),
+            _in_use: in_use,
+        })
+    }
+
+    /// Takes hold of the volumes, in the order in which they are to be attached.
+    pub fn volumes(&self) -> Result<Vec<OpenVolume>> {
+        let volumes = self.volume.iter().map(Volume::open);
+        let mut volumes: Vec<_> = volumes.collect::<Result<_>>()?;
+        volumes.sort_by_key(OpenVolume::depth);
+        Ok(volumes)
+    }
+
+    /// Puts volumes and tmpfs into the root that the caller is in, and has the rest of it read-only when
+    /// that was asked for.
+    pub fn attach(&self, volumes: &[OpenVolume]) -> Result<()> {
+        volumes.iter().try_for_each(OpenVolume::attach)?;
+        self.tmpfs.iter().try_for_each(Tmpfs::attach)?;
+        match self.read_only {
+            true => remount_read_only("/"),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Changes {
+    fn make(state: &Path, id: &str, keep: Option<&Path>) -> Result<Changes> {
+        let containers = state.join("containers");
+        directory(&containers, 0o700).with_context(|| {
+            format!(
+                "help: put `sudo` before the command, or name another place with --state-dir; {}",
+                containers.display()
+            )
+        })?;
+        sweep(&containers);
+        let folder = containers.join(id);
+        // Nobody may look into a container's files, whatever their modes.
+        directory(&folder, 0o700)?;
+        let lock = Flock::lock(File::open(&folder)?, FlockArg::LockExclusive);
+        let lock = lock.map_err(|(_, errno)| errno)?;
+        directory(&folder.join("root"), 0o755)?;
+        let (folder, upper) = match keep {
+            None => (folder.clone(), folder.join("upper")),
+            Some(keep) => {
+                directory(keep, 0o755).with_context(|| format!("--keep {}", keep.display()))?;
+                (folder, keep.canonicalize()?)
+            }
+        };
+        let changes = Changes {
+            kept: keep.is_some(),
+            upper,
+            folder,
+            _lock: lock,
+        };
+        directory(&changes.upper, 0o755)?;
+        directory(&changes.work(), 0o755)?;
+        Ok(changes)
+    }
+
+    /// The kernel wants it on the same filesystem as the upper directory.
+    fn work(&self) -> PathBuf {
+        let id = self
+            .folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        match self.kept {
+            false => self.folder.join("work"),
+            true => {
+                let name = self.upper.file_name().unwrap_or_default().to_string_lossy();
+                self.upper.with_file_name(format!(".{name}.work-{id}"))
+            }
+        }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    fn remove(&self) -> Result<()> {
+        if self.kept {
+            tear_down(&self.work())?;
+        }
+        tear_down(&self.folder)
+    }
+}
+
+impl Drop for Changes {
+    /// On whatever way out; after [`Layers::settle`] nothing is left to do.
+    fn drop(&mut self) {
+        let _ = self.remove();
+    }
+}
+
+impl Layers {
+    // ANCHOR: mount
+    /// Mounts the layers as one root and returns where, in the mount namespace of the caller, whose
+    /// mounts are private.
+    ///
+    /// # Errors
+    /// A layer that isn't there any more, or a link where the container mounts something.
+    pub fn mount(&self) -> Result<PathBuf> {
+        let Some(changes) = &self.changes else {
+            Rootfs::at(&self.lower[0]).check(&PLACES)?;
+            bind_self(&self.lower[0])?;
+            return Ok(self.lower[0].clone());
+        };
+        let lower: Vec<_> = self
+            .lower
+            .iter()
+            .map(|layer| directory_at(layer))
+            .collect::<Result<_>>()?;
+        let (upper, work) = (
+            directory_at(&changes.upper)?,
+            directory_at(&changes.work())?,
+        );
+        let target = changes.target();
+        mount_overlay(&lower, &upper, &work, !changes.kept, &target)?;
+        for place in PLACES {
+            match fs::create_dir(target.join(place)) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Rootfs::at(&target).check(&PLACES)?;
+        Ok(target)
+    }
+    // ANCHOR_END: mount
+
+    /// The topmost of the layers, as the host has it: where a file of the root most likely is.
+    pub fn topmost(&self) -> &Path {
+        &self.lower[0]
+    }
+
+    /// Shows the whole root to `look`, without a container: of one layer the layer itself, of several a
+    /// mount that nobody else sees.
+    pub fn show<T>(&self, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let layers: Vec<&Path> = match &self.changes {
+            Some(changes) => std::iter::once(changes.upper.as_path())
+                .chain(self.lower.iter().map(PathBuf::as_path))
+                .collect(),
+            None => vec![&self.lower[0]],
+        };
+        let used: Vec<&Path> = layers
+            .into_iter()
+            .filter(|layer| !is_empty(layer))
+            .collect();
+        let (Some(changes), [_, _, ..]) = (&self.changes, &used[..]) else {
+            return look(used.first().unwrap_or(&self.topmost()));
+        };
+        call!(unshare(CloneFlags::CLONE_NEWNS))?;
+        make_private()?;
+        let opened: Vec<_> = used
+            .iter()
+            .map(|layer| directory_at(layer))
+            .collect::<Result<_>>()?;
+        let lower: Vec<_> = opened
+            .iter()
+            .map(|layer| by_descriptor(layer).display().to_string())
+            .collect();
+        let data = format!("lowerdir={}", lower.join(":"));
+        let (overlay, target) = (Some("overlay"), changes.target());
+        call!(mount(
+            overlay,
+            &target,
+            overlay,
+            MsFlags::MS_RDONLY,
+            Some(&*data)
+        ))?;
+        look(&target)
+    }
+
+    /// Ends the container's use of the layers: saves what is to be saved, removes what nobody keeps, and
+    /// hands the `outcome` of the command's life on.
+    pub fn settle(self, outcome: Result<u8>, archive: Option<&commit::Archive>) -> Result<u8> {
+        // Whatever the command ended with. One that never ran changed nothing.
+        let saved = match (&outcome, archive) {
+            (Ok(_), Some(archive)) => self.show(|root| archive.write(root)),
+            _ => Ok(()),
+        };
+        if let Some(changes) = &self.changes {
+            changes.remove()?;
+        }
+        saved.and(outcome)
+    }
+}
+
+/// Removes the directories that nobody has locked: those of programs that were killed before they
+/// could.
+fn sweep(containers: &Path) {
+    for entry in fs::read_dir(containers).into_iter().flatten().flatten() {
+        let locked =
+            File::open(entry.path()).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+        if let Ok(Ok(_lock)) = locked {
+            let _ = tear_down(&entry.path());
+        }
+    }
+}
+
+fn directory(path: &Path, mode: u32) -> Result<()> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(mode).create(path);
+    made.with_context(|| path.display().to_string())
+}
+
+fn directory_at(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = open(path, flags, Mode::empty());
+    match opened {
+        Err(errno) => bail!("{}: {}", path.display(), errno.desc()),
+        Ok(opened) => Ok(opened),
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}

@@ -1,0 +1,214 @@
+//! # Step 8: layers and volumes
+//!
+//! Ten containers of one image need no ten copies of it. An overlay lays directories on top of each
+//! other and shows them as one: below, the image, which is only read; on top, a directory of the
+//! container's own, where every change ends up ([`mount_overlay`]). What is to outlive the container
+//! lies outside of its layers: a volume is a directory of the host, cloned as a mount ([`clone_tree`])
+//! and put into place in there ([`attach`]). At the end the container's own directory goes
+//! ([`tear_down`]), or becomes an image.
+//!
+//! An image is a directory, or an archive that is unpacked once ([`images`], [`archive`]); [`mod@commit`]
+//! makes an archive of a container's root. Which layers and volumes there are to be is said by
+//! [`layers`] and [`volumes`].
+
+pub mod archive;
+pub mod attributes;
+pub mod commit;
+pub mod images;
+pub mod layers;
+pub mod volumes;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::ffi::CString;
+use std::fmt::{self, Formatter};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use step01_uts::call;
+use step01_uts::call::Argument;
+
+// ANCHOR: mount_overlay
+/// Mounts an overlay on `target`: the directories `lower`, the topmost first, and above them `upper`,
+/// which takes all changes. `work` is an empty directory on the same filesystem as `upper`, in which
+/// the kernel makes ready what then appears there in one piece.
+///
+/// A file is copied up whole when it is first written. A file that is removed leaves a mark in
+/// `upper`, a character device 0/0, and a directory that replaces another is marked opaque. The
+/// directories are named by descriptors: the list has to fit into a page, and in paths `:` and `,`
+/// would end it. See the kernel's documentation of overlayfs.
+///
+/// `volatile`: nothing is written to the disk for its own sake, since nothing of it will be wanted after
+/// a crash.
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): EINVAL when `upper` and `work` are on different mounts, or on a
+/// filesystem that can't be an upper layer, such as another overlay.
+pub fn mount_overlay(
+    lower: &[OwnedFd],
+    upper: &OwnedFd,
+    work: &OwnedFd,
+    volatile: bool,
+    target: &Path,
+) -> Result<()> {
+    // ANCHOR_END: mount_overlay
+    // ANCHOR: exercise_mount_overlay
+    let by_number = |layer: &OwnedFd| format!("/proc/self/fd/{}", layer.as_raw_fd());
+    let lower: Vec<_> = lower.iter().map(by_number).collect();
+    let (lower, upper, work) = (lower.join(":"), by_number(upper), by_number(work));
+    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    if volatile {
+        data.push_str(",volatile");
+    }
+    let overlay = Some("overlay");
+    call!(mount(
+        overlay,
+        target,
+        overlay,
+        MsFlags::empty(),
+        Some(&*data)
+    ))?;
+    Ok(())
+    // ANCHOR_END: exercise_mount_overlay
+}
+
+// ANCHOR: clone_tree
+/// A copy of the mounts at `source` and below it, which is nowhere mounted yet, with `attributes`.
+///
+/// It is taken on the host's side, before there is a container: what `source` means is the
+/// host's matter. To be read-only is a property of a mount, and every mount below has its own: one
+/// call makes the copy, a second changes all of it. See open_tree(2), mount_setattr(2).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): ENOENT without such a file; ENOSYS for `mount_setattr` before
+/// Linux 5.12.
+pub fn clone_tree(source: &Path, attributes: &Attributes) -> Result<OwnedFd> {
+    // ANCHOR_END: clone_tree
+    // ANCHOR: exercise_clone_tree
+    let tree = call!(open_tree(source))?;
+    call!(mount_setattr(&tree, attributes))?;
+    Ok(tree)
+    // ANCHOR_END: exercise_clone_tree
+}
+
+// ANCHOR: attach
+/// Mounts `tree` on `target`, a path without links in the container. See move_mount(2).
+pub fn attach(tree: &OwnedFd, target: &Path) -> Result<()> {
+    call!(move_mount(tree, target))?;
+    Ok(())
+}
+// ANCHOR_END: attach
+
+// ANCHOR: tear_down
+/// Removes `folder` and all that is in it, whatever happened before. Nothing happens where there is no
+/// such directory.
+///
+/// Removing goes down into every directory, and below a mount are somebody else's files: so first
+/// what is mounted in there goes, the last mount first.
+pub fn tear_down(folder: &Path) -> Result<()> {
+    // ANCHOR_END: tear_down
+    // ANCHOR: exercise_tear_down
+    for mounted in mounted_below(folder)?.iter().rev() {
+        call!(umount2(mounted.as_path(), MntFlags::MNT_DETACH))?;
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| folder.display().to_string()),
+    }
+    // ANCHOR_END: exercise_tear_down
+}
+
+/// Where something is mounted at `folder` or below it, in the order in which it was.
+pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let targets = targets.map(|target| PathBuf::from(target.replace("\\040", " ")));
+    Ok(targets
+        .filter(|target| target.starts_with(folder))
+        .collect())
+}
+
+/// Attributes of the mounts of a tree: struct mount_attr of mount_setattr(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// MOUNT_ATTR_… to be set.
+    pub set: u64,
+    /// How they hear of new mounts: MS_PRIVATE, MS_SLAVE or MS_SHARED.
+    pub propagation: u64,
+}
+
+impl Argument for Attributes {
+    fn show(&self, f: &mut Formatter) -> fmt::Result {
+        let propagation = match self.propagation {
+            libc::MS_SHARED => "MS_SHARED",
+            libc::MS_SLAVE => "MS_SLAVE",
+            _ => "MS_PRIVATE",
+        };
+        match self.set & libc::MOUNT_ATTR_RDONLY {
+            0 => write!(f, "{{propagation={propagation}}}"),
+            _ => write!(
+                f,
+                "{{attr_set=MOUNT_ATTR_RDONLY, propagation={propagation}}}"
+            ),
+        }
+    }
+}
+
+/// A clone of the mounts at `source` and below: open_tree(2) with OPEN_TREE_CLONE.
+pub fn open_tree(source: &Path) -> nix::Result<OwnedFd> {
+    let source = CString::new(source.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // SAFETY: the kernel reads the path, and returns a descriptor that nobody else has.
+    unsafe {
+        let tree = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags);
+        Ok(OwnedFd::from_raw_fd(Errno::result(tree)? as i32))
+    }
+}
+
+/// Changes all mounts of `tree`: mount_setattr(2) with AT_RECURSIVE.
+pub fn mount_setattr(tree: &OwnedFd, attributes: &Attributes) -> nix::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: attributes.set,
+        attr_clr: 0,
+        propagation: attributes.propagation,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the kernel reads an empty path and as many bytes of attributes as there are.
+    let result = unsafe {
+        let (tree, here) = (tree.as_raw_fd(), c"".as_ptr());
+        let (attributes, size) = (&raw const attributes, size_of_val(&attributes));
+        libc::syscall(libc::SYS_mount_setattr, tree, here, flags, attributes, size)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Puts the mounts of `tree` on `target`: move_mount(2).
+pub fn move_mount(tree: &OwnedFd, target: &Path) -> nix::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let from = libc::MOVE_MOUNT_F_EMPTY_PATH;
+    // SAFETY: the kernel reads two paths.
+    let result = unsafe {
+        let (tree, here) = (tree.as_raw_fd(), c"".as_ptr());
+        let target = target.as_ptr();
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree,
+            here,
+            libc::AT_FDCWD,
+            target,
+            from,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// The path by which the kernel knows an open file, for calls that take no descriptor.
+pub(crate) fn by_descriptor(file: &impl AsFd) -> PathBuf {
+    let file: BorrowedFd = file.as_fd();
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}

@@ -1,0 +1,147 @@
+//! Step 8: runs a command on layers of its own.
+
+use clap::Parser;
+use nix::sched::CloneFlags;
+use nix::unistd::{chdir, sethostname};
+use std::process::ExitCode;
+use step01_uts::{Narration, call, exec, hostname, program};
+use step02_pid::{init, spawn};
+use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
+use step04_pivot_root::files::Files;
+use step04_pivot_root::witness::Witness;
+use step04_pivot_root::{Env, environment, swap_roots};
+use step05_tty::mounts::mount_all;
+use step05_tty::names::Names;
+use step05_tty::terminal::Tty;
+use step05_tty::{DEV, make_links};
+use step06_caps::confine;
+use step06_caps::network::{Network, NetworkArgs};
+use step06_caps::privileges::PrivilegeArgs;
+use step06_caps::users::UserArgs;
+use step07_cgroups::devices::make_devices_and_folders;
+use step07_cgroups::limits::LimitArgs;
+use step07_cgroups::rlimits::set_rlimits;
+use step07_cgroups::{Cgroup, new_id};
+use step08_overlay::layers::LayerArgs;
+
+/// Run a command on layers of files, with volumes
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The container's hostname
+    #[arg(long, value_name = "NAME", default_value = "container", value_parser = hostname)]
+    hostname: String,
+
+    /// Put an init before the command: it forwards signals and reaps orphans
+    #[arg(long)]
+    init: bool,
+
+    /// Say why the command would not start, or that it would; runs nothing and needs no root
+    #[arg(long)]
+    why: bool,
+
+    #[command(flatten)]
+    tty: Tty,
+
+    #[command(flatten)]
+    env: Env,
+
+    #[command(flatten)]
+    user: UserArgs,
+
+    #[command(flatten)]
+    privileges: PrivilegeArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    files: Files,
+
+    #[command(flatten)]
+    layers: LayerArgs,
+
+    #[command(flatten)]
+    narration: Narration,
+
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
+}
+
+// ANCHOR: life
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWNET);
+
+fn main() -> ExitCode {
+    program(|args: Args| {
+        args.narration.begin()?;
+
+        let (command, workdir) = (&args.command, &args.env.workdir);
+        let tty = args.tty.or_for(command);
+        let given = [tty.environment(), args.env.env].concat();
+        let defaults = environment(&args.hostname, &given);
+        let privileges = args.privileges.resolve()?;
+        let (limits, devices) = args.limits.resolve(args.privileges.privileged)?;
+        let network = args.network.network;
+        let names = Names::of(&args.hostname);
+        let volumes = args.layers.volumes()?;
+        let id = new_id()?;
+        let layers = args.layers.open(&args.files, &id)?;
+        if args.why {
+            let foresee = |root: &_| Witness::new(root, &command[0], &defaults, workdir)?.foresee();
+            let explanation = layers.show(foresee)?;
+            println!("{}", explanation.report());
+            return Ok(explanation.exit_code());
+        }
+        let witness = Witness::new(layers.topmost(), &command[0], &defaults, workdir)?;
+        let terminal = tty.open()?;
+        let cgroup = Cgroup::create(&id, &limits)?;
+
+        let child = spawn(network.namespaces(NAMESPACES), || {
+            cgroup.enter()?;
+            call!(sethostname(&args.hostname))?;
+            make_private()?;
+            let root = layers.mount()?;
+            swap_roots(&root, || {
+                mount_proc()?;
+                mount_sysfs()
+            })?;
+            names.attach()?;
+            mount_all(DEV)?;
+            make_devices_and_folders(&devices)?;
+            make_links()?;
+            if network == Network::None {
+                loopback_up()?;
+            }
+            cgroup.mount()?;
+            args.layers.attach(&volumes)?;
+            privileges.seal()?;
+            call!(chdir(workdir.as_str()))?;
+            witness.hand_over()?;
+            let user = args.user.find()?;
+            let environment = environment(
+                &args.hostname,
+                &[user.environment(), given.clone()].concat(),
+            );
+            terminal.attach()?;
+            terminal.give_to(user.uid)?;
+            set_rlimits(&args.limits.ulimit)?;
+            confine(&privileges.process(user))?;
+            if args.init {
+                init()?;
+            }
+            exec(command, &environment)
+        });
+        let outcome = witness.testify(child.and_then(|child| terminal.relay(&child)));
+        let outcome = cgroup.settle(outcome, args.limits.stats);
+        layers.settle(outcome, args.layers.commit.as_ref())
+    })
+}
+// ANCHOR_END: life

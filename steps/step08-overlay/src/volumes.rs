@@ -1,0 +1,288 @@
+//! Directories and files of the host in a container.
+
+use crate::{Attributes, attach, clone_tree};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::MsFlags;
+use nix::sys::stat::SFlag;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use step01_uts::Refused;
+use step05_tty::mounts::{Mount, mount_all, mount_point};
+
+/// One `-v`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// What of the host.
+    pub source: PathBuf,
+    /// Where in the container.
+    pub target: PathBuf,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+    /// Which mounts made later below it are seen on the other side.
+    pub propagation: Propagation,
+}
+
+/// How two copies of a mount hear of each other's new mounts: mount_namespaces(7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// The container hears of the host's.
+    Slave,
+    /// Each hears of the other's.
+    Shared,
+}
+
+impl Volume {
+    /// Reads `SRC:DST[:OPTION,…]`. SRC is a path; DST an absolute one.
+    pub fn parse(text: &str) -> Result<Volume, String> {
+        let parts: Vec<_> = text.split(':').collect();
+        let (source, target, options) = match parts[..] {
+            [source, target] => (source, target, ""),
+            [source, target, options] => (source, target, options),
+            _ => {
+                return Err(
+                    "it has to be SRC:DST or SRC:DST:OPTIONS, as in /srv/data:/data:ro".into(),
+                );
+            }
+        };
+        let mut volume = Volume {
+            source: source.into(),
+            target: destination(target)?,
+            read_only: false,
+            propagation: Propagation::Private,
+        };
+        if source.is_empty() {
+            return Err("SRC is empty: name a directory or a file of the host".into());
+        }
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option {
+                "ro" => volume.read_only = true,
+                "rw" => volume.read_only = false,
+                "rprivate" | "private" => volume.propagation = Propagation::Private,
+                "rslave" | "slave" => volume.propagation = Propagation::Slave,
+                "rshared" | "shared" => volume.propagation = Propagation::Shared,
+                // For SELinux, which isn't asked here.
+                "z" | "Z" => {}
+                _ => {
+                    return Err(format!(
+                        "there is no option {option:?}: there are ro, rw, rprivate, rslave and rshared"
+                    ));
+                }
+            }
+        }
+        Ok(volume)
+    }
+
+    /// Takes hold of what the host has at SRC just now.
+    ///
+    /// # Errors
+    /// There is nothing.
+    pub fn open(&self) -> Result<OpenVolume> {
+        let shown = self.source.display();
+        let flag = || format!("-v {shown}:{}", self.target.display());
+        let is_directory = match self.source.metadata() {
+            Ok(found) => found.is_dir(),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
+                bail!(
+                    "{}: the host has no {shown}\nhelp: mkdir -p {shown}",
+                    flag()
+                )
+            }
+            Err(error) => return Err(error).with_context(flag),
+        };
+        let attributes = Attributes {
+            set: if self.read_only {
+                libc::MOUNT_ATTR_RDONLY
+            } else {
+                0
+            },
+            propagation: match self.propagation {
+                Propagation::Private => libc::MS_PRIVATE,
+                Propagation::Slave => libc::MS_SLAVE,
+                Propagation::Shared => libc::MS_SHARED,
+            },
+        };
+        let tree = clone_tree(&self.source, &attributes);
+        let tree = tree.map_err(|error| match error.downcast::<Refused>() {
+            Ok(refused) if refused.errno() == Errno::ENOSYS => {
+                anyhow::anyhow!("{refused}: volumes take Linux 5.12 or newer")
+            }
+            Ok(refused) => refused.into(),
+            Err(error) => error,
+        });
+        Ok(OpenVolume {
+            tree: tree.with_context(flag)?,
+            target: self.target.clone(),
+            kind: if is_directory {
+                SFlag::S_IFDIR
+            } else {
+                SFlag::S_IFREG
+            },
+        })
+    }
+}
+
+/// A volume that the host has let go of, ready to be attached.
+pub struct OpenVolume {
+    tree: OwnedFd,
+    target: PathBuf,
+    kind: SFlag,
+}
+
+impl OpenVolume {
+    /// Puts it into the root that the caller is in. Where DST is missing it is made, and a link on
+    /// the way leads to what it means *in there*.
+    pub fn attach(&self) -> Result<()> {
+        let place = mount_point(&self.target, self.kind);
+        let place = place.with_context(|| format!("-v …:{}", self.target.display()))?;
+        attach(&self.tree, &place)
+    }
+
+    /// How deep it goes: a volume below another comes after it.
+    pub fn depth(&self) -> usize {
+        self.target.components().count()
+    }
+}
+
+/// One `--tmpfs`: a place for files that need no disk and are gone at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    target: PathBuf,
+    options: Vec<String>,
+}
+
+impl Tmpfs {
+    /// Reads `DST[:OPTION,…]` with the options of tmpfs(5), and of mount(8) those that a tmpfs knows.
+    pub fn parse(text: &str) -> Result<Tmpfs, String> {
+        let (target, options) = text.split_once(':').unwrap_or((text, ""));
+        let options: Vec<_> = options
+            .split(',')
+            .filter(|option| !option.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let known = [
+            "size",
+            "mode",
+            "uid",
+            "gid",
+            "nr_inodes",
+            "nr_blocks",
+            "huge",
+            "mpol",
+        ];
+        for option in &options {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let has_value = known.contains(&key) && !value.is_empty();
+            if !has_value && flag(option).is_none() {
+                return Err(format!(
+                    "there is no option {option:?}: there are rw, ro, exec, noexec, suid, nosuid, dev, nodev, \
+                     and with a value {}",
+                    known.join(", ")
+                ));
+            }
+        }
+        Ok(Tmpfs {
+            target: destination(target)?,
+            options,
+        })
+    }
+
+    /// Mounts it in the root that the caller is in.
+    pub fn attach(&self) -> Result<()> {
+        let target = self.target.to_string_lossy();
+        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let mut data = Vec::new();
+        for option in &self.options {
+            match flag(option) {
+                Some((flag, on)) => flags.set(flag, on),
+                None => data.push(option.as_str()),
+            }
+        }
+        let mount = Mount {
+            source: "tmpfs",
+            target: &target,
+            kind: "tmpfs",
+            flags,
+            data: &data.join(","),
+        };
+        mount_all(&[mount]).with_context(|| format!("--tmpfs {target}"))
+    }
+}
+
+fn flag(option: &str) -> Option<(MsFlags, bool)> {
+    Some(match option {
+        "ro" => (MsFlags::MS_RDONLY, true),
+        "rw" => (MsFlags::MS_RDONLY, false),
+        "noexec" => (MsFlags::MS_NOEXEC, true),
+        "exec" => (MsFlags::MS_NOEXEC, false),
+        "nosuid" => (MsFlags::MS_NOSUID, true),
+        "suid" => (MsFlags::MS_NOSUID, false),
+        "nodev" => (MsFlags::MS_NODEV, true),
+        "dev" => (MsFlags::MS_NODEV, false),
+        "noatime" => (MsFlags::MS_NOATIME, true),
+        _ => return None,
+    })
+}
+
+/// A place in the container for something of the user's.
+fn destination(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let plain = path
+        .components()
+        .all(|part| !matches!(part, Component::ParentDir));
+    match path {
+        _ if !path.is_absolute() || !plain => {
+            Err("DST has to be an absolute path, without ..".into())
+        }
+        _ if path.parent().is_none() => {
+            Err("DST can't be the root itself: that is what --rootfs and --image are for".into())
+        }
+        _ if path.starts_with("/proc") => {
+            Err("DST can't be in /proc, by which the container knows itself".into())
+        }
+        _ => Ok(path.components().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_read() {
+        let volume = Volume::parse("/srv:/data:ro,rslave").unwrap();
+        assert_eq!(
+            (volume.read_only, volume.propagation),
+            (true, Propagation::Slave)
+        );
+        assert_eq!(Volume::parse("a:/b//c/").unwrap().target, Path::new("/b/c"));
+        for wrong in [
+            "",
+            "/a",
+            "/a:",
+            ":/b",
+            "/a:b",
+            "/a:/",
+            "/a:/b:rx",
+            "/a:/b:ro:x",
+            "/a:/b/../..",
+            "/a:/proc/sys",
+        ] {
+            assert!(Volume::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tmpfs_are_read() {
+        assert_eq!(Tmpfs::parse("/run:size=1m,exec").unwrap().options.len(), 2);
+        for wrong in ["", "run", "/run:size", "/run:colour=red", "/"] {
+            assert!(Tmpfs::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
