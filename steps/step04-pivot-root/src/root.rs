@@ -201,9 +201,15 @@ impl Root {
 
     /// The first `most` bytes of the plain file `path`; none when there is no such file.
     pub fn text(&self, path: &str, most: usize) -> Vec<u8> {
-        let found = self.follow(Path::new("/"), Path::new(path)).end.ok();
-        let file = found.and_then(|found| self.open(&found).ok());
-        file.map_or_else(Vec::new, |file| read_at(&file, 0, most))
+        let plain = |file: &OwnedFd| fstat(file).is_ok_and(|stat| kind(&stat) == SFlag::S_IFREG);
+        // Looked at before it is opened: to open a device may do something.
+        let looked_at = self.open_at(Path::new(path), OFlag::O_PATH);
+        if !looked_at.is_ok_and(|file| plain(&file)) {
+            return Vec::new();
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = self.open_at(Path::new(path), flags).map(File::from);
+        file.map_or_else(|_| Vec::new(), |file| read_at(&file, 0, most))
     }
 
     /// The names in the directory `path`, of no more than `most` entries.

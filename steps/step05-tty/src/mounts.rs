@@ -48,9 +48,11 @@ pub fn mount_all(mounts: &[Mount]) -> Result<()> {
 /// # Errors
 /// Something of another kind is there, or a link leads in a circle or through a procfs.
 pub fn mount_point(path: &Path, wanted: SFlag) -> Result<Cow<'_, Path>> {
-    // Most often all is there, and nothing of it a link.
-    if let Ok(is) = kind_at(path) {
-        return as_wanted(Cow::Borrowed(path), is, wanted);
+    // Most often all is there, or all but the last name, and nothing of it a link.
+    match kind_at(path) {
+        Ok(is) => return as_wanted(Cow::Borrowed(path), is, wanted),
+        Err(Errno::ENOENT) if make(path, wanted).is_ok() => return Ok(Cow::Borrowed(path)),
+        Err(_) => {}
     }
     let real = find_or_make(&Root::at(Path::new("/"))?, path, wanted)?;
     let is = kind_at(&real).with_context(|| real.display().to_string())?;

@@ -120,7 +120,7 @@ macro_rules! number_of {
         |name| {
             $arch::Sysno::from_str(name)
                 .ok()
-                .map(|found| found.id() as u32)
+                .map(|call| call.id() as u32)
         }
     };
 }
@@ -156,10 +156,8 @@ const ARCHES: [Arch; 2] = [
         short: "arm",
         audit: libc::EM_ARM as u32 | LITTLE_ENDIAN,
         number: |name| {
-            // ARM has a few of its own, far from the others: asm/unistd.h.
-            let private = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
-            let private = private.iter().position(|known| *known == name);
-            let number = number_of!(arm);
+            let number: fn(&str) -> Option<u32> = number_of!(arm);
+            let private = ARM_PRIVATE.iter().position(|known| *known == name);
             private
                 .map(|at| 0x000f_0001 + at as u32)
                 .or_else(|| number(name))
@@ -167,9 +165,11 @@ const ARCHES: [Arch; 2] = [
     },
 ];
 
+/// ARM has a few calls of its own, far from the others: asm/unistd.h.
+const ARM_PRIVATE: [&str; 5] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
+
 /// Whether some architecture has a system call `name`. A profile is written for all of them.
 fn is_known(name: &str) -> bool {
-    const ARM_PRIVATE: [&str; 5] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
     let tables: [fn(&str) -> Option<u32>; 14] = [
         number_of!(x86_64),
         number_of!(x86),
@@ -222,7 +222,7 @@ impl Profile {
             let architecture = arch.audit;
             let calls = BTreeMap::new();
             tables.push((
-                arch,
+                arch.number,
                 Table {
                     architecture,
                     calls,
@@ -236,8 +236,8 @@ impl Profile {
             let alternatives = rule.alternatives()?;
             for name in rule.names.iter().chain(&rule.name) {
                 let mut found = false;
-                for (arch, table) in &mut tables {
-                    let Some(number) = (arch.number)(name) else {
+                for (number_of, table) in &mut tables {
+                    let Some(number) = number_of(name) else {
                         continue;
                     };
                     found = true;

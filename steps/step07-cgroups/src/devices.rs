@@ -252,7 +252,7 @@ mod tests {
         ] {
             assert!(Devices::parse(wrong).is_err(), "{wrong}");
         }
-        let nothing = Devices::parse("/etc/passwd").unwrap().resolve();
+        let nothing = Devices::parse("/etc/passwd:/dev/x").unwrap().resolve();
         assert!(nothing.unwrap_err().to_string().contains("no device"));
     }
 }

@@ -121,8 +121,8 @@ pub struct Cgroup {
 struct Group {
     hierarchy: Hierarchy,
     folder: PathBuf,
-    /// `cgroup.procs`. As long as it is locked, somebody uses the group.
-    processes: Flock<File>,
+    /// The file of [`members_of`]. As long as it is locked, somebody uses the group.
+    members: Flock<File>,
 }
 // ANCHOR_END: Cgroup
 
@@ -165,13 +165,22 @@ impl Cgroup {
     ///
     /// "0" stands for whoever writes it, in whatever PID namespace. A new cgroup namespace takes
     /// the caller's groups for its roots, so that comes second. See cgroup_namespaces(7).
+    ///
+    /// The files are those of [`members_of`], opened before there was a container.
     pub fn enter(&self) -> Result<()> {
         // ANCHOR_END: enter
         // ANCHOR: exercise_enter
         for group in &self.groups {
-            let shown = group.folder.join("cgroup.procs");
-            let joined = (&*group.processes).write_all(b"0");
-            joined.with_context(|| format!("{}: 0", shown.display()))?;
+            let joined = (&*group.members).write_all(b"0");
+            joined.with_context(|| {
+                format!(
+                    "0 to {}",
+                    group
+                        .folder
+                        .join(members_of(group.hierarchy.version))
+                        .display()
+                )
+            })?;
         }
         call!(unshare(CloneFlags::CLONE_NEWCGROUP))?;
         Ok(())
@@ -315,19 +324,19 @@ impl Group {
                 v2::enable(&ours, &hierarchy.controllers)?;
             }
             make_group(&folder)?;
-            let file = folder.join("cgroup.procs");
-            let processes = match File::options().write(true).open(&file) {
+            let file = folder.join(members_of(hierarchy.version));
+            let members = match File::options().write(true).open(&file) {
                 // Somebody took it for the leavings of a crash, since it wasn't locked yet.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened.with_context(|| file.display().to_string())?,
             };
-            let locked = Flock::lock(processes, FlockArg::LockShared);
-            let processes = locked.map_err(|(_, errno)| errno)?;
+            let locked = Flock::lock(members, FlockArg::LockShared);
+            let members = locked.map_err(|(_, errno)| errno)?;
             if folder.exists() {
                 return Ok(Group {
                     hierarchy,
                     folder,
-                    processes,
+                    members,
                 });
             }
         }
@@ -372,6 +381,16 @@ impl Group {
     }
 }
 
+/// The file to which a process writes to join. It has one thread, and `tasks` is for threads: then the
+/// kernel needn't stop all forks of the machine, which takes it some milliseconds. Version 2 has no such
+/// file.
+pub fn members_of(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "tasks",
+        Version::V2 => "cgroup.procs",
+    }
+}
+
 fn make_group(folder: &Path) -> Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -387,7 +406,8 @@ fn make_group(folder: &Path) -> Result<()> {
 /// Removes the groups that nobody has locked: those of programs that were killed before they could.
 fn sweep(ours: &Path, hierarchies: &[Hierarchy]) {
     for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
-        let Ok(file) = File::open(entry.path().join("cgroup.procs")) else {
+        let file = members_of(hierarchies[0].version);
+        let Ok(file) = File::open(entry.path().join(file)) else {
             continue;
         };
         if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err() {

@@ -158,7 +158,6 @@ impl Changes {
         directory(&folder, 0o700)?;
         let lock = Flock::lock(File::open(&folder)?, FlockArg::LockExclusive);
         let lock = lock.map_err(|(_, errno)| errno)?;
-        directory(&folder.join("root"), 0o755)?;
         let (folder, upper) = match keep {
             None => (folder.clone(), folder.join("upper")),
             Some(keep) => {
@@ -191,10 +190,6 @@ impl Changes {
                 self.upper.with_file_name(format!(".{name}.work-{id}"))
             }
         }
-    }
-
-    fn target(&self) -> PathBuf {
-        self.folder.join("root")
     }
 
     fn remove(&self) -> Result<()> {
@@ -234,7 +229,8 @@ impl Layers {
             directory_at(&changes.upper)?,
             directory_at(&changes.work())?,
         );
-        let target = changes.target();
+        // It covers the directories that it is made of, which are open already.
+        let target = changes.folder.clone();
         mount_overlay(&lower, &upper, &work, !changes.kept, &target)?;
         for place in PLACES {
             match fs::create_dir(target.join(place)) {
@@ -279,7 +275,7 @@ impl Layers {
             .map(|layer| by_descriptor(layer).display().to_string())
             .collect();
         let data = format!("lowerdir={}", lower.join(":"));
-        let (overlay, target) = (Some("overlay"), changes.target());
+        let (overlay, target) = (Some("overlay"), changes.folder.clone());
         call!(mount(
             overlay,
             &target,
