@@ -13,12 +13,21 @@ use std::{env, fs};
 use tempfile::TempDir;
 
 /// The packages of the steps, in order.
-pub const STEPS: [&str; 4] = [
+pub const STEPS: [&str; 8] = [
     "step01-uts",
     "step02-pid",
     "step03-mount",
     "step04-pivot-root",
+    "step05-tty",
+    "step06-caps",
+    "step07-cgroups",
+    "step08-overlay",
 ];
+
+/// Whether a step has a root filesystem of its own.
+pub fn is_rooted(package: &str) -> bool {
+    package >= "step04"
+}
 
 /// The checker.
 pub fn progress() -> &'static Path {

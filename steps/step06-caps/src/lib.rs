@@ -3,8 +3,8 @@
 //! Root in the container was root: one `mount` of devtmpfs, and the host's disks lay open. The power
 //! of root is 41 capabilities, and a container needs few of them ([`drop_capabilities`]). Its user
 //! needn't be root at all ([`become_user`]). Some files of the kernel obey uid 0 without asking for any
-//! capability ([`make_read_only`], [`seal`]). And most system calls a container never makes: a
-//! filter refuses those ([`install`]), and with no_new_privs on, no setuid program brings back what was
+//! capability ([`make_read_only`], [`paths`]). And most system calls a container never makes: a
+//! filter refuses those ([`filter()`]), and with no_new_privs on, no setuid program brings back what was
 //! given up.
 //!
 //! [`confine`] does all of it to a process, in the one order that works. Which capabilities there
@@ -13,22 +13,21 @@
 
 pub mod capabilities;
 pub mod network;
+pub mod paths;
 pub mod privileges;
 pub mod profile;
 pub mod seccomp;
 pub mod users;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
-use nix::sys::stat::{SFlag, major, minor, stat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
 use step01_uts::call;
 use step02_pid::die_with_parent;
-use step04_pivot_root::root::kind;
 
 use capabilities::{CapSets, Capability};
 use seccomp::Filter;
@@ -62,8 +61,9 @@ pub struct Process {
 /// capabilities; that is best, as the last thing, so that the filter needn't allow what we do here.
 /// Without no_new_privs it asks for CAP_SYS_ADMIN, so the filter has to come first.
 pub fn confine(process: &Process) -> Result<()> {
-    if let (false, Some(filter)) = (process.no_new_privileges, &process.filter) {
-        install(filter)?;
+    let its_filter = process.filter.as_ref();
+    if !process.no_new_privileges {
+        filter(its_filter, false)?;
     }
     lower_bounding_set(process.capabilities.bounding)?;
     become_user(&process.user)?;
@@ -71,10 +71,7 @@ pub fn confine(process: &Process) -> Result<()> {
     // A change of user made the kernel forget this.
     die_with_parent()?;
     if process.no_new_privileges {
-        call!(set_no_new_privs())?;
-        if let Some(filter) = &process.filter {
-            install(filter)?;
-        }
+        filter(its_filter, true)?;
     }
     Ok(())
 }
@@ -181,19 +178,29 @@ pub fn raise_ambient(capability: Capability) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-// ANCHOR: install
+// ANCHOR: filter
 /// Has the kernel run `filter` before each system call of the calling process and of all that come
-/// of it, from the next call on. No filter can be taken off again. See seccomp(2).
+/// of it, from the next call on; and with `no_new_privileges` sees to it that `execve` gives none.
+/// Neither can be taken off again.
+///
+/// A filter can make a setuid program fail where it never fails otherwise, so that it does harm. That
+/// is why the kernel wants no_new_privs first, unless CAP_SYS_ADMIN answers for it. See seccomp(2),
+/// PR_SET_NO_NEW_PRIVS(2const).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EACCES without no_new_privs and without CAP_SYS_ADMIN, EINVAL for a
 /// program that the kernel can't check.
-pub fn install(filter: &Filter) -> Result<()> {
-    // ANCHOR_END: install
-    // ANCHOR: exercise_install
-    call!(seccomp(libc::SECCOMP_SET_MODE_FILTER, filter))?;
+pub fn filter(filter: Option<&Filter>, no_new_privileges: bool) -> Result<()> {
+    // ANCHOR_END: filter
+    // ANCHOR: exercise_filter
+    if no_new_privileges {
+        call!(set_no_new_privs())?;
+    }
+    if let Some(filter) = filter {
+        call!(seccomp(libc::SECCOMP_SET_MODE_FILTER, filter))?;
+    }
     Ok(())
-    // ANCHOR_END: exercise_install
+    // ANCHOR_END: exercise_filter
 }
 
 /// The raw call; the C library has none.
@@ -210,47 +217,6 @@ pub fn seccomp(operation: libc::c_uint, filter: &Filter) -> nix::Result<()> {
     };
     Errno::result(result).map(drop)
 }
-
-// ANCHOR: paths
-/// Files of the kernel's that tell about the host, or about other containers: they read as empty.
-pub const MASKED_PATHS: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// Files that change the host when uid 0 writes them, whatever its capabilities.
-pub const READ_ONLY_PATHS: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-// ANCHOR_END: paths
-
-// ANCHOR: seal
-/// Hides `masked` and makes `read_only` so, as far as this kernel has them, and /sys as a whole.
-pub fn seal(masked: &[&str], read_only: &[&str]) -> Result<()> {
-    remount_read_only("/sys")?;
-    for path in read_only {
-        make_read_only(path)?;
-    }
-    for path in masked {
-        mask(path)?;
-    }
-    Ok(())
-}
-// ANCHOR_END: seal
 
 // ANCHOR: make_read_only
 /// Makes `path`, and what is below it, read-only, while the rest of its filesystem stays as it is.
@@ -299,33 +265,3 @@ pub fn flags_of(path: &str) -> Result<MsFlags> {
     Ok(set.map(|(_, flag)| flag).collect())
 }
 // ANCHOR_END: flags_of
-
-/// Hides `path`: a file beneath /dev/null, a directory beneath one that is empty and stays so.
-/// Nothing happens where there is no such path.
-pub fn mask(path: &str) -> Result<()> {
-    let none = None::<&str>;
-    let null = "/dev/null";
-    match call!(mount(Some(null), path, none, MsFlags::MS_BIND, none)) {
-        Ok(()) => be_null(path),
-        Err(refused) => match refused.errno() {
-            Errno::ENOENT => Ok(()),
-            Errno::ENOTDIR => {
-                let (tmpfs, flags) = (Some("tmpfs"), MsFlags::MS_RDONLY);
-                call!(mount(tmpfs, path, tmpfs, flags, Some("size=0k")))?;
-                Ok(())
-            }
-            _ => Err(refused.into()),
-        },
-    }
-}
-
-/// Fails unless `path` is the null device: whoever can put something else at /dev/null would choose
-/// what the container sees here.
-fn be_null(path: &str) -> Result<()> {
-    let found = stat(path)?;
-    let number = (major(found.st_rdev), minor(found.st_rdev));
-    if kind(&found) != SFlag::S_IFCHR || number != (1, 3) {
-        bail!("/dev/null in the container isn't the null device, and {path} is to be masked by it");
-    }
-    Ok(())
-}

@@ -1,10 +1,11 @@
 //! What the flags ask for, and what comes of it.
 
+use crate::Process;
 use crate::capabilities::{CapSets, Capability, DEFAULT, permitted};
+use crate::paths::{MASKED_PATHS, READ_ONLY_PATHS, seal};
 use crate::profile::Profile;
 use crate::seccomp::Filter;
 use crate::users::User;
-use crate::{MASKED_PATHS, Process, READ_ONLY_PATHS, seal};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};

@@ -9,11 +9,12 @@
 //! another moves a process in, and `rmdir` removes it. Which folder, depends: each controller has
 //! a hierarchy of its own in cgroups version 1, all have one together in version 2, and on a hybrid
 //! machine some are here and some there. [`find`] looks it up. What the two versions call their
-//! files is told in [`v1`] and [`v2`], and which devices a container may open in [`devices`]. See
+//! files is told in [`v1`] and [`v2`], how one folder is made and removed in [`group`], and which devices a container may open in [`devices`]. See
 //! cgroups(7).
 
 pub mod device_program;
 pub mod devices;
+pub mod group;
 pub mod limits;
 pub mod rlimits;
 pub mod usage;
@@ -21,17 +22,14 @@ pub mod v1;
 pub mod v2;
 pub mod view;
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 use step01_uts::call;
 
+use group::{Group, OURS, members_of, remove_group, sweep};
 use limits::{Limits, Setting};
 
 // ANCHOR: Hierarchy
@@ -116,18 +114,7 @@ pub struct Cgroup {
     /// What `usage` compares with.
     limits: Limits,
 }
-
-/// A folder, and a file in it that was opened before there was a container.
-struct Group {
-    hierarchy: Hierarchy,
-    folder: PathBuf,
-    /// The file of [`members_of`]. As long as it is locked, somebody uses the group.
-    members: Flock<File>,
-}
 // ANCHOR_END: Cgroup
-
-/// All groups of ours are below this one.
-const OURS: &str = "ten-steps";
 
 /// What a container is accounted for and limited in. A controller that isn't there is missed only
 /// when a limit asks for it.
@@ -232,21 +219,6 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes an empty group, and waits for the end of those who are about to leave it.
-pub fn remove_group(folder: &Path) -> Result<()> {
-    const PATIENCE: u32 = 2000;
-    for turn in 0.. {
-        match fs::remove_dir(folder) {
-            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && turn < PATIENCE => {
-                sleep(Duration::from_millis(1));
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => break,
-            outcome => return outcome.with_context(|| format!("rmdir {}", folder.display())),
-        }
-    }
-    Ok(())
-}
-
 // ANCHOR: limit
 /// Writes each of `settings` to its file in the control group `folder`.
 ///
@@ -311,119 +283,4 @@ fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
         }
     }
     Ok(hierarchies)
-}
-
-impl Group {
-    fn create(hierarchy: Hierarchy, id: &str) -> Result<Group> {
-        let ours = hierarchy.top.join(OURS);
-        let folder = ours.join(id);
-        loop {
-            make_group(&ours)?;
-            if hierarchy.version == Version::V2 {
-                v2::enable(&hierarchy.top, &hierarchy.controllers)?;
-                v2::enable(&ours, &hierarchy.controllers)?;
-            }
-            make_group(&folder)?;
-            let file = folder.join(members_of(hierarchy.version));
-            let members = match File::options().write(true).open(&file) {
-                // Somebody took it for the leavings of a crash, since it wasn't locked yet.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                opened => opened.with_context(|| file.display().to_string())?,
-            };
-            let locked = Flock::lock(members, FlockArg::LockShared);
-            let members = locked.map_err(|(_, errno)| errno)?;
-            if folder.exists() {
-                return Ok(Group {
-                    hierarchy,
-                    folder,
-                    members,
-                });
-            }
-        }
-    }
-
-    /// Writes what of `limits` is this hierarchy's.
-    fn configure(&self, limits: &Limits) -> Result<()> {
-        let settings = match self.hierarchy.version {
-            Version::V1 => v1::settings(limits),
-            Version::V2 => v2::settings(limits),
-        };
-        let here = |setting: &Setting| self.hierarchy.controllers.contains(&setting.controller);
-        let settings: Vec<_> = settings.into_iter().filter(here).collect();
-        if settings
-            .iter()
-            .any(|setting| setting.controller == "cpuset")
-        {
-            self.allow_memory_nodes()?;
-        }
-        limit(&self.folder, &settings)?;
-        match self.hierarchy.version {
-            Version::V1 => Ok(()),
-            Version::V2 => v2::restrict_devices(&self.folder, &limits.devices),
-        }
-    }
-
-    /// In version 1 nobody can join a group with a set of processors as long as it has no memory
-    /// nodes: it takes those of the group above, which has its own first.
-    fn allow_memory_nodes(&self) -> Result<()> {
-        if self.hierarchy.version == Version::V2 {
-            return Ok(());
-        }
-        let ours = self.hierarchy.top.join(OURS);
-        for (from, to) in [(&self.hierarchy.top, &ours), (&ours, &self.folder)] {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                let copied =
-                    fs::read(from.join(file)).and_then(|text| fs::write(to.join(file), text));
-                copied.with_context(|| to.join(file).display().to_string())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The file to which a process writes to join. It has one thread, and `tasks` is for threads: then the
-/// kernel needn't stop all forks of the machine, which takes it some milliseconds. Version 2 has no such
-/// file.
-pub fn members_of(version: Version) -> &'static str {
-    match version {
-        Version::V1 => "tasks",
-        Version::V2 => "cgroup.procs",
-    }
-}
-
-fn make_group(folder: &Path) -> Result<()> {
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(anyhow!(
-            "mkdir {}: {error}\nhelp: control groups take a root that may write there: `sudo`, or \
-             `docker run --privileged` around this",
-            folder.display()
-        )),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Removes the groups that nobody has locked: those of programs that were killed before they could.
-fn sweep(ours: &Path, hierarchies: &[Hierarchy]) {
-    for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
-        let file = members_of(hierarchies[0].version);
-        let Ok(file) = File::open(entry.path().join(file)) else {
-            continue;
-        };
-        if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err() {
-            continue;
-        }
-        for hierarchy in hierarchies.iter().rev() {
-            // Who is still in there ends by itself, and then it is the next one's.
-            let _ = fs::remove_dir(hierarchy.top.join(OURS).join(entry.file_name()));
-        }
-    }
-}
-
-/// A new name for a container: 64 hexadecimal digits that nobody else draws.
-pub fn new_id() -> Result<String> {
-    use std::io::Read;
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -18,10 +18,11 @@ use step06_caps::confine;
 use step06_caps::network::{Network, NetworkArgs};
 use step06_caps::privileges::PrivilegeArgs;
 use step06_caps::users::UserArgs;
+use step07_cgroups::Cgroup;
 use step07_cgroups::devices::make_devices_and_folders;
+use step07_cgroups::group::new_id;
 use step07_cgroups::limits::LimitArgs;
 use step07_cgroups::rlimits::set_rlimits;
-use step07_cgroups::{Cgroup, new_id};
 
 /// Run a command within limits
 #[derive(Parser)]
