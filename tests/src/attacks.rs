@@ -3,13 +3,18 @@
 //! An attack runs on the pretend host, which takes the blow, and the kernel says whether it worked.
 
 use crate::checks::Workbench;
+use crate::checks::step05::AtTerminal;
 use crate::container::{Outcome, eventually, run};
 use crate::evidence::{Process, hosts_name};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
+use pty_process::blocking::Command as PtyCommand;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// An attack on the host, and what its failure means.
@@ -28,15 +33,15 @@ pub struct Attack {
     pub next: &'static str,
 }
 
-/// Where the attacker sits: in a container of `bench.program`, with a root of its own when `rooted`;
-/// on the bare host when `open`.
+/// Where the attacker sits: in a container of `bench.program`, in a root by `root_flag`; on the
+/// bare host when `open`.
 pub struct Prison<'a> {
     /// The program, and a place for what the attack makes.
     pub bench: &'a Workbench,
     /// Whether there is no container at all.
     pub open: bool,
-    /// Whether the program takes `--rootfs`.
-    pub rooted: bool,
+    /// How the program is given a root: by `--rootfs`, by `--image`, or not at all.
+    pub root_flag: Option<&'static str>,
 }
 
 /// What an attack has done.
@@ -49,17 +54,32 @@ pub struct Blow {
 }
 
 impl Prison<'_> {
+    /// Whether the program knows `-t`.
+    fn has_terminals(&self) -> bool {
+        let help = run(&self.bench.program, &["--help"]);
+        help.is_ok_and(|help| help.output.contains("--tty"))
+    }
+
     /// Runs a line of shell as the attacker.
     fn attempt(&self, line: &str) -> Result<Outcome> {
         if self.open {
             return run("sh".as_ref(), &["-c", line]);
         }
+        let root = self.bench.root()?;
+        run(
+            &self.bench.program,
+            &self.arguments(&root, &[], &["sh", "-c", line]),
+        )
+    }
+
+    /// The arguments that run `command` in `root`, with `flags` before it.
+    fn arguments(&self, root: &Path, flags: &[&str], command: &[&str]) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
-        if self.rooted {
-            arguments.extend(["--rootfs".into(), self.bench.root()?.into()]);
+        if let Some(flag) = self.root_flag {
+            arguments.extend([flag.into(), root.into()]);
         }
-        arguments.extend(["sh", "-c", line].map(OsString::from));
-        run(&self.bench.program, &arguments)
+        arguments.extend(flags.iter().chain(command).map(OsString::from));
+        arguments
     }
 }
 
@@ -189,6 +209,216 @@ pub const ROOT: Attack = Attack {
              pivot_root is impossible (an initramfs) they move the mount and chroot",
     next: "the container has no terminal of its own, and can type into yours: chapter 5",
 };
+
+/// Chapter 5: the container types into the host's shell.
+pub const TTY: Attack = Attack {
+    command: "progress type-into-the-terminal 'echo INJECTED'",
+    aim: "the host's shell finds the words in its terminal, as if its user had typed them",
+    make: type_into_the_terminal,
+    learnt: &[
+        "a device file is a number, whatever its name; a /dev of its own needs none of the root's",
+        "each devpts has a ptmx and numbers of its own",
+        "a session has one controlling terminal, and only its leader takes it",
+        "what must be put back is put back by Drop, after a panic too",
+    ],
+    beyond: "runc opens the terminal in the container and sends its master over a socket, to whoever \
+             sits before it: containerd's shim, conmon. Since Linux 6.2 the sysctl dev.tty.legacy_tiocsti \
+             can switch TIOCSTI off",
+    next: "root in the container is still root: it mounts a devtmpfs, and has the host's disks: chapter 6",
+};
+
+/// What the attacker types: the shell would run it when the container has ended.
+const INJECTED: &str = "echo INJECTED\n";
+
+fn type_into_the_terminal(prison: &Prison) -> Result<Blow> {
+    let this = crate::host::this_program()?;
+    let root = prison.bench.scratch.join("armed");
+    let script = crate::programs::workspace().join("rootfs-scripts/from-host.sh");
+    let made = Command::new(script)
+        .arg(&root)
+        .arg("sh")
+        .arg(&this)
+        .status()?;
+    if !made.success() {
+        bail!("a root with this program in it: {made}");
+    }
+    let this = this.to_string_lossy();
+    let interactive = prison.root_flag.is_some() && prison.has_terminals();
+    let flags: &[&str] = if interactive { &["-it"] } else { &[] };
+    let arguments = prison.arguments(&root, flags, &[&this, "type-into-the-terminal", INJECTED]);
+    let program = match prison.open {
+        true => PtyCommand::new(&*this).args(["type-into-the-terminal", INJECTED]),
+        false => PtyCommand::new(&prison.bench.program).args(arguments),
+    };
+    let mut terminal = AtTerminal::start(program, "typed")?;
+    let ended = eventually(|| terminal.program.try_wait().ok().flatten());
+    ended.context("it doesn't end")?;
+    // What is waiting there to be read by the host's shell.
+    let waiting = bytes_waiting(&terminal.slave)?;
+    Ok(Blow {
+        struck: waiting > 0,
+        seen: format!("FIONREAD on the host's terminal: {waiting} bytes"),
+    })
+}
+
+fn bytes_waiting(terminal: &File) -> Result<i32> {
+    let mut waiting = 0;
+    // SAFETY: the kernel writes one int.
+    let result =
+        unsafe { nix::libc::ioctl(terminal.as_raw_fd(), nix::libc::FIONREAD, &raw mut waiting) };
+    nix::errno::Errno::result(result)?;
+    Ok(waiting)
+}
+
+/// Chapter 6: the host's disks are listed from within. They are never opened.
+pub const CAPS: Attack = Attack {
+    command: "mount -t devtmpfs none /mnt && ls /mnt",
+    aim: "the host's disks lie in the container's /mnt",
+    make: mount_devtmpfs,
+    learnt: &[
+        "uid 0 is a number; the power of root is 41 capabilities, in five sets",
+        "groups go before the user, and the user before the last capabilities",
+        "uid 0 writes /proc/sys without any capability, so it is read-only",
+        "a filter sees numbers, and with no_new_privs anybody may put one on",
+    ],
+    beyond: "runc, crun and youki do the same from config.json; Docker adds AppArmor or SELinux, and \
+             user namespaces make uid 0 nobody on the host",
+    next: "root may still make device files, and a disk's number is no secret: chapter 7",
+};
+
+fn mount_devtmpfs(prison: &Prison) -> Result<Blow> {
+    let attempt = prison.attempt(
+        "mkdir -p /tmp/hosts && mount -t devtmpfs none /tmp/hosts && ls /tmp/hosts && umount /tmp/hosts; \
+         code=$?; rmdir /tmp/hosts; exit $code",
+    )?;
+    let devices = attempt.output.lines().count();
+    let struck = attempt.code == 0 && devices > 3;
+    Ok(Blow {
+        struck,
+        seen: match struck {
+            true => format!("ls shows {devices} names of the host's /dev"),
+            false => format!("mount said: {}", permission(&attempt.errors)),
+        },
+    })
+}
+
+/// What mount(8) said of it: the kernel's own words.
+fn permission(errors: &str) -> &str {
+    match errors.contains("permission denied") || errors.contains("not permitted") {
+        true => "EPERM",
+        false => last_words(errors),
+    }
+}
+
+/// Chapter 7: a disk's number, and a file that is the disk. The disk is one of ours.
+pub const CGROUP: Attack = Attack {
+    command: "mknod /tmp/disk b 7 N && head -c 11 /tmp/disk",
+    aim: "what is on a disk of the host is read",
+    make: read_a_disk,
+    learnt: &[
+        "where a controller's folder is, mountinfo and /proc/self/cgroup say together",
+        "a limit is a write, and the kernel's answer is worth hearing",
+        "who is in the group before its first instruction can't start anybody outside",
+        "a group goes by rmdir, when nobody is in it",
+    ],
+    beyond: "runc has systemd make the group where there is one, and hands delegated subtrees to rootless \
+             containers; Kubernetes nests groups by pod and class",
+    next: "what the container writes into its root, the next one of that root finds there: chapter 8",
+};
+
+/// A scratch disk with a word on it.
+struct Disk {
+    device: String,
+    minor: String,
+}
+
+impl Disk {
+    fn new(folder: &Path) -> Result<Disk> {
+        let file = folder.join("disk");
+        let mut text = SECRET.as_bytes().to_vec();
+        text.resize(64 * 1024, 0);
+        std::fs::write(&file, text)?;
+        let output = Command::new("losetup")
+            .args(["--show", "-f"])
+            .arg(&file)
+            .output()?;
+        let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let minor = device
+            .strip_prefix("/dev/loop")
+            .context("losetup, for a scratch disk")?;
+        Ok(Disk {
+            minor: minor.into(),
+            device: device.clone(),
+        })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+    }
+}
+
+fn read_a_disk(prison: &Prison) -> Result<Blow> {
+    let disk = Disk::new(&prison.bench.scratch)?;
+    let attempt = prison.attempt(&format!(
+        "mknod /tmp/disk b 7 {} && head -c {} /tmp/disk; code=$?; rm -f /tmp/disk; exit $code",
+        disk.minor,
+        SECRET.len()
+    ))?;
+    let struck = attempt.output.contains(SECRET);
+    Ok(Blow {
+        struck,
+        seen: match struck {
+            true => format!("head printed {SECRET}"),
+            false => format!("head said: {}", permission(&attempt.errors)),
+        },
+    })
+}
+
+/// Chapter 8: one container leaves a trap for the next.
+pub const OVERLAY: Attack = Attack {
+    command: "echo 'echo pwned' >/bin/ls, and somebody else runs ls in another container of that root",
+    aim: "the second container runs the first one's ls",
+    make: replace_ls,
+    learnt: &[
+        "layers lie on each other, the topmost wins, and every change ends up above all",
+        "to be read-only is a property of a mount: one call makes it, another changes it",
+        "what was made is taken down in reverse order, mounts before directories",
+    ],
+    beyond: "Docker's overlay2 and containerd's snapshots lay one directory for each layer of the image; \
+             Podman does it without root by fuse-overlayfs or the kernel's own",
+    next: "the container ends with the program that started it, and nobody knows of it: chapter 9",
+};
+
+fn replace_ls(prison: &Prison) -> Result<Blow> {
+    let image = prison.bench.scratch.join("image");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(prison.bench.root()?)
+        .arg(&image)
+        .status()?;
+    if !copied.success() {
+        bail!("a copy of the root: {copied}");
+    }
+    let run_in = |command: &[&str]| {
+        run(
+            &prison.bench.program,
+            &prison.arguments(&image, &[], command),
+        )
+    };
+    let trap = "ls=$(command -v ls); printf '#!/bin/sh\\necho pwned\\n' >$ls.new; chmod 755 $ls.new; mv $ls.new $ls";
+    if prison.open {
+        bail!("this attack is for containers that share a root");
+    }
+    run_in(&["sh", "-c", trap])?;
+    let second = run_in(&["ls", "/"])?;
+    let said = second.output.lines().next().unwrap_or_default().to_owned();
+    Ok(Blow {
+        struck: said == "pwned",
+        seen: format!("ls in the second container printed {said} first"),
+    })
+}
 
 fn read_the_secret(prison: &Prison, line: &str) -> Result<Blow> {
     let victim = Victim::new()?;

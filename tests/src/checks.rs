@@ -7,6 +7,10 @@ pub mod step01;
 pub mod step02;
 pub mod step03;
 pub mod step04;
+pub mod step05;
+pub mod step06;
+pub mod step07;
+pub mod step08;
 
 use crate::container::Container;
 use crate::course::Chapter;
@@ -18,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -46,6 +51,13 @@ impl Workbench {
             }
         }
         Ok(root)
+    }
+
+    /// The arguments that run `command` in that root: `flags`, which may say `-i`, come first.
+    pub fn in_root(&self, flags: &[&str], command: &[&str]) -> Result<Vec<OsString>> {
+        let mut arguments: Vec<OsString> = vec!["--rootfs".into(), self.root()?.into()];
+        arguments.extend(flags.iter().chain(command).map(OsString::from));
+        Ok(arguments)
     }
 
     /// The words of a scene, with a root filesystem for `{root}`.
@@ -201,6 +213,9 @@ pub fn examine_elsewhere(
     }
     elsewhere(progress, &words)
 }
+
+/// A command that says when it is ready, and ends with its input.
+const READY: [&str; 3] = ["sh", "-c", "echo ready; read end"];
 
 /// A claim that the container isn't in the host's namespace of a kind: `uts`, `pid`, `mnt` …
 fn in_its_own(container: &Container, kind: &str) -> Result<Claim> {

@@ -1,7 +1,7 @@
 //! The table of the course: chapters and their exercises.
 
-use crate::attacks::{Attack, MOUNT, PID, ROOT, UTS};
-use crate::checks::{Check, step01, step02, step03, step04};
+use crate::attacks::{Attack, CAPS, CGROUP, MOUNT, OVERLAY, PID, ROOT, TTY, UTS};
+use crate::checks::{Check, step01, step02, step03, step04, step05, step06, step07, step08};
 use crate::trace::Trace;
 
 /// One chapter, which is one step.
@@ -81,6 +81,38 @@ pub const CHAPTERS: &[Chapter] = &[
         page: "04-pivot-root.md",
         exercises: step04::EXERCISES,
         attack: ROOT,
+    },
+    Chapter {
+        number: 5,
+        package: "step05-tty",
+        title: "a terminal of its own",
+        page: "05-tty.md",
+        exercises: step05::EXERCISES,
+        attack: TTY,
+    },
+    Chapter {
+        number: 6,
+        package: "step06-caps",
+        title: "few privileges",
+        page: "06-caps.md",
+        exercises: step06::EXERCISES,
+        attack: CAPS,
+    },
+    Chapter {
+        number: 7,
+        package: "step07-cgroups",
+        title: "limits",
+        page: "07-cgroups.md",
+        exercises: step07::EXERCISES,
+        attack: CGROUP,
+    },
+    Chapter {
+        number: 8,
+        package: "step08-overlay",
+        title: "layers and volumes",
+        page: "08-overlay.md",
+        exercises: step08::EXERCISES,
+        attack: OVERLAY,
     },
 ];
 

@@ -19,6 +19,7 @@ use std::process::{Command, ExitStatus};
 use step01_uts::{call, exec, host_environment};
 use step02_pid::{init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
+use step08_overlay::{Attributes, attach, clone_tree};
 
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWPID)
@@ -56,7 +57,13 @@ pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
             call!(mount(none, "/", none, shared, none))?;
         }
         mount_proc()?;
+        // A new sysfs shows no control groups: the host's are mounted on it again.
+        let cgroups = Path::new("/sys/fs/cgroup");
+        let groups = clone_tree(cgroups, &Attributes::default());
         mount_sysfs()?;
+        if let Ok(groups) = groups {
+            attach(&groups, cgroups)?;
+        }
         loopback_up()?;
         init()?;
         exec(command, &host_environment())

@@ -178,6 +178,10 @@ enum Action {
     #[command(hide = true)]
     CountInterrupts,
 
+    /// Push words into the terminals that can be reached, as if they had been typed there
+    #[command(hide = true)]
+    TypeIntoTheTerminal { words: String },
+
     /// Run a chapter's checks right here, and print a report as one line of JSON for each
     #[command(hide = true)]
     Examine {
@@ -256,6 +260,7 @@ fn main() -> ExitCode {
         }) => pretend(propagation, &command),
         Some(Action::Supervise { command }) => supervise(&command),
         Some(Action::CountInterrupts) => count_interrupts(),
+        Some(Action::TypeIntoTheTerminal { words }) => Ok(type_into_the_terminal(&words)),
         Some(Action::Examine {
             chapter,
             program,
@@ -336,11 +341,15 @@ fn record(chapter: &Chapter, position: usize, program: PathBuf) -> Result<u8> {
 fn strike(chapter: &Chapter, step: usize, program: Option<PathBuf>) -> Result<u8> {
     let open = program.is_none();
     on_workbench(&program.unwrap_or_default(), None, |bench| {
-        let rooted = step >= FIRST_WITH_ROOT;
+        let root_flag = match step {
+            ..FIRST_WITH_ROOT => None,
+            FIRST_WITH_ROOT..FIRST_WITH_LAYERS => Some("--rootfs"),
+            _ => Some("--image"),
+        };
         let blow = (chapter.attack.make)(&Prison {
             bench,
             open,
-            rooted,
+            root_flag,
         })?;
         println!("{}", serde_json::to_string(&blow)?);
         Ok(0)
@@ -349,6 +358,21 @@ fn strike(chapter: &Chapter, step: usize, program: Option<PathBuf>) -> Result<u8
 
 /// The first step whose container has a root filesystem of its own.
 const FIRST_WITH_ROOT: usize = 4;
+
+/// The first whose root lies below layers.
+const FIRST_WITH_LAYERS: usize = 8;
+
+/// An attacker's tool: TIOCSTI in ioctl_tty(2).
+fn type_into_the_terminal(words: &str) -> u8 {
+    let mut typed = 0;
+    for byte in words.bytes() {
+        // SAFETY: the kernel reads one byte.
+        let result = unsafe { nix::libc::ioctl(0, nix::libc::TIOCSTI, &raw const byte) };
+        typed += usize::from(result == 0);
+    }
+    println!("typed {typed} of {}", words.len());
+    0
+}
 
 /// A command for tests of signals. A shell's trap runs once for two signals that come close together;
 /// a handler runs for each that is delivered.

@@ -1,6 +1,6 @@
 //! Chapter 4: a root filesystem of its own.
 
-use super::{Claim, Workbench};
+use super::{Claim, READY, Workbench};
 use crate::container::{Container, run};
 use crate::course::{Exercise, Mistake};
 use crate::evidence::Mount;
@@ -163,8 +163,6 @@ fn in_root(root: &Path, command: &[&str]) -> Vec<OsString> {
     arguments.extend(command.iter().map(OsString::from));
     arguments
 }
-
-const READY: [&str; 3] = ["sh", "-c", "echo ready; read end"];
 
 /// A tmpfs on a directory of the root, while a check looks at it.
 struct Submount(PathBuf);

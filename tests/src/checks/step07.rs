@@ -1,0 +1,263 @@
+//! Chapter 7: limits.
+
+use super::{Claim, READY, Workbench, in_its_own};
+use crate::container::Container;
+use crate::course::Exercise;
+use crate::evidence::Process;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::PathBuf;
+use step07_cgroups::Version;
+use step07_cgroups::find as hierarchy_of;
+
+/// The exercises of chapter 7.
+pub const EXERCISES: &[Exercise] = &[
+    Exercise {
+        name: "find",
+        heart: "mountinfo × /proc/self/cgroup",
+        check: find,
+        scenes: &[&["--rootfs", "{root}", "true"]],
+        mistakes: &[],
+        read: "cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5)",
+        show: "cat /proc/self/cgroup; grep cgroup /proc/self/mountinfo",
+        hints: [
+            "Which line of /proc/self/cgroup has the controller? If none has it by name, whose is it \
+             then? And which mounts have that hierarchy?",
+            "own_group(controller, own) says version and group. Of the lines of mountinfo take those of \
+             type cgroup with the controller among the last field's options, or of type cgroup2; whose \
+             root (the fourth field) the group begins with; and of these the one with the shortest root.",
+        ],
+    },
+    Exercise {
+        name: "limit",
+        heart: "a limit is a write",
+        check: limit,
+        scenes: &[&["--rootfs", "{root}", "-m", "64m", "true"]],
+        mistakes: &[],
+        read: "cgroups(7), the kernel's documentation of cgroup-v1 and cgroup-v2",
+        show: "cargo progress run 7 -- -m 64m grep -r . /sys/fs/cgroup/memory",
+        hints: [
+            "A file of a control group takes a value by one write. What does the kernel say of a value \
+             that can't be, and who hears it?",
+            "For each setting: open folder.join(setting.file) for writing and write_all(setting.value). \
+             NotFound is fine unless setting.required; every other error gets a context with flag, \
+             controller, value and file.",
+        ],
+    },
+    Exercise {
+        name: "enter",
+        heart: "inherited at fork",
+        check: enter,
+        scenes: &[&["--rootfs", "{root}", "true"]],
+        mistakes: &[],
+        read: "cgroups(7), cgroup_namespaces(7)",
+        show: "cargo progress run 7 -- cat /proc/self/cgroup",
+        hints: [
+            "The child enters by itself, before it starts anybody. Which pid does it write, when it \
+             doesn't know the one that the host has for it?",
+            "Write \"0\" to each group's members, then unshare(CLONE_NEWCGROUP), in this order.",
+        ],
+    },
+    Exercise {
+        name: "remove",
+        heart: "rmdir, once empty",
+        check: remove,
+        scenes: &[&["--rootfs", "{root}", "true"]],
+        mistakes: &[],
+        read: "rmdir(2) under EBUSY, cgroups(7)",
+        show: "cargo progress run 7 -- true; find /sys/fs/cgroup -name ten-steps",
+        hints: [
+            "remove_dir_all would unlink the files first, and the kernel refuses that. What is left to \
+             do for an empty group?",
+            "while let Some(group) = self.groups.pop(): remove_group(&group.folder)?.",
+        ],
+    },
+];
+
+fn start(bench: &Workbench, flags: &[&str]) -> Result<Container> {
+    Container::start(
+        &bench.program,
+        &bench.in_root(&[&["-i"], flags].concat(), &READY)?,
+    )
+}
+
+/// The folder of the control group that `process` is in for `controller`, and its version.
+pub fn group(process: Process, controller: &str) -> Result<(PathBuf, Version)> {
+    let own = fs::read_to_string(process.file("cgroup"))?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mine = fs::read_to_string("/proc/self/cgroup")?;
+    let (top, version) =
+        hierarchy_of(controller, &mounts, &mine).context("no such controller here")?;
+    let line = own.lines().find(|line| {
+        let controllers = line.split(':').nth(1).unwrap_or_default();
+        match version {
+            Version::V1 => controllers.split(',').any(|each| each == controller),
+            Version::V2 => controllers.is_empty(),
+        }
+    });
+    let path = line.and_then(|line| line.splitn(3, ':').nth(2));
+    let path = path.context("/proc/PID/cgroup has no such line")?;
+    Ok((top.join(path.trim_start_matches('/')), version))
+}
+
+/// Of the controllers that a container is accounted for by, those that this machine has.
+fn controllers() -> Vec<&'static str> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let here = |controller: &&str| hierarchy_of(controller, &mounts, &own).is_some();
+    ["memory", "cpu", "pids"].into_iter().filter(here).collect()
+}
+
+/// 7.1: for every controller the container is in a group of its own, below ten-steps.
+pub fn find(bench: &Workbench) -> Result<Vec<Claim>> {
+    let container = start(bench, &[])?;
+    let mut claims = Vec::new();
+    for controller in controllers() {
+        let (folder, _) = group(container.first_process(), controller)?;
+        let inside = folder
+            .parent()
+            .is_some_and(|parent| parent.ends_with("ten-steps"));
+        claims.push(Claim::new(
+            format!("for {controller} the container is in a group of its own, /ten-steps/ID"),
+            format!("/proc/PID/cgroup: {}", last_names(&folder)),
+            inside && folder.is_dir(),
+        ));
+    }
+    Ok(claims)
+}
+
+/// A path without the container's name, which differs each time.
+fn last_names(folder: &std::path::Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let above = folder.parent().unwrap_or(folder).display();
+    match name.len() {
+        64 => format!("{above}/ID"),
+        _ => folder.display().to_string(),
+    }
+}
+
+/// 7.2: the values stand in the files.
+pub fn limit(bench: &Workbench) -> Result<Vec<Claim>> {
+    let container = start(bench, &["-m", "64m", "--cpus", "0.5", "--pids-limit", "20"])?;
+    let first = container.first_process();
+    let mut claims = Vec::new();
+    for (flag, controller, v1, v2) in [
+        (
+            "-m 64m",
+            "memory",
+            ("memory.limit_in_bytes", "67108864"),
+            ("memory.max", "67108864"),
+        ),
+        (
+            "--cpus 0.5",
+            "cpu",
+            ("cpu.cfs_quota_us", "50000"),
+            ("cpu.max", "50000 100000"),
+        ),
+        (
+            "--pids-limit 20",
+            "pids",
+            ("pids.max", "20"),
+            ("pids.max", "20"),
+        ),
+    ] {
+        let (folder, version) = group(first, controller)?;
+        let (file, wanted) = if version == Version::V1 { v1 } else { v2 };
+        let seen = fs::read_to_string(folder.join(file))?;
+        claims.push(Claim::equal(flag, file, &seen.trim(), &wanted));
+    }
+    let refused = crate::container::run(
+        &bench.program,
+        // More bytes than the kernel can count in pages: it says EINVAL, or takes less.
+        &bench.in_root(&["--pids-limit", "4194304", "--cpu-shares", "2"], &["true"])?,
+    )?;
+    claims.push(Claim::equal(
+        "the smallest and the largest value are taken",
+        "exit code",
+        &refused.code,
+        &0,
+    ));
+    Ok(claims)
+}
+
+/// 7.3: the command is inside, and so is all that it starts; of the host's groups it sees none.
+pub fn enter(bench: &Workbench) -> Result<Vec<Claim>> {
+    let arguments = bench.in_root(
+        &["-i"],
+        &["sh", "-c", "cat /proc/self/cgroup; echo; read end"],
+    )?;
+    let container = Container::start(&bench.program, &arguments)?;
+    let first = container.first_process();
+    let (folder, version) = group(first, "pids")?;
+    let members = fs::read_to_string(folder.join("cgroup.procs"))?;
+    let pid = first.0.to_string();
+    let mut claims = vec![
+        Claim::new(
+            "PID 1 is a member of its group",
+            match members.lines().any(|member| member == pid) {
+                true => "cgroup.procs: it is",
+                false => "cgroup.procs: it isn't",
+            },
+            members.lines().any(|member| member == pid)
+                && folder
+                    .parent()
+                    .is_some_and(|parent| parent.ends_with("ten-steps")),
+        ),
+        in_its_own(&container, "cgroup")?,
+    ];
+    let said = container.finish()?.output;
+    // What the first child of PID 1 saw of itself.
+    let line = said.lines().find(|line| match version {
+        Version::V1 => line.contains(":pids:"),
+        Version::V2 => line.starts_with("0::"),
+    });
+    claims.push(Claim::new(
+        "its first child is in the topmost group that it sees",
+        format!("/proc/self/cgroup in there: {}", line.unwrap_or("nothing")),
+        line.is_some_and(|line| line.ends_with(":/")),
+    ));
+    Ok(claims)
+}
+
+/// 7.4: nothing of the group is left, whatever the command ended with.
+pub fn remove(bench: &Workbench) -> Result<Vec<Claim>> {
+    let mut claims = Vec::new();
+    for (how, command) in [
+        ("ended", ["sh", "-c", "echo ready; read end"]),
+        (
+            "failed, with processes left behind",
+            [
+                "sh",
+                "-c",
+                "echo ready; read end; sleep 1000 & sleep 1000 & exit 3",
+            ],
+        ),
+    ] {
+        let container = Container::start(&bench.program, &bench.in_root(&["-i"], &command)?)?;
+        let first = container.first_process();
+        let folders: Result<Vec<_>> = controllers()
+            .into_iter()
+            .map(|name| group(first, name))
+            .collect();
+        container.finish()?;
+        for (folder, _) in folders? {
+            let own = folder
+                .parent()
+                .is_some_and(|parent| parent.ends_with("ten-steps"));
+            claims.push(Claim::new(
+                format!("when the command has {how}, its group is gone"),
+                format!(
+                    "{}: {}",
+                    last_names(&folder),
+                    if folder.exists() {
+                        "is there"
+                    } else {
+                        "isn't there"
+                    }
+                ),
+                own && !folder.exists(),
+            ));
+        }
+    }
+    Ok(claims)
+}

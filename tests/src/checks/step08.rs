@@ -1,0 +1,252 @@
+//! Chapter 8: layers and volumes.
+
+use super::{Claim, Workbench};
+use crate::container::{Container, Outcome, run};
+use crate::course::Exercise;
+use anyhow::Result;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The exercises of chapter 8.
+pub const EXERCISES: &[Exercise] = &[
+    Exercise {
+        name: "mount_overlay",
+        heart: "copy-up",
+        check: mount_overlay,
+        scenes: &[&["--image", "{root}", "true"]],
+        mistakes: &[],
+        read: "the kernel's documentation of overlayfs, mount(2)",
+        show: "cargo progress run 8 -- grep overlay /proc/self/mountinfo",
+        hints: [
+            "Which of the lower directories wins when two have the same file? What has to be on one \
+             filesystem with upper?",
+            "lowerdir= with the layers by number, joined with ':', in the order given; ,upperdir= and \
+             ,workdir=; \",volatile\" when asked; then mount(\"overlay\", target, \"overlay\", no flags, \
+             data).",
+        ],
+    },
+    Exercise {
+        name: "clone_tree",
+        heart: "a read-only bind takes two calls",
+        check: clone_tree,
+        scenes: &[],
+        mistakes: &[],
+        read: "open_tree(2), mount_setattr(2)",
+        show: "cargo progress run 8 -- -v /etc:/mnt:ro grep /mnt /proc/self/mountinfo",
+        hints: [
+            "A clone of a mount has the flags of the original. Which call changes them, and those of \
+             the mounts below?",
+            "open_tree(source)?, mount_setattr(&tree, attributes)?, and hand the tree on.",
+        ],
+    },
+    Exercise {
+        name: "tear_down",
+        heart: "reverse order",
+        check: tear_down,
+        scenes: &[],
+        mistakes: &[],
+        read: "umount2(2), the documentation of remove_dir_all",
+        show: "ls /var/lib/ten-steps/containers",
+        hints: [
+            "remove_dir_all goes down into every directory, whosever it is. What must not be mounted in \
+             there when it does?",
+            "umount2(MNT_DETACH) of each of mounted_below(folder), the last one first; then \
+             remove_dir_all, for which NotFound is no error.",
+        ],
+    },
+];
+
+/// What has a folder of the program's own for its state.
+fn arguments(bench: &Workbench, flags: &[&str], command: &[&str]) -> Vec<OsString> {
+    let mut arguments = vec!["--state-dir".into(), bench.scratch.join("state").into()];
+    arguments.extend(flags.iter().chain(command).map(OsString::from));
+    arguments
+}
+
+fn try_out(bench: &Workbench, flags: &[&str], command: &[&str]) -> Result<Outcome> {
+    run(&bench.program, &arguments(bench, flags, command))
+}
+
+/// A layer with one file.
+fn layer(bench: &Workbench, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
+    let folder = bench.scratch.join(name);
+    fs::create_dir_all(folder.join("srv"))?;
+    for (file, text) in files {
+        fs::write(folder.join("srv").join(file), text)?;
+    }
+    Ok(folder)
+}
+
+/// 8.1: of two layers the upper one wins, and every change ends up above both.
+pub fn mount_overlay(bench: &Workbench) -> Result<Vec<Claim>> {
+    let base = bench.root()?;
+    let low = layer(
+        bench,
+        "low",
+        &[("both", "low\n"), ("low", "low\n"), ("gone", "low\n")],
+    )?;
+    let high = layer(bench, "high", &[("both", "high\n")])?;
+    let kept = bench.scratch.join("kept");
+    let flags: Vec<String> = [&high, &low, &base]
+        .iter()
+        .flat_map(|image| ["--image".to_owned(), image.display().to_string()])
+        .chain(["--keep".to_owned(), kept.display().to_string()])
+        .collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let script = "cat /srv/both /srv/low; rm /srv/gone; echo changed >/srv/low";
+    let outcome = try_out(bench, &flags, &["sh", "-c", script])?;
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
+    let mark = fs::symlink_metadata(kept.join("srv/gone"));
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let marked = mark
+        .as_ref()
+        .is_ok_and(|mark| mark.file_type().is_char_device() && mark.rdev() == 0);
+    Ok(vec![
+        Claim::equal(
+            "the upper of two layers wins",
+            "what the container read",
+            &outcome.output.as_str(),
+            &"high\nlow\n",
+        ),
+        Claim::equal(
+            "a layer stays as it is",
+            "low/srv/low on the host",
+            &read(low.join("srv/low")),
+            &"low\n".to_owned(),
+        ),
+        Claim::equal(
+            "so does its directory",
+            "low/srv/gone on the host",
+            &read(low.join("srv/gone")),
+            &"low\n".to_owned(),
+        ),
+        Claim::equal(
+            "a change is in the container's own directory",
+            "kept/srv/low",
+            &read(kept.join("srv/low")),
+            &"changed\n".to_owned(),
+        ),
+        Claim::new(
+            "what was removed has a mark there",
+            format!(
+                "kept/srv/gone: {}",
+                if marked {
+                    "character device 0:0"
+                } else {
+                    "no mark"
+                }
+            ),
+            marked,
+        ),
+    ])
+}
+
+/// 8.2: a volume for reading only is read-only below its own mounts, too; one for writing isn't.
+pub fn clone_tree(bench: &Workbench) -> Result<Vec<Claim>> {
+    let base = bench.root()?;
+    let volume = bench.scratch.join("volume");
+    fs::create_dir_all(volume.join("below"))?;
+    let none = None::<&str>;
+    mount(
+        Some("below"),
+        &volume.join("below"),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        none,
+    )?;
+    let claims = || -> Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        for (option, wanted) in [("ro", "ro"), ("rw", "rw")] {
+            let volume = format!("{}:/mnt/here:{option}", volume.display());
+            let base = base.display().to_string();
+            let flags = ["-i", "--image", &base, "-v", &volume];
+            let arguments = arguments(bench, &flags, &["sh", "-c", "echo ready; read end"]);
+            let container = Container::start(&bench.program, &arguments)?;
+            let mounts = container.first_process().mounts()?;
+            for place in ["/mnt/here", "/mnt/here/below"] {
+                let mount = mounts.iter().find(|mount| mount.target == Path::new(place));
+                let options = mount.map_or("not mounted", |mount| mount.options.as_str());
+                claims.push(Claim::new(
+                    format!("-v SRC:/mnt/here:{option}: {place} is {wanted}"),
+                    format!("/proc/PID/mountinfo: {place}: {options}"),
+                    options.split(',').next() == Some(wanted),
+                ));
+                let tags = mount.map_or("not mounted".into(), |mount| mount.tags.join(" "));
+                claims.push(Claim::new(
+                    format!("{place} tells the host of no mounts"),
+                    format!(
+                        "/proc/PID/mountinfo: {place}: {}",
+                        if tags.is_empty() { "private" } else { "shared" }
+                    ),
+                    tags.is_empty(),
+                ));
+            }
+        }
+        Ok(claims)
+    };
+    let claims = claims();
+    umount2(&volume.join("below"), MntFlags::MNT_DETACH)?;
+    claims
+}
+
+/// 8.3: nothing of the container is left on the host, whatever it ended with, and its volume is whole.
+pub fn tear_down(bench: &Workbench) -> Result<Vec<Claim>> {
+    let base = bench.root()?.display().to_string();
+    let volume = bench.scratch.join("precious");
+    fs::create_dir_all(&volume)?;
+    fs::write(volume.join("file"), "precious\n")?;
+    let flag = format!("{}:/mnt", volume.display());
+    let mut claims = Vec::new();
+    for (how, command) in [
+        (
+            "ends",
+            &["sh", "-c", "mkdir -p /a/b; echo x >/a/b/c; chmod 0 /a"][..],
+        ),
+        ("fails", &["sh", "-c", "mkdir /a; exit 3"]),
+        ("isn't there", &["no-such-command"]),
+    ] {
+        try_out(bench, &["--image", &base, "-v", &flag], command)?;
+        let left: Vec<_> = fs::read_dir(bench.scratch.join("state/containers"))?
+            .flatten()
+            .collect();
+        claims.push(Claim::equal(
+            &format!("when the command {how}, nothing of the container is left"),
+            "directories in state/containers",
+            &left.len(),
+            &0,
+        ));
+    }
+    // Somebody mounted something where it is to be removed.
+    let folder = bench.scratch.join("state/containers/left");
+    fs::create_dir_all(folder.join("upper/mnt"))?;
+    let (source, none) = (Some(&volume), None::<&str>);
+    mount(
+        source,
+        &folder.join("upper/mnt"),
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )?;
+    try_out(bench, &["--image", &base], &["true"])?;
+    claims.push(Claim::new(
+        "a container's leavings go, and what is mounted in them stays",
+        format!(
+            "state/containers/left: {}; the volume's file: {}",
+            if folder.exists() {
+                "is there"
+            } else {
+                "is gone"
+            },
+            if volume.join("file").exists() {
+                "is there"
+            } else {
+                "is gone"
+            }
+        ),
+        !folder.exists() && volume.join("file").exists(),
+    ));
+    let _ = umount2(&folder.join("upper/mnt"), MntFlags::MNT_DETACH);
+    Ok(claims)
+}
