@@ -296,7 +296,7 @@ fn mount_devtmpfs(prison: &Prison) -> Result<Blow> {
     Ok(Blow {
         struck,
         seen: match struck {
-            true => format!("ls shows {devices} names of the host's /dev"),
+            true => "ls shows the names in the host's /dev".into(),
             false => format!("mount said: {}", permission(&attempt.errors)),
         },
     })

@@ -48,6 +48,10 @@ pub struct Mistake {
     pub shows: fn(&[Trace]) -> bool,
 }
 
+/// As many chapters have their whole page in the book, with drawings, and mistakes that are known.
+/// Those behind have all else: the step, the checks, the attack, and a page with the commands.
+pub const WRITTEN: usize = 4;
+
 /// All chapters, in order.
 pub const CHAPTERS: &[Chapter] = &[
     Chapter {

@@ -5,7 +5,7 @@
 //! committed.
 
 use crate::stage::{STEPS, folder, have, nested, progress, run, step};
-use progress::course::CHAPTERS;
+use progress::course::{CHAPTERS, WRITTEN};
 use progress::generate::{folder as generated, sources, timelines};
 use progress::programs::{Programs, workspace};
 use progress::regions::{body, names};
@@ -433,6 +433,14 @@ const PARTS: [&str; 14] = [
 fn every_chapter_has_its_parts_in_order() {
     for chapter in CHAPTERS {
         let text = text(chapter.page);
+        for exercise in chapter.exercises {
+            let anchor = format!("{{#{}}}", exercise.section());
+            assert!(text.contains(&anchor), "{} has no {anchor}", chapter.page);
+        }
+        if chapter.number > WRITTEN {
+            assert!(text.contains("its text is still short"), "{}", chapter.page);
+            continue;
+        }
         let heading = |line: &str| {
             let title = line.strip_prefix("## ")?;
             let title = title.split(" {#").next().unwrap_or(title);
@@ -448,10 +456,6 @@ fn every_chapter_has_its_parts_in_order() {
             .filter(|(_, minutes)| minutes.ends_with(" min"))
             .count();
         assert!(minutes >= 8, "{}: minutes per section", chapter.page);
-        for exercise in chapter.exercises {
-            let anchor = format!("{{#{}}}", exercise.section());
-            assert!(text.contains(&anchor), "{} has no {anchor}", chapter.page);
-        }
         let drawings = text.matches("](img/").count() + text.matches("](generated/").count();
         assert!(drawings >= 3, "{}: {drawings} drawings", chapter.page);
         let solution = chapter.page.replace(".md", "-solution.md");

@@ -37,13 +37,13 @@ as_learner() {
 }
 
 cd "$folder/home/ten-steps"
-echo "echo container says \$\$ \$(hostname)" | as_learner cargo run -p step04-pivot-root
+echo "echo container says \$\$ \$(hostname)" | as_learner cargo run -p step08-overlay
 as_learner cargo test --offline --no-fail-fast
 echo "files of root: $(find "$folder/home" -user 0 | wc -l)"
 
 # The same user without the right to use sudo: a user namespace does for chapters 1 to 4.
 as_learner env TEN_STEPS_NO_SUDO=1 cargo progress doctor
-as_learner env TEN_STEPS_NO_SUDO=1 cargo progress check --all --solution
+for chapter in 1 2 3 4; do as_learner env TEN_STEPS_NO_SUDO=1 cargo progress check $chapter --solution; done
 echo "echo namespace says \$\$ \$(hostname)" | as_learner env TEN_STEPS_NO_SUDO=1 cargo run -q -p step04-pivot-root
 as_learner env TEN_STEPS_NO_SUDO=1 cargo progress start 4 >/dev/null
 as_learner env TEN_STEPS_NO_SUDO=1 cargo progress solve 4.1

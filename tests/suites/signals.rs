@@ -1,6 +1,6 @@
 //! Signals, descriptors, and whose end is whose.
 
-use crate::stage::{Root, STEPS, have, progress, step};
+use crate::stage::{Root, STEPS, have, progress, step, usual};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use progress::container::{Container, eventually, wait_for};
@@ -209,9 +209,7 @@ fn nothing_is_inherited_by_accident() {
         let shell =
             "trap '' HUP PIPE 40; exec 9</; exec \"$0\" \"$@\" sh -c 'echo ready; read end'";
         command.args(["-c", shell]).arg(step(package));
-        if package == "step04-pivot-root" {
-            command.arg("--rootfs").arg(root.path());
-        }
+        command.args(usual(package, &root.path()));
         let container = Container::start_with(&mut command).unwrap();
         let first = container.first_process();
         for mask in ["SigBlk", "SigIgn"] {

@@ -24,9 +24,16 @@ pub const STEPS: [&str; 8] = [
     "step08-overlay",
 ];
 
-/// Whether a step has a root filesystem of its own.
-pub fn is_rooted(package: &str) -> bool {
-    package >= "step04"
+/// What every step takes to run a command in `root` that reads its input, as far as it has such flags.
+pub fn usual(package: &str, root: &Path) -> Vec<String> {
+    let mut flags = Vec::new();
+    if package >= "step04" {
+        flags.extend(["--rootfs".to_owned(), root.display().to_string()]);
+    }
+    if package >= "step05" {
+        flags.push("-i".into());
+    }
+    flags
 }
 
 /// The checker.
@@ -296,12 +303,10 @@ pub fn redact_report(text: &str, replacements: &[(&Path, &str)]) -> String {
 
 /// Pids, and descriptors, which depend on what else is open.
 fn redact_numbers(call: &str) -> String {
-    let takes = [
-        "waitpid(",
-        "interface_flags(",
-        "set_interface_flags(",
-        "send_descriptors(",
-    ];
+    let takes = ["waitpid(", "interface_flags(", "set_interface_flags("];
+    if let Some(descriptors) = call.strip_prefix("send(") {
+        return format!("send({} descriptors)", descriptors.matches(", ").count());
+    }
     let Some(name) = takes.iter().find(|name| call.starts_with(*name)) else {
         return call.into();
     };
