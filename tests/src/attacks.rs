@@ -212,7 +212,7 @@ pub const ROOT: Attack = Attack {
 
 /// Chapter 5: the container types into the host's shell.
 pub const TTY: Attack = Attack {
-    command: "progress type-into-the-terminal 'echo INJECTED'",
+    command: "progress attacker type 'echo INJECTED'",
     aim: "the host's shell finds the words in its terminal, as if its user had typed them",
     make: type_into_the_terminal,
     learnt: &[
@@ -245,9 +245,9 @@ fn type_into_the_terminal(prison: &Prison) -> Result<Blow> {
     let this = this.to_string_lossy();
     let interactive = prison.root_flag.is_some() && prison.has_terminals();
     let flags: &[&str] = if interactive { &["-it"] } else { &[] };
-    let arguments = prison.arguments(&root, flags, &[&this, "type-into-the-terminal", INJECTED]);
+    let arguments = prison.arguments(&root, flags, &[&this, "attacker", "type", INJECTED]);
     let program = match prison.open {
-        true => PtyCommand::new(&*this).args(["type-into-the-terminal", INJECTED]),
+        true => PtyCommand::new(&*this).args(["attacker", "type", INJECTED]),
         false => PtyCommand::new(&prison.bench.program).args(arguments),
     };
     let mut terminal = AtTerminal::start(program, "typed")?;

@@ -6,6 +6,7 @@
 //! [`evidence`] reads what the kernel says of it; [`checks`] has one function an exercise, and
 //! [`course`] the table of them all. [`programs`] builds what is to be checked.
 
+pub mod attacker;
 pub mod attacks;
 pub mod board;
 pub mod checks;

@@ -6,6 +6,7 @@ mod watch;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use progress::attacker;
 use progress::attacks::Prison;
 use progress::board::room;
 use progress::checks::{examine, on_workbench};
@@ -178,9 +179,12 @@ enum Action {
     #[command(hide = true)]
     CountInterrupts,
 
-    /// Push words into the terminals that can be reached, as if they had been typed there
+    /// What an attacker tries: all system calls, or one of the others
     #[command(hide = true)]
-    TypeIntoTheTerminal { words: String },
+    Attacker {
+        #[command(subcommand)]
+        what: Attempt,
+    },
 
     /// Run a chapter's checks right here, and print a report as one line of JSON for each
     #[command(hide = true)]
@@ -260,7 +264,7 @@ fn main() -> ExitCode {
         }) => pretend(propagation, &command),
         Some(Action::Supervise { command }) => supervise(&command),
         Some(Action::CountInterrupts) => count_interrupts(),
-        Some(Action::TypeIntoTheTerminal { words }) => Ok(type_into_the_terminal(&words)),
+        Some(Action::Attacker { what }) => Ok(attempt(what)),
         Some(Action::Examine {
             chapter,
             program,
@@ -362,15 +366,32 @@ const FIRST_WITH_ROOT: usize = 4;
 /// The first whose root lies below layers.
 const FIRST_WITH_LAYERS: usize = 8;
 
-/// An attacker's tool: TIOCSTI in ioctl_tty(2).
-fn type_into_the_terminal(words: &str) -> u8 {
-    let mut typed = 0;
-    for byte in words.bytes() {
-        // SAFETY: the kernel reads one byte.
-        let result = unsafe { nix::libc::ioctl(0, nix::libc::TIOCSTI, &raw const byte) };
-        typed += usize::from(result == 0);
+/// The attacker's tools.
+#[derive(Subcommand)]
+enum Attempt {
+    /// All system calls
+    Calls,
+    /// Type into the terminal
+    Type { words: String },
+    /// Climb out of a chroot, and look for a file of the host
+    Climb { marker: PathBuf },
+    /// Say which user it is
+    User,
+    /// Take memory
+    Memory { bytes: usize },
+}
+
+fn attempt(what: Attempt) -> u8 {
+    match what {
+        Attempt::Calls => attacker::try_all(),
+        Attempt::Type { words } => {
+            let typed = attacker::type_into_the_terminal(&words);
+            println!("typed {typed} of {}", words.len());
+        }
+        Attempt::Climb { marker } => println!("climbed: {}", attacker::climb(&marker)),
+        Attempt::User => println!("euid {}", attacker::effective_user()),
+        Attempt::Memory { bytes } => attacker::take_memory(bytes),
     }
-    println!("typed {typed} of {}", words.len());
     0
 }
 

@@ -100,6 +100,21 @@ impl Root {
     }
 }
 
+/// A root with this checker in it, for attacks, and whatever else is named in `programs`.
+pub fn armed_root(folder: &Path, programs: &[&str]) -> PathBuf {
+    let root = folder.join("armed");
+    let common = [
+        "sh", "cat", "ls", "id", "sleep", "rm", "mkdir", "mknod", "head", "grep", "stat", "tty",
+        "stty", "mount", "true", "echo", "env", "touch", "wc", "chmod", "ln", "cp",
+    ];
+    run(script("from-host.sh")
+        .arg(&root)
+        .args(common)
+        .args(programs)
+        .arg(progress()));
+    root
+}
+
 /// A script of rootfs-scripts/.
 pub fn script(name: &str) -> Command {
     Command::new(workspace().join("rootfs-scripts").join(name))

@@ -139,6 +139,19 @@ impl Signals {
         }
     }
 
+    /// Tells the child `pid` that its terminal has gone, and kills it when it is deaf to that.
+    pub fn hang_up(&self, pid: Pid) -> Result<()> {
+        let hang_up = Signal::SIGHUP as i32;
+        let signal = match is_deaf(pid, hang_up) {
+            true => libc::SIGKILL,
+            false => hang_up,
+        };
+        match call!(kill(pid, signal)) {
+            Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Kills the child `pid` when it is deaf to `signal` and has been asked to end by it
     /// [`PATIENCE`] times; or once, when the signal is the terminal's hang-up.
     ///

@@ -50,9 +50,9 @@ pub fn mount_all(mounts: &[Mount]) -> Result<()> {
 pub fn mount_point(path: &Path, wanted: SFlag) -> Result<Cow<'_, Path>> {
     // Most often all is there, or all but the last name, and nothing of it a link.
     match kind_at(path) {
-        Ok(is) => return as_wanted(Cow::Borrowed(path), is, wanted),
+        Ok(is) if is != SFlag::S_IFLNK => return as_wanted(Cow::Borrowed(path), is, wanted),
         Err(Errno::ENOENT) if make(path, wanted).is_ok() => return Ok(Cow::Borrowed(path)),
-        Err(_) => {}
+        _ => {}
     }
     let real = find_or_make(&Root::at(Path::new("/"))?, path, wanted)?;
     let is = kind_at(&real).with_context(|| real.display().to_string())?;
@@ -67,7 +67,7 @@ fn as_wanted(path: Cow<Path>, is: SFlag, wanted: SFlag) -> Result<Cow<Path>> {
     }
 }
 
-/// The kind of file at `path`, where no part of the path is a link.
+/// The kind of file at `path`, be it a link itself, where no other part of the path is one.
 fn kind_at(path: &Path) -> nix::Result<SFlag> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)

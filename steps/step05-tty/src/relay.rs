@@ -20,6 +20,8 @@ pub struct Relay {
     pub output: Vec<Pump>,
     /// What carries our input to it.
     pub input: Option<Pump>,
+    /// Whether the container has a terminal.
+    pub has_terminal: bool,
     /// A terminal of ours, and the container's, which has the same size.
     pub size: Option<(OwnedFd, Rc<OwnedFd>)>,
 }
@@ -94,7 +96,14 @@ impl Relay {
             let [signal, input, output @ ..] = &self.wait(&signals)?[..] else {
                 unreachable!("the two of them are always there");
             };
-            self.carry(*input, output);
+            if self.carry(*input, output) == Flow::Refused {
+                // Whoever reads us has gone: the container shall know, by a hang-up or SIGPIPE.
+                let had_terminal = self.has_terminal;
+                self = Relay::default();
+                if had_terminal {
+                    signals.hang_up(child.pid)?;
+                }
+            }
             if !signal {
                 continue;
             }
@@ -129,7 +138,7 @@ impl Relay {
         Ok(polled.iter().map(|each| each.any() == Some(true)).collect())
     }
 
-    fn carry(&mut self, input: bool, output: &[bool]) {
+    fn carry(&mut self, input: bool, output: &[bool]) -> Flow {
         if input && self.input.as_mut().map(Pump::turn) != Some(Flow::On) {
             // With it goes our end of the container's pipe, which then reads its end.
             self.input = None;
@@ -144,10 +153,7 @@ impl Relay {
             refused |= flow == Flow::Refused;
             flow == Flow::On
         });
-        if refused {
-            // Whoever reads us has gone: the container shall know, by SIGPIPE or a hang-up.
-            *self = Relay::default();
-        }
+        if refused { Flow::Refused } else { Flow::On }
     }
 
     fn resize(&self) {

@@ -204,6 +204,7 @@ impl Terminal {
                 let master = Rc::new(master);
                 let mut relay = Relay {
                     output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
+                    has_terminal: true,
                     ..Relay::default()
                 };
                 if stdout().is_terminal() {

@@ -14,7 +14,7 @@ use step05_tty::{DEVICES, Device};
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// Its memory at most, in bytes or with b, k, m or g behind
-    #[arg(short, long, value_name = "SIZE", value_parser = size)]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, value_parser = size)]
     pub memory: Option<u64>,
 
     /// Its memory and swap together; -1: no limit on swap [default: twice the memory]
@@ -22,11 +22,11 @@ pub struct LimitArgs {
     pub memory_swap: Option<Swap>,
 
     /// Processors' worth of time at most, such as 0.5; 0: no limit
-    #[arg(long, value_name = "NUMBER", value_parser = Cpus::from_str)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = Cpus::from_str)]
     pub cpus: Option<Cpus>,
 
     /// Its weight beside other groups when processors are scarce: 2 to 262144, and 1024 is usual
-    #[arg(long, value_name = "WEIGHT", value_parser = shares)]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true, value_parser = shares)]
     pub cpu_shares: Option<u64>,
 
     /// The processors it may run on, such as 0-2,4

@@ -1,0 +1,295 @@
+//! What somebody tries who sits in a container and means harm: one system call each, and what the
+//! kernel says to it. None of them does any, when it works: times are set to what they are, an empty
+//! module is loaded, disks are never opened.
+
+use nix::errno::Errno;
+use nix::libc::{self, c_long};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+/// The attacks by name.
+pub const CALLS: &[(&str, fn() -> c_long)] = &[
+    ("mount", mount),
+    ("write-proc-sys", write_proc_sys),
+    ("open_by_handle_at", open_by_handle_at),
+    ("init_module", init_module),
+    ("clock_settime", clock_settime),
+    ("unshare-user", unshare_user),
+    ("clone-user", clone_user),
+    ("keyctl", keyctl),
+    ("bpf", bpf),
+    ("io_uring_setup", io_uring_setup),
+    ("personality", personality),
+    ("setns", setns),
+    ("ptrace-of-init", ptrace_of_init),
+    ("write-sysrq", write_sysrq),
+    ("read-kcore", read_kcore),
+];
+
+/// Tries each, and prints its name with `works` or the error's name.
+pub fn try_all() {
+    for (name, call) in CALLS {
+        Errno::clear();
+        match call() {
+            -1 => println!("{name}: {:?}", Errno::last()),
+            _ => println!("{name}: works"),
+        }
+    }
+}
+
+fn mount() -> c_long {
+    let (source, target, kind) = (c"none".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr());
+    // SAFETY: three strings, and no data.
+    let mounted = unsafe { libc::mount(source, target, kind, 0, std::ptr::null()) };
+    if mounted == 0 {
+        // SAFETY: a string.
+        unsafe { libc::umount2(target, libc::MNT_DETACH) };
+    }
+    mounted.into()
+}
+
+/// What is there is written again.
+fn rewrite(path: &str) -> c_long {
+    let write = || -> std::io::Result<()> {
+        let text = fs::read(path)?;
+        fs::write(path, text)
+    };
+    match write() {
+        Ok(()) => 0,
+        Err(error) => {
+            Errno::set_raw(error.raw_os_error().unwrap_or(0));
+            -1
+        }
+    }
+}
+
+fn write_proc_sys() -> c_long {
+    rewrite("/proc/sys/kernel/threads-max")
+}
+
+fn write_sysrq() -> c_long {
+    // Asks for its help text.
+    match fs::write("/proc/sysrq-trigger", "?") {
+        Ok(()) => 0,
+        Err(error) => {
+            Errno::set_raw(error.raw_os_error().unwrap_or(0));
+            -1
+        }
+    }
+}
+
+fn read_kcore() -> c_long {
+    let mut head = [0; 4];
+    match File::open("/proc/kcore").and_then(|mut kcore| kcore.read(&mut head)) {
+        Ok(0) => {
+            // Masked: it is empty.
+            Errno::set_raw(libc::ENODATA);
+            -1
+        }
+        Ok(_) => 0,
+        Err(error) => {
+            Errno::set_raw(error.raw_os_error().unwrap_or(0));
+            -1
+        }
+    }
+}
+
+/// A file handle is a number that says which file: who may open one needs no path to it.
+fn open_by_handle_at() -> c_long {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        data: [u8; 128],
+    }
+    let mut handle = Handle {
+        bytes: 128,
+        kind: 0,
+        data: [0; 128],
+    };
+    let mut mount = 0;
+    // SAFETY: the kernel writes at most as many bytes as `bytes` says.
+    unsafe {
+        let path = c"/etc".as_ptr();
+        let asked = libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path,
+            &raw mut handle,
+            &raw mut mount,
+            0,
+        );
+        if asked == -1 {
+            return -1;
+        }
+        let root = libc::open(c"/".as_ptr(), libc::O_RDONLY);
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            root,
+            &raw mut handle,
+            libc::O_RDONLY,
+        )
+    }
+}
+
+/// An empty module is no module: whoever may load one is told ENOEXEC, which counts as working.
+fn init_module() -> c_long {
+    // SAFETY: no bytes, and an empty string.
+    let loaded = unsafe { libc::syscall(libc::SYS_init_module, c"".as_ptr(), 0, c"".as_ptr()) };
+    match Errno::last() {
+        Errno::ENOEXEC | Errno::EFAULT if loaded == -1 => 0,
+        _ => loaded,
+    }
+}
+
+fn clock_settime() -> c_long {
+    // SAFETY: the kernel writes and reads one timespec.
+    unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now);
+        libc::clock_settime(libc::CLOCK_REALTIME, &raw const now).into()
+    }
+}
+
+/// In a child: who is in a user namespace of his own can't go back.
+fn in_a_child(call: impl Fn() -> c_long) -> c_long {
+    // SAFETY: one thread; the child only makes the call and ends.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                let status = if call() == -1 { Errno::last_raw() } else { 0 };
+                libc::_exit(status)
+            }
+            child => {
+                let mut status = 0;
+                libc::waitpid(child, &raw mut status, 0);
+                match libc::WEXITSTATUS(status) {
+                    0 => 0,
+                    errno => {
+                        Errno::set_raw(errno);
+                        -1
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unshare_user() -> c_long {
+    // SAFETY: takes an integer.
+    in_a_child(|| unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())
+}
+
+fn clone_user() -> c_long {
+    // SAFETY: without CLONE_VM this is fork; the child ends at once.
+    unsafe {
+        let flags = (libc::CLONE_NEWUSER | libc::SIGCHLD) as libc::c_ulong;
+        let child = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0);
+        if child == 0 {
+            libc::_exit(0);
+        }
+        if child > 0 {
+            libc::waitpid(child as i32, std::ptr::null_mut(), 0);
+        }
+        child
+    }
+}
+
+fn keyctl() -> c_long {
+    const KEYCTL_GET_KEYRING_ID: c_long = 0;
+    const KEY_SPEC_SESSION_KEYRING: c_long = -3;
+    // SAFETY: takes integers.
+    unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_GET_KEYRING_ID,
+            KEY_SPEC_SESSION_KEYRING,
+            0,
+        )
+    }
+}
+
+fn bpf() -> c_long {
+    const BPF_MAP_CREATE: c_long = 0;
+    // An array of one element of four bytes.
+    let attributes: [u32; 32] = std::array::from_fn(|at| match at {
+        0 => 2,
+        1 | 2 => 4,
+        3 => 1,
+        _ => 0,
+    });
+    // SAFETY: the kernel reads the attributes.
+    unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, attributes.as_ptr(), 72) }
+}
+
+fn io_uring_setup() -> c_long {
+    let mut parameters = [0_u32; 30];
+    // SAFETY: struct io_uring_params has 120 bytes.
+    unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) }
+}
+
+/// ADDR_NO_RANDOMIZE.
+fn personality() -> c_long {
+    // SAFETY: takes an integer.
+    in_a_child(|| unsafe { libc::personality(0x0004_0000) }.into())
+}
+
+fn setns() -> c_long {
+    // SAFETY: a string; then integers.
+    in_a_child(|| unsafe {
+        let own = libc::open(c"/proc/self/ns/uts".as_ptr(), libc::O_RDONLY);
+        libc::setns(own, 0).into()
+    })
+}
+
+/// PID 1 of the container is our parent, or its.
+fn ptrace_of_init() -> c_long {
+    in_a_child(|| {
+        const PTRACE_SEIZE: libc::c_uint = 0x4206;
+        // SAFETY: takes integers. What this child traces goes on when the child ends.
+        unsafe { libc::ptrace(PTRACE_SEIZE, 1, 0, 0) }
+    })
+}
+
+/// Climbs out by a second chroot: chroot(2) under NOTES. Returns whether `marker`, a path of the host,
+/// can be seen then.
+pub fn climb(marker: &Path) -> bool {
+    let _ = fs::create_dir("/tmp/ladder");
+    // SAFETY: strings.
+    unsafe {
+        libc::chroot(c"/tmp/ladder".as_ptr());
+        for _ in 0..64 {
+            libc::chdir(c"..".as_ptr());
+        }
+        libc::chroot(c".".as_ptr());
+    }
+    marker.exists()
+}
+
+/// Pushes words into the terminal at standard input, as if they had been typed there: TIOCSTI in
+/// ioctl_tty(2). Returns how many bytes the kernel took.
+pub fn type_into_the_terminal(words: &str) -> usize {
+    let typed = |byte: &u8| {
+        // SAFETY: the kernel reads one byte.
+        let result = unsafe { libc::ioctl(0, libc::TIOCSTI, &raw const *byte) };
+        result == 0
+    };
+    words.bytes().filter(typed).count()
+}
+
+/// Takes `bytes` of memory, and writes to each page of it.
+pub fn take_memory(bytes: usize) {
+    let mut memory = vec![0_u8; bytes];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    println!("took {bytes}");
+    std::hint::black_box(&memory);
+}
+
+/// Which user it is in the eyes of the kernel.
+pub fn effective_user() -> u32 {
+    // SAFETY: asks.
+    unsafe { libc::geteuid() }
+}

@@ -1,0 +1,646 @@
+//! Step 7: what a container may use up.
+
+use crate::stage::{Root, STEPS, armed_root, folder, progress, step};
+use nix::sys::signal::Signal;
+use progress::checks::step07::group;
+use progress::container::{Container, Outcome, eventually, run as run_program};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use step07_cgroups::{Version, find};
+
+fn steps() -> &'static [&'static str] {
+    &STEPS[6..]
+}
+
+fn in_root(package: &str, root: &Path, arguments: &[&str]) -> Outcome {
+    let root = ["--rootfs", root.to_str().unwrap()];
+    run_program(step(package), &[&root[..], arguments].concat()).unwrap()
+}
+
+fn started(package: &str, root: &Path, flags: &[&str], line: &str) -> Container {
+    let root = ["--rootfs", root.to_str().unwrap(), "-i"];
+    let arguments: Vec<&str> = [&root[..], flags, &["sh", "-c", line]].concat();
+    Container::start(step(package), &arguments).unwrap()
+}
+
+/// The groups of containers that are there now, in all hierarchies.
+fn groups() -> BTreeSet<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let tops = ["memory", "cpu", "cpuacct", "pids", "devices", "cpuset"]
+        .map(|name| find(name, &mounts, &own));
+    let folders = tops.into_iter().flatten().flat_map(|(top, _)| {
+        fs::read_dir(top.join("ten-steps"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
+    folders
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// The kernel's own texts on five machines: version 1 with controllers mounted together, version 2,
+/// hybrid, a container on version 1 that sees its own part, and a second mount of a part elsewhere.
+#[test]
+fn a_hierarchy_is_found_on_every_kind_of_machine() {
+    let v1 = "30 23 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+    let own = "5:memory:/user\n4:cpu,cpuacct:/\n1:name=systemd:/x\n";
+    let found = |controller, mounts: &str, own: &str| {
+        find(controller, mounts, own).map(|(top, version)| (top.display().to_string(), version))
+    };
+    assert_eq!(
+        found("cpuacct", v1, own),
+        Some(("/sys/fs/cgroup/cpu,cpuacct".into(), Version::V1))
+    );
+    assert_eq!(
+        found("memory", v1, own),
+        Some(("/sys/fs/cgroup/memory".into(), Version::V1))
+    );
+    assert_eq!(found("pids", v1, own), None);
+    let v2 = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+    assert_eq!(
+        found("memory", v2, "0::/user.slice\n"),
+        Some(("/sys/fs/cgroup".into(), Version::V2))
+    );
+    let hybrid = format!("{v1}40 23 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+    let both = format!("{own}0::/\n");
+    assert_eq!(
+        found("memory", &hybrid, &both),
+        Some(("/sys/fs/cgroup/memory".into(), Version::V1))
+    );
+    assert_eq!(
+        found("hugetlb", &hybrid, &both),
+        Some(("/sys/fs/cgroup/unified".into(), Version::V2))
+    );
+    // In a container of Docker's, the mount shows the container's own part as its root.
+    let inside = "31 23 0:27 /docker/0123 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+    assert_eq!(
+        found("memory", inside, "5:memory:/docker/0123\n"),
+        Some(("/sys/fs/cgroup/memory".into(), Version::V1))
+    );
+    // A part that we aren't in is mounted for somebody else.
+    let elsewhere =
+        format!("99 1 0:27 /docker/9999 /var/lib/other/memory rw - cgroup cgroup rw,memory\n{v1}");
+    assert_eq!(
+        found("memory", &elsewhere, own),
+        Some(("/sys/fs/cgroup/memory".into(), Version::V1))
+    );
+    let only_elsewhere =
+        "99 1 0:27 /docker/9999 /var/lib/other/memory rw - cgroup cgroup rw,memory\n";
+    assert_eq!(found("memory", only_elsewhere, own), None);
+    let spaced = "31 23 0:27 / /sys/fs/my\\040groups rw - cgroup cgroup rw,memory\n";
+    assert_eq!(
+        found("memory", spaced, own),
+        Some(("/sys/fs/my groups".into(), Version::V1))
+    );
+    // What an outer namespace mounted has a root above ours.
+    let above = "31 23 0:27 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    assert_eq!(
+        found("memory", above, "0::/\n"),
+        Some(("/sys/fs/cgroup".into(), Version::V2))
+    );
+}
+
+/// Who takes too much memory is killed, whoever is beside it isn't, and the program says so, whatever the
+/// exit code.
+#[test]
+fn memory_runs_out_for_one_and_not_for_its_neighbour() {
+    let folder = folder();
+    let root = armed_root(folder.path(), &[]);
+    let this = progress().to_str().unwrap();
+    let take = format!("{this} attacker memory 209715200");
+    for package in steps() {
+        let mut neighbour = started(package, &root, &["-m", "100m"], "echo ready; cat");
+        let limits = ["--memory", "100M", "--memory-swap", "100M"];
+        let outcome = in_root(
+            package,
+            &root,
+            &[&limits[..], &[this, "attacker", "memory", "209715200"]].concat(),
+        );
+        assert_eq!(outcome.code, 137, "{package}: {}", outcome.errors);
+        let said = outcome.errors.lines().next().unwrap_or_default();
+        for word in [
+            "memory ran out",
+            "limit 100.0 MiB",
+            "peak 100.0 MiB",
+            "oom_kill 1",
+        ] {
+            assert!(said.contains(word), "{package}: {said}");
+        }
+        // The file that it was read from is named.
+        assert!(
+            said.contains("/ten-steps/")
+                && (said.contains("memory.oom_control") || said.contains("memory.events")),
+            "{said}"
+        );
+        // The exit code is the command's.
+        let line = format!("{take}; exit 0");
+        let outcome = in_root(
+            package,
+            &root,
+            &[&limits[..], &["sh", "-c", &line]].concat(),
+        );
+        assert_eq!(outcome.code, 0, "{package}");
+        assert!(
+            outcome.errors.contains("memory ran out"),
+            "{}",
+            outcome.errors
+        );
+        neighbour.write_line("still here").unwrap();
+        neighbour.read_until("still here\n").unwrap();
+        // Enough is enough.
+        let outcome = in_root(
+            package,
+            &root,
+            &["-m", "400m", this, "attacker", "memory", "209715200"],
+        );
+        assert_eq!(
+            (outcome.code, outcome.errors.as_str()),
+            (0, ""),
+            "{package}"
+        );
+    }
+}
+
+/// The group's own account of processor time, in microseconds.
+fn used(container: &Container) -> u64 {
+    let (folder, version) = group(container.first_process(), "cpuacct").unwrap();
+    match version {
+        Version::V1 => {
+            let nanos: u64 = fs::read_to_string(folder.join("cpuacct.usage"))
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap();
+            nanos / 1000
+        }
+        Version::V2 => stat(&folder, "usage_usec"),
+    }
+}
+
+fn stat(folder: &Path, key: &str) -> u64 {
+    let text = fs::read_to_string(folder.join("cpu.stat")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// A quarter of a processor is a quarter of its time: read from the group's own account, over as many
+/// periods as it counts.
+#[test]
+fn a_quarter_of_a_processor() {
+    let root = Root::shared();
+    for package in steps() {
+        let container = started(
+            package,
+            &root.path(),
+            &["--cpus", "0.25"],
+            "echo ready; yes >/dev/null & read end",
+        );
+        let (folder, _) = group(container.first_process(), "cpu").unwrap();
+        let look = || (stat(&folder, "nr_periods"), used(&container));
+        // From one moment in which it is throttled to another, forty periods of 100 ms later.
+        eventually(|| (stat(&folder, "nr_throttled") > 2).then_some(())).expect("it is throttled");
+        let (first, before) = look();
+        eventually(|| (stat(&folder, "nr_periods") >= first + 40).then_some(()))
+            .expect("time passes");
+        let (last, after) = look();
+        let share = (after - before) as f64 / ((last - first) as f64 * 100_000.0);
+        assert!(
+            (0.22..=0.28).contains(&share),
+            "{package}: {share} of a processor"
+        );
+    }
+}
+
+/// A fork bomb stops at its limit, and the host is well.
+#[test]
+fn a_fork_bomb_stops_at_its_limit() {
+    let root = Root::shared();
+    for package in steps() {
+        let bomb = "echo ready; sh -c 'i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done'; read end";
+        let container = started(package, &root.path(), &["--pids-limit", "32"], bomb);
+        let (folder, _) = group(container.first_process(), "pids").unwrap();
+        let count = |file: &str| -> u64 {
+            fs::read_to_string(folder.join(file))
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap()
+        };
+        // It was refused at least once more.
+        let refused = eventually(|| {
+            let events = fs::read_to_string(folder.join("pids.events")).unwrap();
+            events
+                .lines()
+                .find_map(|line| line.strip_prefix("max ")?.parse::<u64>().ok())
+                .filter(|times| *times > 0)
+        });
+        assert!(refused.is_some(), "{package}: nothing was refused");
+        assert!(
+            count("pids.current") <= 32,
+            "{package}: {}",
+            count("pids.current")
+        );
+        // The host starts what it likes.
+        assert!(Command::new("true").status().unwrap().success());
+    }
+}
+
+/// What it says that it used is what the kernel counted, or close to it.
+#[test]
+fn statistics() {
+    let folder = folder();
+    let root = armed_root(folder.path(), &[]);
+    let this = progress().to_str().unwrap();
+    for package in steps() {
+        let outcome = in_root(
+            package,
+            &root,
+            &[
+                "--stats",
+                "-m",
+                "300m",
+                "--cpus",
+                "0.5",
+                this,
+                "attacker",
+                "memory",
+                "104857600",
+            ],
+        );
+        assert_eq!(outcome.code, 0, "{}", outcome.errors);
+        let value = |key: &str| {
+            let line = outcome
+                .errors
+                .lines()
+                .find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_else(|| panic!("{key} {}", outcome.errors))
+                .trim()
+                .to_owned()
+        };
+        let peak = value("memory peak: ");
+        // Some kernels don't tell (memory.peak came with Linux 5.19).
+        if peak != "this kernel doesn't tell" {
+            let peak: f64 = peak.strip_suffix(" MiB").unwrap().parse().unwrap();
+            assert!((100.0..150.0).contains(&peak), "{peak}");
+        }
+        let time: f64 = value("CPU time: ")
+            .strip_suffix(" s")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(time > 0.001, "{time}");
+        assert!(
+            value("throttled: ").contains(" periods, "),
+            "{}",
+            outcome.errors
+        );
+        value("pids peak: ");
+    }
+}
+
+/// Each process's own limits: set, and no use against many.
+#[test]
+fn limits_of_each_process() {
+    let root = Root::shared();
+    for package in steps() {
+        let flags = [
+            "--ulimit",
+            "nofile=100:200",
+            "--ulimit",
+            "core=0",
+            "--ulimit",
+            "nproc=1000",
+        ];
+        let container = started(package, &root.path(), &flags, "echo ready; read end");
+        let limits = fs::read_to_string(container.first_process().file("limits")).unwrap();
+        let of = |name: &str| -> Vec<String> {
+            let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+            line[name.len()..]
+                .split_whitespace()
+                .take(2)
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(of("Max open files"), ["100", "200"]);
+        assert_eq!(of("Max core file size"), ["0", "0"]);
+        drop(container);
+        // Ten processes, each within its limit, take ten times as much.
+        let line = "ulimit -v 200000; i=0; while [ $i -lt 10 ]; do sleep 0 & i=$((i+1)); done; wait; echo all";
+        assert_eq!(
+            in_root(package, &root.path(), &["sh", "-c", line]).output,
+            "all\n"
+        );
+    }
+}
+
+/// Devices: the usual ones, those that were asked for, and no other; all of them with --privileged.
+#[test]
+fn devices() {
+    let folder = folder();
+    let root = Root::shared();
+    let disk = folder.path().join("disk");
+    fs::write(&disk, [b"canary".as_slice(), &[0; 65536]].concat()).unwrap();
+    let losetup = Command::new("losetup")
+        .args(["--show", "-f"])
+        .arg(&disk)
+        .output()
+        .unwrap();
+    let device = String::from_utf8_lossy(&losetup.stdout).trim().to_owned();
+    if device.is_empty() {
+        return crate::stage::skip("losetup has no loop device for a scratch disk");
+    }
+    let number = device.strip_prefix("/dev/loop").unwrap();
+    let read = format!(
+        "mknod /tmp/disk{number} b 7 {number} && head -c 6 /tmp/disk{number}; code=$?; rm -f /tmp/disk{number}; exit $code"
+    );
+    let test = || {
+        for package in steps() {
+            let at = |flags: &[&str], line: &str| {
+                in_root(
+                    package,
+                    &root.path(),
+                    &[flags, &["sh", "-c", line]].concat(),
+                )
+            };
+            let refused = at(&[], &read);
+            assert!(
+                refused.errors.contains("not permitted") && refused.code != 0,
+                "{package}: {}",
+                refused.errors
+            );
+            assert_eq!(at(&["--privileged"], &read).output, "canary", "{package}");
+            let flag = format!("{device}:/dev/below/disk:r");
+            let given = at(
+                &["--device", &flag],
+                "head -c 6 /dev/below/disk; echo spoilt >/dev/below/disk",
+            );
+            assert_eq!(given.output, "canary", "{package}: {}", given.errors);
+            assert_ne!(given.code, 0, "{package}: written to");
+            assert_eq!(
+                at(&["--privileged"], &format!("head -c 6 {device}")).output,
+                "canary",
+                "{package}"
+            );
+            let usual = "echo x >/dev/null && head -c 4 /dev/zero /dev/urandom >/dev/null && head -c 4 /dev/zero >/dev/full";
+            assert!(at(&[], usual).errors.contains("No space left"), "{package}");
+        }
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+    Command::new("losetup")
+        .arg("-d")
+        .arg(&device)
+        .status()
+        .unwrap();
+    outcome.unwrap();
+}
+
+/// The container sees its own groups as the topmost, and can't write to them.
+#[test]
+fn the_container_sees_its_own_groups() {
+    let root = Root::shared();
+    for package in steps() {
+        let line = "echo ready; find /sys/fs/cgroup -name cgroup.procs | while read file; do head -n 1 $file; done | sort -u; \
+                    for file in $(find /sys/fs/cgroup -name pids.max); do echo max >$file; done; read end";
+        let line = line.replace(
+            "$(find /sys/fs/cgroup -name pids.max)",
+            "/sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max",
+        );
+        let line = line.replace("find /sys/fs/cgroup -name cgroup.procs | while read file; do head -n 1 $file; done | sort -u", "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null | head -n 1");
+        let container = started(
+            package,
+            &root.path(),
+            &["-m", "64m", "--pids-limit", "50"],
+            &line,
+        );
+        let (folder, version) = group(container.first_process(), "pids").unwrap();
+        let hosts = fs::read_link("/proc/self/ns/cgroup").unwrap();
+        assert_ne!(
+            container.first_process().namespace("cgroup").unwrap(),
+            hosts.to_string_lossy()
+        );
+        let file = match version {
+            Version::V1 => "root/sys/fs/cgroup/pids/pids.max",
+            Version::V2 => "root/sys/fs/cgroup/pids.max",
+        };
+        let seen = fs::read_to_string(container.first_process().file(file)).unwrap();
+        assert_eq!(seen.trim(), "50", "{package}");
+        let outcome = container.finish().unwrap();
+        assert!(
+            outcome.output.contains("\n1\n"),
+            "{package}: PID 1 is in its topmost group: {}",
+            outcome.output
+        );
+        assert!(
+            outcome.errors.contains("Read-only file system"),
+            "{package}: {}",
+            outcome.errors
+        );
+        assert!(!folder.exists());
+    }
+}
+
+/// Whatever happens nothing is left; what SIGKILL leaves, the next one removes.
+#[test]
+fn no_group_is_left_behind() {
+    let root = Root::shared();
+    for package in steps() {
+        for arguments in [
+            &["true"][..],
+            &["no-such-command"],
+            &["-u", "nobodyhere", "true"],
+            &["--ulimit", "nofile=1:99999999", "true"],
+        ] {
+            let before = groups();
+            in_root(package, &root.path(), arguments);
+            let left: Vec<_> = groups().difference(&before).cloned().collect();
+            // Other tests have containers too: those are somebody's.
+            let left: Vec<_> = left
+                .into_iter()
+                .filter(|folder| {
+                    fs::read_to_string(folder.join("cgroup.procs"))
+                        .is_ok_and(|text| text.is_empty())
+                })
+                .collect();
+            let still = eventually(|| {
+                left.iter()
+                    .all(|folder| {
+                        !folder.exists()
+                            || fs::read_to_string(folder.join("cgroup.procs"))
+                                .is_ok_and(|text| !text.is_empty())
+                    })
+                    .then_some(())
+            });
+            assert!(still.is_some(), "{package} {arguments:?}: {left:?}");
+        }
+        let container = started(
+            package,
+            &root.path(),
+            &["-m", "64m", "--cpuset-cpus", "0"],
+            "echo ready; read end",
+        );
+        let first = container.first_process();
+        let folders: BTreeSet<_> = ["memory", "cpu", "pids", "cpuset"]
+            .map(|name| group(first, name).unwrap().0)
+            .into();
+        container.signal(Signal::SIGKILL).unwrap();
+        drop(container);
+        let emptied = |folder: &PathBuf| {
+            fs::read_to_string(folder.join("cgroup.procs")).map_or(true, |text| text.is_empty())
+        };
+        eventually(|| folders.iter().all(emptied).then_some(())).expect("its processes are gone");
+        // While one runs with the same controllers, its own group stays.
+        let other = started(
+            package,
+            &root.path(),
+            &["--cpuset-cpus", "0"],
+            "echo ready; read end",
+        );
+        let kept = group(other.first_process(), "pids").unwrap().0;
+        in_root(package, &root.path(), &["--cpuset-cpus", "0", "true"]);
+        assert!(kept.exists());
+        for folder in &folders {
+            assert!(!folder.exists(), "{package}: {}", folder.display());
+        }
+    }
+}
+
+/// Many at once make and sweep beside each other.
+#[test]
+fn many_at_once() {
+    let root = Root::shared();
+    for package in steps() {
+        let one = || {
+            let mut program = Command::new(step(package));
+            program.arg("--rootfs").arg(root.path()).args([
+                "-m",
+                "64m",
+                "--cpuset-cpus",
+                "0",
+                "true",
+            ]);
+            program.spawn().unwrap()
+        };
+        let programs: Vec<_> = (0..24).map(|_| one()).collect();
+        for mut program in programs {
+            assert!(program.wait().unwrap().success(), "{package}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_said_in_a_line() {
+    let root = Root::shared();
+    for (arguments, words) in [
+        (&["--memory", "1"][..], &["--memory", "6m"][..]),
+        (&["--memory", "lots"], &["--memory", "lots", "64m"]),
+        (
+            &["--memory", "99999999999g"],
+            &["--memory", "more than there can be"],
+        ),
+        (&["--memory-swap", "1g"], &["--memory-swap", "--memory"]),
+        (
+            &["-m", "64m", "--memory-swap", "32m"],
+            &["--memory-swap", "can't be less"],
+        ),
+        (
+            &["--cpus", "4096"],
+            &["--cpus 4096", "processors", "0.01 to"],
+        ),
+        (&["--cpus", "-1"], &["--cpus"]),
+        (&["--cpus", "0.001"], &["--cpus", "0.01"]),
+        (
+            &["--cpuset-cpus", "4095"],
+            &["--cpuset-cpus 4095", "no processor 4095", "it has 0"],
+        ),
+        (&["--cpuset-cpus", "a-b"], &["--cpuset-cpus a-b", "0-2,4"]),
+        (&["--cpu-shares", "1"], &["--cpu-shares", "2 to 262144"]),
+        (&["--pids-limit", "many"], &["--pids-limit", "1 to"]),
+        (&["--ulimit", "nofile"], &["--ulimit", "NAME=SOFT"]),
+        (&["--ulimit", "nofiles=1"], &["--ulimit", "nofile,"]),
+        (
+            &["--ulimit", "nofile=1:99999999"],
+            &["--ulimit nofile=1:99999999", "EPERM"],
+        ),
+        (
+            &["--device", "/dev/no-such-device"],
+            &["--device /dev/no-such-device", "No such file"],
+        ),
+        (
+            &["--device", "/etc/passwd:/dev/x"],
+            &["--device /etc/passwd", "no device"],
+        ),
+        (
+            &["--device", "/dev/null:/etc/x"],
+            &["--device", "below /dev"],
+        ),
+    ] {
+        for package in steps() {
+            let before = groups();
+            let outcome = in_root(package, &root.path(), &[arguments, &["true"]].concat());
+            assert_eq!(
+                outcome.code, 125,
+                "{package} {arguments:?}: {}",
+                outcome.errors
+            );
+            for word in words {
+                assert!(
+                    outcome.errors.contains(word),
+                    "{package} {arguments:?}: {}",
+                    outcome.errors
+                );
+            }
+            let _ = before;
+        }
+    }
+    for unlimited in [
+        &["--cpus", "0"][..],
+        &["--pids-limit", "-1"],
+        &["--pids-limit", "0"],
+        &["--cpu-shares", "0"],
+        &["-m", "64m", "--memory-swap", "-1"],
+    ] {
+        for package in steps() {
+            let outcome = in_root(package, &root.path(), &[unlimited, &["true"]].concat());
+            assert_eq!(
+                outcome.code, 0,
+                "{package} {unlimited:?}: {}",
+                outcome.errors
+            );
+        }
+    }
+}
+
+/// A machine without a controller: what needs it is refused by name, what doesn't runs.
+#[test]
+fn a_controller_that_is_missing_is_named() {
+    let root = Root::shared();
+    for package in steps() {
+        let line = "for mount in $(grep -E 'cgroup' /proc/self/mountinfo | cut -d ' ' -f 5 | sort -r); do umount -l $mount; done
+            \"$0\" --rootfs \"$1\" -m 64m true; echo $?
+            \"$0\" --rootfs \"$1\" true; echo $?
+            \"$0\" --rootfs \"$1\" --privileged true; echo $?";
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c", line])
+            .arg(step(package))
+            .arg(root.path())
+            .output()
+            .unwrap();
+        let (said, errors) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        // Without rules for devices a container is refused unless somebody wants it privileged.
+        assert_eq!(said, "125\n125\n0\n", "{package}: {errors}");
+        assert!(
+            errors.contains("--memory: this machine has no memory controller"),
+            "{errors}"
+        );
+        assert!(errors.contains("devices controller"), "{errors}");
+    }
+}
