@@ -10,6 +10,7 @@ mod engine;
 mod exercises;
 mod explanations;
 mod faults;
+mod layers;
 mod limits;
 mod privileges;
 mod programs;

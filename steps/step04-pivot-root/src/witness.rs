@@ -88,10 +88,11 @@ impl<'a> Witness<'a> {
     pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
         match outcome {
             Ok(code @ (NOT_FOUND | FORBIDDEN)) => self.after_exec_succeeded(code),
-            Err(error) => match error.downcast::<Refused>() {
-                Ok(refused) if refused.is("execve") => Err(self.after_exec(refused).into()),
-                Ok(refused) => Err(refused.into()),
-                Err(error) => Err(error),
+            Err(error) => match error.downcast_ref::<Refused>() {
+                Some(refused) if refused.is("execve") => {
+                    Err(self.after_exec(refused.clone()).into())
+                }
+                _ => Err(error),
             },
             outcome => outcome,
         }

@@ -234,6 +234,8 @@ impl<W: Write> Packer<W> {
         let id = (metadata.dev(), metadata.ino());
         let mut header = Header::new_gnu();
         header.set_metadata(&metadata);
+        // A header knows no time before 1970.
+        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
         if metadata.nlink() > 1 && !kind.is_dir() {
             if let Some(first) = self.links.get(&id) {
                 header.set_entry_type(EntryType::Link);
@@ -246,7 +248,11 @@ impl<W: Write> Packer<W> {
         self.extend(path, &metadata)?;
         if kind.is_file() {
             let mut file = File::open(path)?;
-            self.builder.append_file(name, &mut file)?;
+            match metadata.blocks() * 512 < metadata.len() {
+                // With its holes.
+                true => self.builder.append_file(name, &mut file)?,
+                false => self.builder.append_data(&mut header, name, file)?,
+            }
         } else if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
