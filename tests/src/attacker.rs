@@ -8,8 +8,11 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+/// One attack: what the kernel answers, -1 with errno or anything else.
+pub type Call = fn() -> c_long;
+
 /// The attacks by name.
-pub const CALLS: &[(&str, fn() -> c_long)] = &[
+pub const CALLS: &[(&str, Call)] = &[
     ("mount", mount),
     ("write-proc-sys", write_proc_sys),
     ("open_by_handle_at", open_by_handle_at),

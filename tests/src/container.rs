@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 /// What should happen soon, and hasn't for as long, doesn't happen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
+pub fn patience() -> u32 {
+    let times = std::env::var("TEN_STEPS_PATIENCE").ok();
+    times.and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// A container whose command reads its standard input and ends with it, as `cat` does.
 pub struct Container {
     program: Child,
@@ -261,7 +267,7 @@ pub fn in_a_while<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < PATIENCE * patience() {
         if let Some(seen) = look() {
             return Some(seen);
         }

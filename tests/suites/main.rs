@@ -18,4 +18,5 @@ mod roots;
 mod signals;
 mod stage;
 mod terminal;
+mod vm;
 mod workshop;

@@ -49,7 +49,10 @@ pub fn step(package: &str) -> &'static Path {
             // SAFETY: SIG_DFL installs no handler.
             unsafe { signal(ignored, SigHandler::SigDfl).unwrap() };
         }
-        Programs::build().unwrap()
+        match env::var_os(crate::vm::BIN_DIR) {
+            Some(folder) => Programs::in_directory(folder.as_ref()).unwrap(),
+            None => Programs::build().unwrap(),
+        }
     });
     assert!(
         nix::unistd::geteuid().is_root(),
@@ -151,7 +154,8 @@ pub fn run(command: &mut Command) -> String {
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),
-        "{command:?}\n{}",
+        "{command:?}\n{}{}",
+        said(&output.stdout),
         said(&output.stderr)
     );
     said(&output.stdout)

@@ -1,11 +1,12 @@
 //! One control group: how its folder is made, joined and removed, also by two programs at once and
 //! after a crash.
 
+use crate::claim::{abandoned, claim};
 use crate::limits::{Limits, Setting};
-use crate::{Hierarchy, Version, limit, v1, v2};
+use crate::{Hierarchy, Version, limit, places, v1, v2};
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -27,29 +28,22 @@ impl Group {
     pub(crate) fn create(hierarchy: Hierarchy, id: &str) -> Result<Group> {
         let ours = hierarchy.top.join(OURS);
         let folder = ours.join(id);
-        loop {
-            make_group(&ours)?;
-            if hierarchy.version == Version::V2 {
-                v2::enable(&hierarchy.top, &hierarchy.controllers)?;
-                v2::enable(&ours, &hierarchy.controllers)?;
-            }
-            make_group(&folder)?;
-            let file = folder.join(members_of(hierarchy.version));
-            let members = match File::options().write(true).open(&file) {
-                // Somebody took it for the leavings of a crash, since it wasn't locked yet.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                opened => opened.with_context(|| file.display().to_string())?,
-            };
-            let locked = Flock::lock(members, FlockArg::LockShared);
-            let members = locked.map_err(|(_, errno)| errno)?;
-            if folder.exists() {
-                return Ok(Group {
-                    hierarchy,
-                    folder,
-                    members,
-                });
-            }
+        make_group(&ours)?;
+        if hierarchy.version == Version::V2 {
+            v2::enable(&hierarchy.top, &hierarchy.controllers)?;
+            v2::enable(&ours, &hierarchy.controllers)?;
         }
+        make_group(&folder)?;
+        let file = folder.join(members_of(hierarchy.version));
+        let members = claim(&file, || {
+            let _ = fs::create_dir(&folder);
+            File::options().write(true).open(&file)
+        });
+        Ok(Group {
+            members: members.with_context(|| file.display().to_string())?,
+            hierarchy,
+            folder,
+        })
     }
 
     /// Writes what of `limits` is this hierarchy's.
@@ -114,20 +108,24 @@ fn make_group(folder: &Path) -> Result<()> {
 }
 
 /// Removes the groups that nobody has locked: those of programs that were killed before they could.
-pub(crate) fn sweep(ours: &Path, hierarchies: &[Hierarchy]) {
+/// What tells is the group in the hierarchy `first`, which is made first and removed last.
+pub(crate) fn sweep(first: &Hierarchy) -> Result<()> {
+    let ours = first.top.join(OURS);
     for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
-        let file = members_of(hierarchies[0].version);
-        let Ok(file) = File::open(entry.path().join(file)) else {
-            continue;
-        };
-        if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err() {
+        let lock = abandoned(&entry.path().join(members_of(first.version)));
+        if lock.is_none() {
             continue;
         }
-        for hierarchy in hierarchies.iter().rev() {
+        let mut tops: Vec<_> = places()?.into_iter().map(|(top, ..)| top).collect();
+        // The first one again, now as the last.
+        tops.retain(|top| *top != first.top);
+        tops.push(first.top.clone());
+        for top in tops {
             // Who is still in there ends by itself, and then it is the next one's.
-            let _ = fs::remove_dir(hierarchy.top.join(OURS).join(entry.file_name()));
+            let _ = fs::remove_dir(top.join(OURS).join(entry.file_name()));
         }
     }
+    Ok(())
 }
 
 /// A new name for a container: 64 hexadecimal digits that nobody else draws.

@@ -12,6 +12,7 @@
 //! files is told in [`v1`] and [`v2`], how one folder is made and removed in [`group`], and which devices a container may open in [`devices`]. See
 //! cgroups(7).
 
+pub mod claim;
 pub mod device_program;
 pub mod devices;
 pub mod group;
@@ -29,7 +30,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 
-use group::{Group, OURS, members_of, remove_group, sweep};
+use group::{Group, members_of, remove_group, sweep};
 use limits::{Limits, Setting};
 
 // ANCHOR: Hierarchy
@@ -130,7 +131,7 @@ impl Cgroup {
     pub fn create(id: &str, limits: &Limits) -> Result<Cgroup> {
         let hierarchies = hierarchies(limits)?;
         if let Some(first) = hierarchies.first() {
-            sweep(&first.top.join(OURS), &hierarchies);
+            sweep(first)?;
         }
         let mut cgroup = Cgroup {
             groups: Vec::new(),
@@ -247,37 +248,44 @@ pub fn limit(folder: &Path, settings: &[Setting]) -> Result<()> {
     // ANCHOR_END: exercise_limit
 }
 
-/// The hierarchies of this machine that a container with `limits` has a group in.
-fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
+/// Where each controller is on this machine: the hierarchy's topmost folder and its version.
+fn places() -> Result<Vec<(PathBuf, Version, &'static str)>> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
     let own = fs::read_to_string("/proc/self/cgroup")?;
+    let place = |controller| {
+        let (top, version) = find(controller, &mountinfo, &own)?;
+        // In version 2 devices are no controller: a program decides.
+        let here = version == Version::V1 || controller == "devices" || v2::has(&top, controller);
+        here.then_some((top, version, controller))
+    };
+    Ok(CONTROLLERS.into_iter().filter_map(place).collect())
+}
+
+/// The hierarchies of this machine that a container with `limits` has a group in.
+fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
+    let places = places()?;
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for controller in CONTROLLERS {
         let asked_for_by = limits.flag_for(controller);
         if controller == "cpuset" && asked_for_by.is_none() {
             continue;
         }
-        let found = find(controller, &mountinfo, &own);
-        let found = found.filter(|(top, version)| match version {
-            Version::V1 => true,
-            // Devices are no controller there: a program decides.
-            Version::V2 => controller == "devices" || v2::has(top, controller),
-        });
+        let found = places.iter().find(|(_, _, name)| *name == controller);
         match (found, asked_for_by) {
-            (Some((top, version)), _) => {
-                match hierarchies.iter_mut().find(|known| known.top == top) {
+            (Some((top, version, _)), _) => {
+                match hierarchies.iter_mut().find(|known| known.top == *top) {
                     Some(known) => known.controllers.push(controller),
                     None => hierarchies.push(Hierarchy {
-                        top,
-                        version,
+                        top: top.clone(),
+                        version: *version,
                         controllers: vec![controller],
                     }),
                 }
             }
             (None, Some(flag)) => bail!(
-                "{flag}: this machine has no {controller} controller mounted\nhelp: in a container, start \
-                 that one with `docker run --privileged`; on a machine, mount cgroup2 on /sys/fs/cgroup, or \
-                 boot with cgroup_enable={controller}"
+                "{flag}: this machine has no {controller} controller mounted\nhelp: in a container, \
+                 start that one with `docker run --privileged`; on a machine, mount cgroup2 on \
+                 /sys/fs/cgroup, or boot with cgroup_enable={controller}"
             ),
             (None, None) => {}
         }

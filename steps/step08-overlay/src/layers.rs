@@ -5,7 +5,7 @@ use crate::volumes::{OpenVolume, Tmpfs, Volume};
 use crate::{by_descriptor, commit, mount_overlay, tear_down};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::fcntl::{Flock, OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
@@ -20,6 +20,7 @@ use step03_mount::make_private;
 use step04_pivot_root::bind_self;
 use step04_pivot_root::files::{Files, Rootfs};
 use step06_caps::remount_read_only;
+use step07_cgroups::claim::{abandoned, claim};
 
 /// What the container's files are made of.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -155,9 +156,10 @@ impl Changes {
         sweep(&containers);
         let folder = containers.join(id);
         // Nobody may look into a container's files, whatever their modes.
-        directory(&folder, 0o700)?;
-        let lock = Flock::lock(File::open(&folder)?, FlockArg::LockExclusive);
-        let lock = lock.map_err(|(_, errno)| errno)?;
+        let lock = claim(&folder, || {
+            let _ = DirBuilder::new().mode(0o700).create(&folder);
+            File::open(&folder)
+        })?;
         let (folder, upper) = match keep {
             None => (folder.clone(), folder.join("upper")),
             Some(keep) => {
@@ -305,9 +307,7 @@ impl Layers {
 /// could.
 fn sweep(containers: &Path) {
     for entry in fs::read_dir(containers).into_iter().flatten().flatten() {
-        let locked =
-            File::open(entry.path()).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
-        if let Ok(Ok(_lock)) = locked {
+        if let Some(_lock) = abandoned(&entry.path()) {
             let _ = tear_down(&entry.path());
         }
     }

@@ -306,7 +306,8 @@ fn show(pid: i32, own: i32) -> &'static str {
 
 /// 5.4: the terminal is raw while the container runs, and afterwards what it was, however it ended.
 pub fn raw_mode(bench: &Workbench) -> Result<Vec<Claim>> {
-    let ends: [(&str, fn(&mut AtTerminal) -> Result<()>); 3] = [
+    type End = fn(&mut AtTerminal) -> Result<()>;
+    let ends: [(&str, End); 3] = [
         ("its command ends", |terminal| terminal.write("\r")),
         ("its command is killed", |terminal| {
             Ok(kill(terminal.first_process()?.0, Signal::SIGKILL)?)

@@ -1,0 +1,241 @@
+//! A second kernel, on which control groups are of version 2: a small virtual machine, in which the
+//! checks of all steps and the suites of the last four run again, and the attacks that this machine's kernel
+//! has nothing to attack for.
+
+use crate::stage::{STEPS, folder, have, nested, progress, run, script, skip, step};
+use progress::programs::workspace;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Set in the virtual machine.
+pub const INSIDE: &str = "TEN_STEPS_SECOND_KERNEL";
+
+/// Where the programs of the steps are in there: there is no cargo.
+pub const BIN_DIR: &str = "TEN_STEPS_BIN_DIR";
+
+/// Whether we are in there.
+pub fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// What the suites call.
+const PROGRAMS: &[&str] = &[
+    "bash",
+    "sh",
+    "setpriv",
+    "unshare",
+    "losetup",
+    "find",
+    "dd",
+    "truncate",
+    "mkfifo",
+    "mktemp",
+    "tar",
+    "sha256sum",
+    "xargs",
+    "timeout",
+    "sort",
+    "ldd",
+    "ldconfig",
+    "dirname",
+    "basename",
+    "rmdir",
+    "date",
+    "printf",
+    "expr",
+    "awk",
+    "tr",
+    "cut",
+    "seq",
+    "nproc",
+    "ps",
+    "ip",
+    "mount",
+    "umount",
+    "uname",
+    "hostname",
+    "cat",
+    "ls",
+    "cp",
+    "mv",
+    "rm",
+    "ln",
+    "chmod",
+    "chown",
+    "mknod",
+    "mkdir",
+    "touch",
+    "head",
+    "tail",
+    "wc",
+    "sed",
+    "grep",
+    "sleep",
+    "kill",
+    "id",
+    "env",
+    "true",
+    "false",
+    "stat",
+    "readlink",
+    "tty",
+    "stty",
+    "yes",
+    "chroot",
+    "tee",
+    "test",
+    "uniq",
+    "echo",
+];
+
+/// The kernel that `tests/vm/fetch` has got: the image, and the folder of its modules.
+fn kernel() -> Option<(PathBuf, PathBuf)> {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), PathBuf::from);
+    let kernel = target.join("vm/kernel");
+    let boot = fs::read_dir(kernel.join("boot")).ok()?;
+    let image = boot
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains("/vmlinuz-"))?;
+    let modules = fs::read_dir(kernel.join("lib/modules"))
+        .ok()?
+        .flatten()
+        .next()?
+        .path();
+    Some((image, modules.join("kernel")))
+}
+
+/// An initramfs with the programs, their libraries, and `command` for its init.
+fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
+    let root = folder.join("root");
+    let bin = folder.join("bin");
+    fs::create_dir(&bin).unwrap();
+    let suites = std::env::current_exe().unwrap();
+    let mut programs = vec![suites, progress().to_owned()];
+    for package in STEPS {
+        programs.push(step(package).to_owned());
+    }
+    run(script("from-host.sh")
+        .arg(&root)
+        .args(PROGRAMS)
+        .args(&programs));
+    // Without what only a debugger reads, they fit.
+    for program in &programs {
+        run(Command::new("strip").arg(root.join(program.strip_prefix("/").unwrap())));
+    }
+    fs::create_dir_all(root.join("bin-dir")).unwrap();
+    for package in STEPS {
+        symlink(step(package), root.join("bin-dir").join(package)).unwrap();
+    }
+    let scripts = root.join(
+        workspace()
+            .join("rootfs-scripts")
+            .strip_prefix("/")
+            .unwrap(),
+    );
+    fs::create_dir_all(scripts.parent().unwrap().join("tests")).unwrap();
+    run(Command::new("cp")
+        .arg("-a")
+        .arg(workspace().join("rootfs-scripts"))
+        .arg(&scripts));
+    let snapshots = scripts.parent().unwrap().join("tests/suites/snapshots");
+    fs::create_dir_all(snapshots.parent().unwrap()).unwrap();
+    run(Command::new("cp")
+        .arg("-a")
+        .arg(workspace().join("tests/suites/snapshots"))
+        .arg(snapshots));
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+        .map(Path::new)
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap();
+    let place = root.join("bin").canonicalize().unwrap();
+    let place = if place.starts_with(&root) {
+        place
+    } else {
+        root.join("usr/bin")
+    };
+    fs::copy(busybox, place.join("busybox")).unwrap();
+    fs::copy(workspace().join("tests/vm/init"), root.join("init")).unwrap();
+    fs::create_dir(root.join("modules")).unwrap();
+    for module in ["fs/overlayfs/overlay.ko", "drivers/block/loop.ko"] {
+        let file = modules.join(module);
+        fs::copy(&file, root.join("modules").join(file.file_name().unwrap())).unwrap();
+    }
+    let environment = format!(
+        "export {INSIDE}=yes {BIN_DIR}=/bin-dir TEN_STEPS_NESTED=yes TEN_STEPS_PATIENCE=20 HOME=/root RUST_BACKTRACE=0\n"
+    );
+    fs::write(root.join("command"), environment + command).unwrap();
+    let archive = folder.join("initramfs");
+    let shell = "cd \"$0\" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 >\"$1\"";
+    run(Command::new("sh")
+        .args(["-c", shell])
+        .arg(&root)
+        .arg(&archive));
+    archive
+}
+
+/// Boots the kernel with `command` and returns what it printed.
+fn boot(command: &str) -> Option<String> {
+    if nested() {
+        return None;
+    }
+    if !cfg!(target_arch = "x86_64") {
+        skip("the second kernel is for x86-64");
+        return None;
+    }
+    if !have("qemu-system-x86_64", "qemu-system-x86")
+        || !have("busybox", "busybox-static")
+        || !have("strip", "binutils")
+    {
+        return None;
+    }
+    let Some((image, modules)) = kernel() else {
+        skip("there is no second kernel: tests/vm/fetch gets it");
+        return None;
+    };
+    let folder = folder();
+    let initramfs = initramfs(folder.path(), &modules, command);
+    let output = Command::new("qemu-system-x86_64")
+        .args([
+            "-M",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "4G",
+        ])
+        .args(["-nographic", "-no-reboot", "-nic", "none"])
+        .arg("-kernel")
+        .arg(image)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", "console=ttyS0 quiet panic=-1 loop.max_loop=4"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    Some(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
+}
+
+#[test]
+fn the_second_kernel() {
+    let suites = std::env::current_exe().unwrap();
+    let filters = "checks::our_solution_holds limits:: privileges:: layers:: terminal::a_shell_without_flags \
+        terminal::names_are_bound_in terminal::input_is_passed_on faults::commands_that_end_badly signals::nothing_is_inherited";
+    let command = format!("{} --test-threads 2 {filters}\n", suites.display());
+    let Some(said) = boot(&command) else { return };
+    assert!(said.contains("controllers cpuset cpu "), "{said}");
+    assert!(said.contains("second kernel ends with 0\n"), "{said}");
+    let passed = said
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with(" ok"))
+        .count();
+    assert!(passed > 35, "{passed} tests passed: {said}");
+}
