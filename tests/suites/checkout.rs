@@ -25,7 +25,10 @@ fn scripts_are_clean() {
         ".cargo/as-root",
         ".ci/run",
         ".devcontainer/entrypoint",
+        "tests/bench/layers",
         "tests/bench/run",
+        "tests/vm/fetch",
+        "tests/vm/init",
     ]
     .map(|name| workspace().join(name));
     run(Command::new("shellcheck")

@@ -346,7 +346,7 @@ fn listing(root: &Path) -> Vec<String> {
         let attributes = step08_overlay::attributes::attributes(path).unwrap();
         let mut attributes: Vec<_> = attributes
             .iter()
-            .map(|(key, value)| format!("{}={value:?}", key.display()))
+            .map(|(key, value)| format!("{}={value:?}", key.to_string_lossy()))
             .collect();
         attributes.sort();
         let links = if kind.is_dir() { 0 } else { found.nlink() };
