@@ -3,6 +3,7 @@
 //! What can be tried is tried: a namespace by making one, in a process that ends at once. What can
 //! only be read is read, and the file is named.
 
+use crate::course::CHAPTERS;
 use crate::evidence::{Mount, Process, hosts_mounts};
 use crate::exercises::state_folder;
 use crate::host::{Way, as_root, this_program};
@@ -37,7 +38,7 @@ fn finding(good: bool, fact: impl Into<String>, remedy: &'static str) -> Finding
 
 const DEV_CONTAINER: &str = "use the dev container: docker compose run --rm workshop";
 
-/// Prints the findings. Returns 0 when chapters 1 to 4 can be done, otherwise 1.
+/// Prints the findings. Returns 0 when the first four chapters can be done, otherwise 1.
 pub fn doctor() -> Result<u8> {
     let way = Way::here();
     if way != Way::Root && way != Way::None && !geteuid().is_root() {
@@ -55,7 +56,8 @@ pub fn doctor() -> Result<u8> {
         Some("UserNamespace") => 4,
         _ => usize::MAX,
     };
-    let mut ready = true;
+    // The chapter before the first that something is missing for.
+    let mut done = last.min(NEWEST);
     let system = uname()?;
     println!(
         "Linux {} on {}, {}",
@@ -90,18 +92,29 @@ pub fn doctor() -> Result<u8> {
             println!("  {mark} {}", finding.fact);
             if !finding.good {
                 println!("      remedy: {}", finding.remedy);
-                ready &= chapter == 0 || chapter > 4;
+                if chapter > 0 {
+                    done = done.min(chapter - 1);
+                }
             }
         }
     }
     println!("user namespaces, for those without sudo (chapters 1 to 4)");
     println!("  {}", user_namespaces());
-    match ready {
-        true => println!("Chapters 1 to 4 can be done here."),
-        false => println!("Chapters 1 to 4 can't all be done here: see the remedies above."),
+    match done {
+        0 => println!("Chapter 1 can't be done here: see the remedies above."),
+        done if done < last.min(NEWEST) => {
+            println!("Chapters 1 to {done} can be done here; for the others see the remedies above.");
+        }
+        done => println!("Chapters 1 to {done} can be done here."),
     }
-    Ok(u8::from(!ready))
+    Ok(u8::from(done < ENOUGH))
 }
+
+/// The newest chapter.
+const NEWEST: usize = CHAPTERS.len();
+
+/// With as many chapters a morning is full.
+const ENOUGH: usize = 4;
 
 /// Set for the elevated half of the doctor.
 const TOLD: &str = "TEN_STEPS_DOCTOR";

@@ -240,7 +240,7 @@ fn a_doctor_in_a_poor_house() {
     let place = Place::new();
     let rich = say(&place.path(), &["doctor"]);
     assert!(
-        rich.contains("Chapters 1 to 4 can be done here.\n[exit code 0]"),
+        rich.contains("Chapters 1 to 8 can be done here.\n[exit code 0]"),
         "{rich}"
     );
     // Without capabilities, and then without a single UTS namespace.

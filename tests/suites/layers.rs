@@ -435,6 +435,26 @@ fn a_root_survives_its_archive() {
     for root in roots {
         let before = listing(&root);
         assert!(before.len() > 50);
+        if root.ends_with("debian") {
+            let flags = [
+                "--image",
+                root.to_str().unwrap(),
+                "-u",
+                "daemon",
+                "-m",
+                "64m",
+                "-t",
+            ];
+            let outcome = bench.bare(
+                &flags,
+                &[
+                    "bash",
+                    "-c",
+                    "id -un; dpkg -l bash | tail -n 1 | cut -c 1-2",
+                ],
+            );
+            assert_eq!(outcome.output, "daemon\r\nii\r\n", "{}", outcome.errors);
+        }
         for ending in ["tar", "tar.gz", "tar.zst"] {
             let archive = bench.path(&format!("saved.{ending}"));
             let flags = [
@@ -491,6 +511,63 @@ fn a_root_survives_its_archive() {
             .next()
             .unwrap();
         }
+    }
+    bench.is_clean();
+}
+
+/// Everything that steps 5 to 8 do, at once, on a root of one static program, and with a directory of the
+/// host's in it.
+#[test]
+fn all_of_it_on_busybox() {
+    if !have("busybox", "busybox-static") {
+        return;
+    }
+    let bench = Bench::new();
+    let root = bench.path("busybox");
+    run(script("busybox.sh").arg(&root));
+    let line = "id -u && hostname && cat /proc/self/cgroup | wc -l && mount | grep -c overlay && cat /data/file && grep CapEff /proc/self/status";
+    let data = bench.path("data");
+    layer(&data, &[("file", "data\n")]);
+    let volume = format!("{}:/data:ro", data.display());
+    for (flags, uid, capabilities) in [
+        (&[][..], "0", "00000000a80425fb"),
+        (&["-u", "65534"], "65534", "0000000000000000"),
+    ] {
+        let all = [
+            flags,
+            &[
+                "--image",
+                root.to_str().unwrap(),
+                "-v",
+                &volume,
+                "-m",
+                "64m",
+                "--cpus",
+                "0.5",
+                "--pids-limit",
+                "20",
+                "--init",
+                "--read-only",
+                "--tmpfs",
+                "/tmp",
+                "-t",
+            ],
+        ]
+        .concat();
+        let outcome = bench.bare(&all, &["sh", "-c", line]);
+        assert_eq!(outcome.code, 0, "{} {}", outcome.output, outcome.errors);
+        let lines: Vec<_> = outcome.output.lines().map(str::trim_end).collect();
+        assert_eq!(
+            (lines[0], lines[1], lines[3], lines[4]),
+            (uid, "container", "1", "data"),
+            "{}",
+            outcome.output
+        );
+        assert!(
+            lines[5].ends_with(capabilities) || crate::vm::inside(),
+            "{}",
+            lines[5]
+        );
     }
     bench.is_clean();
 }

@@ -106,6 +106,62 @@ fn a_hierarchy_is_found_on_every_kind_of_machine() {
     );
 }
 
+/// Every flag ends up in a file, in the words of the version that is here.
+#[test]
+fn values_are_in_the_files() {
+    let root = Root::shared();
+    for package in steps() {
+        let flags = [
+            "-m",
+            "64m",
+            "--memory-swap",
+            "96m",
+            "--cpus",
+            "0.75",
+            "--cpu-shares",
+            "2048",
+            "--cpuset-cpus",
+            "0",
+            "--pids-limit",
+            "50",
+        ];
+        let container = started(package, &root.path(), &flags, "echo ready; read end");
+        let first = container.first_process();
+        for (controller, v1, v2) in [
+            (
+                "memory",
+                ("memory.limit_in_bytes", "67108864"),
+                ("memory.max", "67108864"),
+            ),
+            (
+                "memory",
+                ("memory.memsw.limit_in_bytes", "100663296"),
+                ("memory.swap.max", "33554432"),
+            ),
+            (
+                "cpu",
+                ("cpu.cfs_quota_us", "75000"),
+                ("cpu.max", "75000 100000"),
+            ),
+            (
+                "cpu",
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.max", "75000 100000"),
+            ),
+            ("cpu", ("cpu.shares", "2048"), ("cpu.weight", "79")),
+            ("cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0")),
+            ("pids", ("pids.max", "50"), ("pids.max", "50")),
+        ] {
+            let (folder, version) = group(first, controller).unwrap();
+            let (file, wanted) = if version == Version::V1 { v1 } else { v2 };
+            let seen = fs::read_to_string(folder.join(file))
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert_eq!(seen.trim(), wanted, "{package}: {file}");
+        }
+        assert_eq!(first.status("Cpus_allowed_list").unwrap(), "0");
+    }
+}
+
 /// Who takes too much memory is killed, whoever is beside it isn't, and the program says so, whatever the
 /// exit code.
 #[test]

@@ -215,6 +215,55 @@ fn capabilities_are_what_was_asked_for() {
     }
 }
 
+/// Who somebody is, the container's own files say; his home follows, unless somebody gives another.
+#[test]
+fn users_are_the_roots_own() {
+    let folder = folder();
+    let root = folder.path().join("root");
+    Root::shared().copy(&root);
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nada:x:1001:1002::/home/ada:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\nada:x:1002:\nsudo:x:27:ada\naudio:x:29:root,ada\n",
+    )
+    .unwrap();
+    let line = "id -u; id -g; id -G; echo $HOME";
+    for package in steps() {
+        let said =
+            |flags: &[&str]| in_root(package, &root, &[flags, &["sh", "-c", line]].concat()).output;
+        assert_eq!(
+            said(&["-u", "ada"]),
+            "1001\n1002\n1002 27 29\n/home/ada\n",
+            "{package}"
+        );
+        assert_eq!(said(&["-u", "1001"]), said(&["-u", "ada"]), "{package}");
+        assert_eq!(
+            said(&["-u", "ada:audio"]),
+            "1001\n29\n29\n/home/ada\n",
+            "{package}"
+        );
+        assert_eq!(
+            said(&["-u", "ada", "-e", "HOME=/tmp"]),
+            "1001\n1002\n1002 27 29\n/tmp\n",
+            "{package}"
+        );
+        assert_eq!(said(&[]), "0\n0\n0 29\n/root\n", "{package}");
+        // A file that is a trap, or a link to nowhere, says nothing.
+        fs::rename(root.join("etc/group"), root.join("etc/group.real")).unwrap();
+        run(Command::new("mkfifo").arg(root.join("etc/group")));
+        assert_eq!(
+            said(&["-u", "ada"]),
+            "1001\n1002\n1002\n/home/ada\n",
+            "{package}"
+        );
+        fs::rename(root.join("etc/group.real"), root.join("etc/group")).unwrap();
+    }
+}
+
 /// PID 1 of ours is as confined as the command behind it.
 #[test]
 fn an_init_is_confined_too() {

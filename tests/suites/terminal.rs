@@ -112,6 +112,58 @@ fn window(shell: &AtTerminal) -> Option<Winsize> {
     }
 }
 
+/// However the body ends: with a value, an error, or a panic.
+#[test]
+fn a_panic_puts_the_terminal_right() {
+    use nix::sys::termios::tcgetattr;
+    use std::os::fd::AsFd;
+    let (_pty, terminal) = pty_process::blocking::open().unwrap();
+    let before = tcgetattr(&terminal).unwrap();
+    let raw = || {
+        assert_ne!(
+            tcgetattr(&terminal).unwrap().local_flags,
+            before.local_flags
+        )
+    };
+    let ended = std::panic::catch_unwind(|| {
+        step05_tty::raw_mode(terminal.as_fd(), || -> anyhow::Result<()> {
+            raw();
+            panic!("on purpose")
+        })
+    });
+    assert!(ended.is_err());
+    assert_eq!(tcgetattr(&terminal).unwrap(), before);
+    let failed = step05_tty::raw_mode(terminal.as_fd(), || -> anyhow::Result<()> {
+        raw();
+        anyhow::bail!("on purpose")
+    });
+    assert!(failed.is_err());
+    assert_eq!(tcgetattr(&terminal).unwrap(), before);
+}
+
+/// What a program without another terminal writes to /dev/console comes to this one.
+#[test]
+fn the_console_is_the_terminal() {
+    let root = Root::shared();
+    for package in steps() {
+        let flags = [
+            "-it",
+            "sh",
+            "-c",
+            "echo to the console >/dev/console; echo done; read end",
+        ];
+        let shell = at_terminal(package, &root.path(), &flags, "done");
+        assert!(shell.said.contains("to the console"), "{}", shell.said);
+        let console =
+            fs::metadata(shell.first_process().unwrap().file("root/dev/console")).unwrap();
+        assert_eq!(
+            (major(console.rdev()), minor(console.rdev())),
+            (136, 0),
+            "{package}"
+        );
+    }
+}
+
 /// Programs that take the whole screen.
 #[test]
 fn less_and_vi_work() {

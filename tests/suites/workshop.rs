@@ -91,6 +91,7 @@ man -w unshare mdbook >/dev/null 2>&1 || man -w unshare >/dev/null
 for tool in strace ip ps unshare busybox debootstrap mdbook sudo; do command -v $tool >/dev/null; done
 cargo progress doctor
 for chapter in 1 2 3 4; do cargo progress check $chapter --solution; done
+for chapter in 5 6 7 8; do cargo progress check $chapter --solution || echo "chapter $chapter fails"; done
 export TEN_STEPS_EXERCISES=/var/lib/ten-steps/try
 mkdir -p $TEN_STEPS_EXERCISES
 cargo progress start 1
@@ -164,7 +165,7 @@ fn the_dev_container_holds_all_that_the_course_needs() {
             .unwrap_or_else(|| panic!("{words}: {said}"));
         rest = after;
     }
-    assert!(said.contains("Chapters 1 to 4 can be done here."), "{said}");
+    assert!(!said.contains(" fails\n") && said.contains("Chapters 1 to 8 can be done here."), "{said}");
 
     // A second window on one that goes on running, and what it writes belongs to the checkout's owner.
     run(compose().args(["up", "-d", "--no-build", "workshop"]));
