@@ -103,7 +103,9 @@ pub fn doctor() -> Result<u8> {
     match done {
         0 => println!("Chapter 1 can't be done here: see the remedies above."),
         done if done < last.min(NEWEST) => {
-            println!("Chapters 1 to {done} can be done here; for the others see the remedies above.");
+            println!(
+                "Chapters 1 to {done} can be done here; for the others see the remedies above."
+            );
         }
         done => println!("Chapters 1 to {done} can be done here."),
     }

@@ -165,7 +165,10 @@ fn the_dev_container_holds_all_that_the_course_needs() {
             .unwrap_or_else(|| panic!("{words}: {said}"));
         rest = after;
     }
-    assert!(!said.contains(" fails\n") && said.contains("Chapters 1 to 8 can be done here."), "{said}");
+    assert!(
+        !said.contains(" fails\n") && said.contains("Chapters 1 to 8 can be done here."),
+        "{said}"
+    );
 
     // A second window on one that goes on running, and what it writes belongs to the checkout's owner.
     run(compose().args(["up", "-d", "--no-build", "workshop"]));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -41,6 +42,8 @@ pub enum Format {
 struct Sink {
     verbose: bool,
     format: Format,
+    /// Whether the file is that of `--log`.
+    is_log: bool,
     file: Option<File>,
 }
 
@@ -56,10 +59,19 @@ impl Narration {
             let file = File::options().append(true).create(true).open(path);
             file.with_context(|| format!("--log {}", path.display()))
         };
-        let file = self.log.as_ref().map(open).transpose()?;
+        let mut file = self.log.as_ref().map(open).transpose()?;
+        if self.verbose && file.is_none() {
+            // A copy of standard error, which may become a terminal of the container's (step 5).
+            file = std::io::stderr()
+                .as_fd()
+                .try_clone_to_owned()
+                .ok()
+                .map(File::from);
+        }
         let _ = SINK.set(Sink {
             verbose: self.verbose,
             format: self.log_format,
+            is_log: self.log.is_some(),
             file,
         });
         Ok(())
@@ -88,7 +100,7 @@ pub(crate) fn complain(name: &str, error: &str) {
     let Some(sink) = SINK.get() else {
         return eprintln!("{text}");
     };
-    if sink.file.is_some() {
+    if sink.is_log {
         eprintln!("{text}");
     }
     sink.write(&match sink.format {

@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{ForkResult, Pid, pipe2};
@@ -285,6 +285,25 @@ fn fork() -> nix::Result<Option<Pid>> {
     })
 }
 
+/// Hides what this process brought along from the host from everybody in the container: PID 1 never becomes
+/// another program, so it still has the caller's environment and arguments, and can be looked into.
+/// See PR_SET_DUMPABLE(2const), ptrace(2).
+fn hide() -> Result<()> {
+    unsafe extern "C" {
+        static environ: *const *mut libc::c_char;
+    }
+    // SAFETY: there are no other threads; each string is overwritten within its length, up to the null pointer.
+    unsafe {
+        let mut variable = environ;
+        while !variable.is_null() && !(*variable).is_null() {
+            libc::memset((*variable).cast(), 0, libc::strlen(*variable));
+            variable = variable.add(1);
+        }
+    }
+    call!(set_dumpable(false))?;
+    Ok(())
+}
+
 // ANCHOR: init
 /// Splits off a child that goes on to become the command, while the caller stays behind as a good
 /// PID 1: it passes on the signals it gets, takes the exit code of every orphan, and ends with the
@@ -299,6 +318,7 @@ pub fn init() -> Result<()> {
     let Some(command) = call!(fork())? else {
         return Ok(());
     };
+    hide()?;
     // Also the error pipe: it has to close when the command starts, and that is in the child. From
     // here on only the standard descriptors are left, so a `--log FILE` gets no more of PID 1.
     call!(close_range(3, CloseRange::Close))?;

@@ -2,11 +2,12 @@
 //! /etc/hostname and /etc/resolv.conf. They differ from one container to the next, so they are no
 //! part of the root: each is a mount on top of whatever the root has there.
 
+use crate::COMMANDS_UMASK;
 use crate::mounts::mount_point;
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{SFlag, umask};
 use std::fs;
 use std::path::Path;
 use step01_uts::call;
@@ -34,6 +35,8 @@ impl Names {
     /// The files lie in a tmpfs that is taken off again at once: a bind mount keeps its filesystem
     /// alive by itself, and nothing of it is ever on the host's disk.
     pub fn attach(&self) -> Result<()> {
+        // For everybody in there, whatever the host's umask.
+        umask(COMMANDS_UMASK);
         let none = None::<&str>;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let (tmpfs, data) = (Some("tmpfs"), Some("mode=755,size=1m"));

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{read, write};
@@ -22,6 +23,9 @@ pub struct Relay {
     pub input: Option<Pump>,
     /// Whether the container has a terminal.
     pub has_terminal: bool,
+    /// The container's end of its terminal: as long as somebody has it open, nobody who closes his and opens
+    /// it again later ends the conversation.
+    pub slave: Option<OwnedFd>,
     /// A terminal of ours, and the container's, which has the same size.
     pub size: Option<(OwnedFd, Rc<OwnedFd>)>,
 }
@@ -34,8 +38,8 @@ pub struct Pump {
     buffer: Vec<u8>,
 }
 
-/// As much as a pipe holds.
-const BUFFER: usize = 64 * 1024;
+/// A quarter of what a pipe holds.
+const BUFFER: usize = 16 * 1024;
 
 impl Pump {
     /// Carries from `from` to `to`. One that the container has to read, or doesn't, is to be
@@ -53,25 +57,29 @@ impl Pump {
         }
     }
 
-    /// Carries what there is, and says how it goes on.
+    /// Reads, or writes a part of what was read, and says how it goes on. It never waits: what poll says can be
+    /// written to a pipe is this much at least.
     fn turn(&mut self) -> Flow {
-        if self.buffer.is_empty() {
-            self.buffer.resize(BUFFER, 0);
-            let got = read(&self.from, &mut self.buffer);
-            self.buffer.truncate(got.unwrap_or(0));
-            match got {
-                Err(Errno::EAGAIN | Errno::EINTR) => return Flow::On,
-                // A pseudo-terminal whose last slave was closed answers EIO.
-                Ok(0) | Err(_) => return Flow::Ended,
-                Ok(_) => {}
-            }
+        if !self.buffer.is_empty() {
+            let part = self.buffer.len().min(libc::PIPE_BUF);
+            return match write(&self.to, &self.buffer[..part]) {
+                Ok(written) => {
+                    self.buffer.drain(..written);
+                    Flow::On
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => Flow::On,
+                Err(_) => Flow::Refused,
+            };
         }
-        match write(&self.to, &self.buffer) {
-            Ok(written) => drop(self.buffer.drain(..written)),
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(_) => return Flow::Refused,
+        self.buffer.resize(BUFFER, 0);
+        let got = read(&self.from, &mut self.buffer);
+        self.buffer.truncate(got.unwrap_or(0));
+        match got {
+            Err(Errno::EAGAIN | Errno::EINTR) => Flow::On,
+            // A pseudo-terminal whose last slave was closed answers EIO.
+            Ok(0) | Err(_) => Flow::Ended,
+            Ok(_) => Flow::On,
         }
-        Flow::On
     }
 }
 
@@ -92,7 +100,11 @@ impl Relay {
     /// that we get is passed on, whoever sent it.
     pub fn run(mut self, child: &Child) -> Result<u8> {
         let mut signals = Signals::new()?;
+        let mut ended = None;
         loop {
+            if let (Some(code), true) = (ended, self.output.is_empty()) {
+                return Ok(code);
+            }
             let [signal, input, output @ ..] = &self.wait(&signals)?[..] else {
                 unreachable!("the two of them are always there");
             };
@@ -100,7 +112,7 @@ impl Relay {
                 // Whoever reads us has gone: the container shall know, by a hang-up or SIGPIPE.
                 let had_terminal = self.has_terminal;
                 self = Relay::default();
-                if had_terminal {
+                if had_terminal && ended.is_none() {
                     signals.hang_up(child.pid)?;
                 }
             }
@@ -108,14 +120,20 @@ impl Relay {
                 continue;
             }
             let signal = signals.receive()?;
+            if let Some(code) = ended {
+                // Whoever doesn't want to wait for a slow reader any more.
+                return Ok(code);
+            }
             if signal.number() == Signal::SIGWINCH as i32 {
                 self.resize();
             } else if signal.number() != Signal::SIGCHLD as i32 {
                 signals.pass_on(&signal, child.pid)?;
                 signals.insist(&signal, child.pid)?;
             } else if let Some((_, code)) = reap(Some(child.pid))? {
-                self.drain()?;
-                return Ok(code);
+                // Nobody is left to write more: what is on its way is the last.
+                ended = Some(code);
+                self.input = None;
+                self.slave = None;
             }
         }
     }
@@ -160,16 +178,5 @@ impl Relay {
         if let Some((ours, theirs)) = &self.size {
             let _ = copy_size(ours, theirs);
         }
-    }
-
-    /// Carries what is still on its way when nobody is left to write more.
-    fn drain(&mut self) -> Result<()> {
-        for mut pump in self.output.drain(..) {
-            while {
-                let _ = poll(&mut [pump.waits_for()], PollTimeout::NONE);
-                pump.turn() == Flow::On
-            } {}
-        }
-        Ok(())
     }
 }

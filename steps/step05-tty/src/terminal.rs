@@ -139,7 +139,7 @@ impl Terminal {
                     copy_size(stdout(), &pty.master)?;
                 }
                 be_console(&pty)?;
-                call!(send(child, [&pty.master]))?;
+                call!(send(child, [&pty.master, &pty.slave]))?;
                 take_terminal(&pty.slave)?;
                 dup2_stdin(&pty.slave)?;
                 dup2_stdout(&pty.slave)?;
@@ -195,7 +195,7 @@ impl Terminal {
                 parent,
                 ..
             } => {
-                let [master] = receive(&parent)?;
+                let [master, slave] = receive(&parent)?;
                 // The container may read nothing for long.
                 fcntl(
                     &master,
@@ -205,6 +205,7 @@ impl Terminal {
                 let mut relay = Relay {
                     output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
                     has_terminal: true,
+                    slave: Some(slave),
                     ..Relay::default()
                 };
                 if stdout().is_terminal() {

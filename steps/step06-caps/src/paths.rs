@@ -1,7 +1,7 @@
 //! Which files of the kernel's a container doesn't see, and which it may only read. Docker's and runc's
 //! lists.
 
-use crate::{make_read_only, remount_read_only};
+use crate::make_read_only;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -37,9 +37,8 @@ pub const READ_ONLY_PATHS: &[&str] = &[
 // ANCHOR_END: paths
 
 // ANCHOR: seal
-/// Hides `masked` and makes `read_only` so, as far as this kernel has them, and /sys as a whole.
+/// Hides `masked` and makes `read_only` so, as far as this kernel has them.
 pub fn seal(masked: &[&str], read_only: &[&str]) -> Result<()> {
-    remount_read_only("/sys")?;
     for path in read_only {
         make_read_only(path)?;
     }

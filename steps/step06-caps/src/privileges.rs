@@ -1,11 +1,11 @@
 //! What the flags ask for, and what comes of it.
 
-use crate::Process;
 use crate::capabilities::{CapSets, Capability, DEFAULT, permitted};
 use crate::paths::{MASKED_PATHS, READ_ONLY_PATHS, seal};
 use crate::profile::Profile;
 use crate::seccomp::Filter;
 use crate::users::User;
+use crate::{Process, remount_read_only};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,7 @@ pub struct Privileges {
     no_new_privileges: bool,
     filter: Option<Filter>,
     sealed: bool,
+    privileged: bool,
 }
 
 impl PrivilegeArgs {
@@ -98,6 +99,7 @@ impl PrivilegeArgs {
             no_new_privileges: !self.privileged,
             filter: None,
             sealed: !self.privileged,
+            privileged: self.privileged,
         };
         let mut profile = (!self.privileged).then(Profile::default);
         for option in &self.security_opt {
@@ -159,8 +161,12 @@ impl Privileges {
         }
     }
 
-    /// Masks the paths of the container that tell of the host, unless they are to be seen.
+    /// Makes /sys read-only, and masks the paths that tell of the host, as far as they aren't wanted.
     pub fn seal(&self) -> Result<()> {
+        if self.privileged {
+            return Ok(());
+        }
+        remount_read_only("/sys")?;
         match self.sealed {
             true => seal(MASKED_PATHS, READ_ONLY_PATHS).context("masked and read-only paths"),
             false => Ok(()),

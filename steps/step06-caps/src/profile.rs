@@ -165,6 +165,12 @@ const ARCHES: [Arch; 2] = [
     },
 ];
 
+const AUDIT_ARCH_X86_64: u32 = libc::EM_X86_64 as u32 | BITS_64 | LITTLE_ENDIAN;
+const X32_SYSCALL_BIT: u32 = 0x4000_0000;
+
+/// Above all numbers of the common table.
+const FAR: u32 = 0x000f_0000;
+
 /// ARM has a few calls of its own, far from the others: asm/unistd.h.
 const ARM_PRIVATE: [&str; 5] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
 
@@ -226,13 +232,17 @@ impl Profile {
                 Table {
                     architecture,
                     calls,
+                    newest: None,
+                    from: Vec::new(),
                 },
             ));
         }
         let kernel = kernel_version();
+        // A program for another machine's numbers would mean other calls by them.
+        let foreign = libc::SECCOMP_RET_KILL_PROCESS;
         for rule in &self.syscalls {
             let meant = rule.is_meant(capabilities, kernel)?;
-            let action = action(&rule.action, rule.errno_ret.unwrap_or(errno))?;
+            let action = action(&rule.action, rule.errno_ret.unwrap_or(libc::EPERM as u16))?;
             let alternatives = rule.alternatives()?;
             for name in rule.names.iter().chain(&rule.name) {
                 let mut found = false;
@@ -241,6 +251,10 @@ impl Profile {
                         continue;
                     };
                     found = true;
+                    // ARM's own lie far above the others.
+                    if number < FAR {
+                        table.newest = table.newest.max(Some(number));
+                    }
                     if meant && action != default {
                         add(
                             table.calls.entry(number).or_default(),
@@ -257,9 +271,22 @@ impl Profile {
                 }
             }
         }
-        let tables: Vec<_> = tables.into_iter().map(|(_, table)| table).collect();
-        // A program for another machine's numbers would mean other calls by them.
-        compile(&tables, default, libc::SECCOMP_RET_KILL_PROCESS).map_err(|length| {
+        let mut tables: Vec<_> = tables.into_iter().map(|(_, table)| table).collect();
+        for table in &mut tables {
+            // A call that is newer than the profile isn't refused, it isn't there: then the C library takes
+            // an older one.
+            let is_refused = default & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO;
+            if let (true, Some(newest)) = (is_refused, table.newest) {
+                table
+                    .from
+                    .push((newest + 1, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+            }
+            // The numbers of x32, which has the same architecture by name, and other calls.
+            if table.architecture == AUDIT_ARCH_X86_64 {
+                table.from.push((X32_SYSCALL_BIT, foreign));
+            }
+        }
+        compile(&tables, default, foreign).map_err(|length| {
             anyhow!("it makes {length} instructions, and the kernel takes {MOST_INSTRUCTIONS}")
         })
     }
@@ -308,7 +335,11 @@ impl Rule {
         let new_enough = |least: &String| version(least).map(|least| kernel >= least);
         Ok(has.into_iter().all(|has| has)
             && hasnt.into_iter().all(|hasnt| hasnt)
-            && self.includes.arches.as_ref().is_none_or(among)
+            && self
+                .includes
+                .arches
+                .as_ref()
+                .is_none_or(|arches| arches.is_empty() || among(arches))
             && !self.excludes.arches.as_ref().is_some_and(among)
             && self
                 .includes

@@ -79,6 +79,10 @@ pub struct Table {
     pub architecture: u32,
     /// The rules for each number of a system call.
     pub calls: BTreeMap<u32, Rules>,
+    /// The highest number of a call that is known.
+    pub newest: Option<u32>,
+    /// What happens to all numbers from one on that have no rule.
+    pub from: Vec<(u32, Action)>,
 }
 
 /// Offsets in `struct seccomp_data`.
@@ -109,11 +113,24 @@ pub fn compile(tables: &[Table], default: Action, foreign: Action) -> Result<Fil
 /// The whole line of numbers, cut where the rules change: from each number on they are these, up
 /// to the next.
 fn ranges(table: &Table, default: Action) -> Vec<(u32, Rules)> {
-    let otherwise = || vec![(vec![], default)];
-    let mut cuts = vec![(0, otherwise())];
+    let otherwise = |number: u32| {
+        let from = table.from.iter().filter(|(from, _)| number >= *from);
+        vec![(
+            vec![],
+            from.max_by_key(|(from, _)| *from)
+                .map_or(default, |(_, action)| *action),
+        )]
+    };
+    let mut cuts = vec![(0, otherwise(0))];
+    for &(from, _) in &table.from {
+        cuts.push((from, otherwise(from)));
+    }
     for (&number, rules) in &table.calls {
         cuts.push((number, rules.clone()));
-        cuts.push((number + 1, otherwise()));
+        // Unless the next number has rules of its own.
+        if !table.calls.contains_key(&(number + 1)) {
+            cuts.push((number + 1, otherwise(number + 1)));
+        }
     }
     // Of two cuts at one number the later one counts.
     cuts.reverse();
@@ -348,6 +365,8 @@ mod tests {
                 let table = Table {
                     architecture: 7,
                     calls: BTreeMap::from([(4, rules)]),
+                    newest: None,
+                    from: Vec::new(),
                 };
                 let filter = compile(&[table], 3, 4).unwrap();
                 for argument in edges {
@@ -373,12 +392,16 @@ mod tests {
             Table {
                 architecture,
                 calls: calls.collect(),
+                newest: None,
+                from: vec![(410, 9), (0x4000_0000, 2)],
             }
         };
         let filter = compile(&[table(7, 3), table(8, 5)], 1, 2).unwrap();
         for (architecture, step) in [(7, 3), (8, 5)] {
             for number in (0..420).chain([0x4000_0001, u32::MAX]) {
                 let wanted = match number {
+                    0x4000_0000.. => 2,
+                    410.. => 9,
                     400.. => 1,
                     _ if number % step == 0 => 1,
                     _ => 100 + number % 3,
@@ -401,7 +424,9 @@ mod tests {
             compile(
                 &[Table {
                     architecture: 7,
-                    calls
+                    calls,
+                    newest: None,
+                    from: Vec::new()
                 }],
                 1,
                 2

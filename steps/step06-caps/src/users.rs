@@ -65,20 +65,29 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<User> {
     let by_name = entries.iter().find(|entry| entry[0] == user);
     let by_number = || entries.iter().find(|entry| entry[2] == user);
     let entry = by_name.or_else(by_number);
-    let uid = match (entry.and_then(|entry| entry[2].parse().ok()), number(user)) {
+    let uid = match (entry.and_then(|entry| number(entry[2])), number(user)) {
         (Some(uid), _) | (None, Some(uid)) => uid,
         (None, None) => bail!(
             "-u {text}: the root's /etc/passwd has no user {user}\nhelp: {}, or name one by its number",
             known(&entries)
         ),
     };
+    if let Some(entry) =
+        entry.filter(|entry| number(entry[2]).is_none() || number(entry[3]).is_none())
+    {
+        bail!(
+            "-u {text}: the root's /etc/passwd gives {} a number that can't be: {}",
+            entry[0],
+            entry.join(":")
+        );
+    }
     let groups: Vec<Vec<&str>> = lines(group, 4);
-    let own = entry.and_then(|entry| entry[3].parse().ok()).unwrap_or(0);
+    let own = entry.and_then(|entry| number(entry[3])).unwrap_or(0);
     let (gid, supplementary) = match wanted_group {
         None => (own, groups_of(entry.map(|entry| entry[0]), &groups)),
         Some(wanted) => {
             let by_name = groups.iter().find(|entry| entry[0] == wanted);
-            let gid = by_name.and_then(|entry| entry[2].parse().ok());
+            let gid = by_name.and_then(|entry| number(entry[2]));
             match gid.or(number(wanted)) {
                 Some(gid) => (gid, Vec::new()),
                 None => bail!(
@@ -113,7 +122,7 @@ fn groups_of(user: Option<&str>, groups: &[Vec<&str>]) -> Vec<u32> {
     let Some(user) = user else { return Vec::new() };
     let members = |entry: &&Vec<&str>| entry[3].split(',').any(|member| member == user);
     let found = groups.iter().filter(members);
-    found.filter_map(|entry| entry[2].parse().ok()).collect()
+    found.filter_map(|entry| number(entry[2])).collect()
 }
 
 fn number(text: &str) -> Option<u32> {
@@ -177,6 +186,14 @@ mod tests {
             let said = find(text, PASSWD, GROUP).unwrap_err().to_string();
             assert!(said.contains(name) && said.contains("root"), "{said}");
         }
+        // As a system call's argument this number means: leave it as it is.
+        let trap = "evil:x:4294967295:4294967295::/:/bin/sh\n";
+        assert!(
+            find("evil", trap, GROUP)
+                .unwrap_err()
+                .to_string()
+                .contains("can't be")
+        );
         for text in ["", ":", "a:b:c", "-1", "4294967295", "0:"] {
             assert!(shape(text).is_err(), "{text}");
         }
