@@ -339,6 +339,7 @@ impl Disk {
         text.resize(64 * 1024, 0);
         std::fs::write(&file, text)?;
         let output = Command::new("losetup")
+            .env("PATH", step01_uts::PATH)
             .args(["--show", "-f"])
             .arg(&file)
             .output()?;
@@ -355,7 +356,11 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+        let _ = Command::new("losetup")
+            .env("PATH", step01_uts::PATH)
+            .arg("-d")
+            .arg(&self.device)
+            .status();
     }
 }
 

@@ -233,12 +233,12 @@ fn tmpfs_and_read_only() {
         "--tmpfs",
         "/fast:exec",
     ];
-    let outcome = bench.run(&flags, "cut -d ' ' -f 5,6 /proc/self/mountinfo | grep -E '^(/|/run/x|/fast) '; echo x >/x; head -c 100000 /dev/zero >/run/x/y; echo x >/dev/shm/x");
+    let outcome = bench.run(&flags, "cut -d ' ' -f 5,6 /proc/self/mountinfo | grep -E '^(/|/run/x|/fast) ' | sort; echo x >/x; head -c 100000 /dev/zero >/run/x/y; echo x >/dev/shm/x");
     let lines: Vec<_> = outcome.output.lines().collect();
     assert_eq!(lines.len(), 3, "{}", outcome.output);
     assert!(lines[0].starts_with("/ ro"), "{}", lines[0]);
-    assert_eq!(lines[1], "/run/x rw,nosuid,nodev,noexec,relatime");
-    assert_eq!(lines[2], "/fast rw,nosuid,nodev,relatime");
+    assert_eq!(lines[2], "/run/x rw,nosuid,nodev,noexec,relatime");
+    assert_eq!(lines[1], "/fast rw,nosuid,nodev,relatime");
     assert!(
         outcome.errors.contains("/x: Read-only"),
         "{}",
@@ -412,6 +412,7 @@ fn odd_root(root: &Path) {
     );
     set("file", "user.colour", b"red\0and more");
     set("soft", "trusted.link", b"on the link itself");
+    set("hard", "user.lines", b"one\ntwo\n");
     let name = OsString::from_vec(vec![b'o', 0xff, b'd']);
     fs::write(at("odd").join(name), "").unwrap();
 }
@@ -1037,6 +1038,234 @@ fn an_archive_is_unpacked_once() {
     assert_eq!(bench.bare(&image, &["true"]).code, 0);
     assert_eq!(images().len(), 2);
     bench.is_clean();
+}
+
+/// Frames and checksums of zstd, as its own tool makes them.
+#[test]
+fn zstd_is_read_as_a_whole() {
+    if !have("zstd", "zstd") {
+        return;
+    }
+    let bench = Bench::new();
+    let shell = "set -e; cd \"$0\"; tar -C \"$1\" -cf whole.tar .; split -n 2 whole.tar part; zstd -q --check partaa partab
+        printf '\\120\\052\\115\\030\\004\\000\\000\\000skip' >skip; cat partaa.zst skip partab.zst >frames.tar.zst
+        zstd -q --check whole.tar -o damaged.tar.zst; size=$(stat -c %s damaged.tar.zst)
+        printf '\\377\\377\\377' | dd of=damaged.tar.zst bs=1 seek=$((size - 4)) conv=notrunc 2>/dev/null";
+    run(Command::new("sh")
+        .args(["-c", shell])
+        .arg(bench.folder.path())
+        .arg(bench.root.path()));
+    let outcome = bench.bare(
+        &["--image", bench.path("frames.tar.zst").to_str().unwrap()],
+        &["true"],
+    );
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let outcome = bench.bare(
+        &["--image", bench.path("damaged.tar.zst").to_str().unwrap()],
+        &["true"],
+    );
+    assert_eq!(outcome.code, 125);
+    assert!(outcome.errors.contains("checksum"), "{}", outcome.errors);
+    bench.is_clean();
+}
+
+/// Headers that would fill the memory before a byte is unpacked.
+#[test]
+fn names_are_bounded() {
+    let bench = Bench::new();
+    let file = bench.path("names.tgz");
+    for kind in [EntryType::GNULongName, EntryType::XHeader] {
+        let mut encoder = GzEncoder::new(fs::File::create(&file).unwrap(), Compression::fast());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(300 << 20);
+        header.set_cksum();
+        encoder.write_all(header.as_bytes()).unwrap();
+        for _ in 0..30 {
+            encoder.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        }
+        encoder.finish().unwrap();
+        let outcome = bench.bare(&["--image", file.to_str().unwrap()], &["true"]);
+        assert_eq!(outcome.code, 125);
+        assert!(
+            outcome.errors.contains("more than 1 MiB") && outcome.errors.len() < 1000,
+            "{} bytes",
+            outcome.errors.len()
+        );
+        bench.is_clean();
+    }
+}
+
+/// A command that memory ran out for has changed something, too.
+#[test]
+fn a_commit_survives_the_lack_of_memory() {
+    let bench = Bench::new();
+    let archive = bench.path("oom.tar");
+    let line = "echo saved >/saved; tail /dev/zero; exit 0";
+    let outcome = bench.run(
+        &[
+            "-m",
+            "16m",
+            "--memory-swap",
+            "16m",
+            "--commit",
+            archive.to_str().unwrap(),
+        ],
+        line,
+    );
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert!(
+        outcome.errors.contains("memory ran out"),
+        "{}",
+        outcome.errors
+    );
+    let outcome = bench.bare(&["--image", archive.to_str().unwrap()], &["cat", "/saved"]);
+    assert_eq!(outcome.output, "saved\n", "{}", outcome.errors);
+    bench.is_clean();
+}
+
+/// The container's root is like its image's, whatever the caller's umask; its state may be named from where one
+/// stands, or by a link; and nobody needs to be root to ask why.
+#[test]
+fn callers_of_all_kinds() {
+    let bench = Bench::new();
+    let image = bench.path("image");
+    bench.root.copy(&image);
+    let shell = "chmod 1777 \"$2\"; chown 12:34 \"$2\"; cd \"$3\"; umask 077
+        \"$1\" --state-dir state --image image -u 4711 sh -c 'stat -c \"%a %u:%g\" /; cat /etc/hosts >/dev/null && echo hosts'
+        ln -s state link; \"$1\" --state-dir link --image image --commit out.tar sh -c 'echo x >/x'; echo $?; ls state/containers
+        \"$1\" --state-dir state --image out.tar -u 4711 stat -c '%a %u:%g' / /x";
+    let output = Command::new("sh")
+        .args(["-c", shell, "sh"])
+        .args([step(STEP), &image, bench.folder.path()])
+        .output()
+        .unwrap();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(
+        said, "1777 12:34\nhosts\n0\n1777 12:34\n644 0:0\n",
+        "{errors}"
+    );
+    bench.is_clean();
+    let copy = crate::stage::copy_of(STEP, bench.folder.path());
+    let output = crate::stage::as_nobody(&copy)
+        .args(["--why", "--state-dir"])
+        .arg(bench.path("state"))
+        .arg("--image")
+        .arg(&image)
+        .arg("ls")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// One container at a time changes a directory that is kept, and what a crash has left beside it goes.
+#[test]
+fn a_kept_directory_is_one_containers() {
+    let bench = Bench::new();
+    let (root, kept) = (bench.root.path(), bench.path("kept"));
+    let flags = [
+        "-i",
+        "--image",
+        root.to_str().unwrap(),
+        "--keep",
+        kept.to_str().unwrap(),
+    ];
+    let started = || {
+        Container::start(
+            step(STEP),
+            &bench.arguments(&flags, &["sh", "-c", "echo ready; read end"]),
+        )
+        .unwrap()
+    };
+    let first = started();
+    let outcome = bench.bare(&flags, &["true"]);
+    assert_eq!(outcome.code, 125);
+    assert!(
+        outcome.errors.contains("another container is using it"),
+        "{}",
+        outcome.errors
+    );
+    let process = first.first_process();
+    let namespace = process.namespace("pid").unwrap();
+    first.signal(Signal::SIGKILL).unwrap();
+    drop(first);
+    eventually(|| match process.namespace("pid") {
+        Ok(own) if own == namespace => None,
+        _ => Some(()),
+    });
+    assert_eq!(bench.bare(&flags, &["true"]).code, 0);
+    let names: Vec<_> = fs::read_dir(bench.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        names.iter().all(|name| !name.contains(".work-")),
+        "{names:?}"
+    );
+    bench.is_clean();
+}
+
+/// Volumes and tmpfs together, each below what it is below; and a link of the root's that leads to /proc.
+#[test]
+fn mounts_go_from_the_top_down() {
+    let bench = Bench::new();
+    layer(&bench.path("v"), &[("file", "v\n")]);
+    let volume = format!("{}:/data/sub", bench.path("v").display());
+    let outcome = bench.run(
+        &[
+            "-v", &volume, "--tmpfs", "/a/b", "--tmpfs", "/data", "--tmpfs", "/a",
+        ],
+        "cat /data/sub/file; cut -d ' ' -f 5 /proc/self/mountinfo | grep -E '^/(a|data)' | sort",
+    );
+    assert_eq!(
+        outcome.output, "v\n/a\n/a/b\n/data\n/data/sub\n",
+        "{}",
+        outcome.errors
+    );
+    let image = bench.path("image");
+    layer(&image, &[("x", "")]);
+    symlink("/proc", image.join("way")).unwrap();
+    let through = format!("{}:/way", bench.path("v").display());
+    for flag in [["-v", through.as_str()], ["--tmpfs", "/way"]] {
+        let outcome = bench.run(
+            &[&flag[..], &["--image", image.to_str().unwrap()]].concat(),
+            "true",
+        );
+        assert_eq!(outcome.code, 125);
+        assert!(
+            outcome.errors.contains("leads to /proc"),
+            "{}",
+            outcome.errors
+        );
+    }
+    bench.is_clean();
+}
+
+/// A state folder that can't be written is said to be so, at once.
+#[test]
+fn a_state_folder_that_is_full_or_read_only() {
+    let bench = Bench::new();
+    let place = bench.path("state");
+    fs::create_dir(&place).unwrap();
+    let line = "mount -t tmpfs -o nr_inodes=3 s \"$1\" && mkdir \"$1/containers\" \"$1/images\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?
+        mount -o remount,ro \"$1\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", line, "sh"])
+        .args([&place, step(STEP), &bench.root.path()])
+        .output()
+        .unwrap();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(said, "125\n125\n", "{errors}");
+    assert!(
+        errors.contains("No space left") && errors.contains("Read-only"),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -395,6 +395,13 @@ fn limits_of_each_process() {
     }
 }
 
+/// In a folder that not everybody's PATH has.
+fn losetup() -> Command {
+    let mut losetup = Command::new("losetup");
+    losetup.env("PATH", step01_uts::PATH);
+    losetup
+}
+
 /// Devices: the usual ones, those that were asked for, and no other; all of them with --privileged.
 #[test]
 fn devices() {
@@ -402,12 +409,12 @@ fn devices() {
     let root = Root::shared();
     let disk = folder.path().join("disk");
     fs::write(&disk, [b"canary".as_slice(), &[0; 65536]].concat()).unwrap();
-    let losetup = Command::new("losetup")
+    let made = losetup()
         .args(["--show", "-f"])
         .arg(&disk)
         .output()
         .unwrap();
-    let device = String::from_utf8_lossy(&losetup.stdout).trim().to_owned();
+    let device = String::from_utf8_lossy(&made.stdout).trim().to_owned();
     if device.is_empty() {
         return crate::stage::skip("losetup has no loop device for a scratch disk");
     }
@@ -448,11 +455,7 @@ fn devices() {
         }
     };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
-    Command::new("losetup")
-        .arg("-d")
-        .arg(&device)
-        .status()
-        .unwrap();
+    losetup().arg("-d").arg(&device).status().unwrap();
     outcome.unwrap();
 }
 

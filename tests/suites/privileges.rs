@@ -145,6 +145,7 @@ fn a_setuid_program_gives_nothing() {
     let folder = folder();
     let root = armed_root(folder.path(), &[]);
     let inside = root.join(progress().strip_prefix("/").unwrap());
+    std::os::unix::fs::chown(&inside, Some(0), Some(0)).unwrap();
     fs::set_permissions(&inside, fs::Permissions::from_mode(0o4755)).unwrap();
     let this = progress().to_str().unwrap();
     // Everybody may go there.
@@ -261,6 +262,28 @@ fn users_are_the_roots_own() {
             "{package}"
         );
         fs::rename(root.join("etc/group.real"), root.join("etc/group")).unwrap();
+    }
+}
+
+/// Our init never becomes another program, and still shows nothing of the host.
+#[test]
+fn an_init_tells_nothing_of_the_host() {
+    let root = Root::shared();
+    for package in &STEPS[1..] {
+        let mut program = Command::new(step(package));
+        program
+            .env("SECRET", "canary-4711")
+            .args(crate::stage::usual(package, &root.path()));
+        let line = "cat /proc/1/environ /proc/1/exe 2>/dev/null | head -c 4000000 | tr '\\0' '\\n' | grep canary-4711; ls -l /proc/1/exe /proc/1/fd";
+        let output = program.args(["--init", "sh", "-c", line]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        // Before chapter 3 /proc is the host's, and its PID 1 another.
+        if *package >= "step03" {
+            assert!(!said.contains("canary"), "{package}: {said}");
+        }
+        if *package >= "step06" {
+            assert!(!said.contains(" -> "), "{package}: {said}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
 use progress::checks::step05::AtTerminal;
-use progress::container::{Container, eventually, run as run_program};
+use progress::container::{Container, eventually, in_a_while, run as run_program};
 use pty_process::blocking::Command as PtyCommand;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -326,11 +326,10 @@ fn a_hang_up_ends_the_container() {
             let mut shell = at_terminal(package, &root.path(), &flags, "ready");
             let first = shell.first_process().unwrap();
             let namespace = first.namespace("pid").unwrap();
-            let (_, pty) = (0, &mut shell.pty);
             // Our end is the screen and the keyboard.
             let other = pty_process::blocking::open().unwrap().0;
-            drop(std::mem::replace(pty, other));
-            let gone = eventually(|| match first.namespace("pid") {
+            drop(std::mem::replace(&mut shell.pty, other));
+            let gone = in_a_while(|| match first.namespace("pid") {
                 Ok(own) if own == namespace => None,
                 _ => Some(()),
             });
@@ -564,6 +563,86 @@ fn another_user_may_open_his_own_output() {
             eventually(|| shell.program.try_wait().unwrap())
                 .unwrap()
                 .success()
+        );
+    }
+}
+
+/// Somebody who closes the terminal and opens it again later, as a daemon does, is still heard.
+#[test]
+fn a_terminal_may_be_closed_and_opened_again() {
+    let root = Root::shared();
+    for package in steps() {
+        let script = "echo before; exec </dev/null >/dev/null 2>&1; sleep 0.2; head -c 60000 /dev/zero | tr '\\0' x >/dev/tty; echo after >/dev/tty";
+        let output = Command::new(step(package))
+            .arg("--rootfs")
+            .arg(root.path())
+            .args(["-t", "sh", "-c", script])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.starts_with("before\r\n") && said.ends_with("xafter\r\n"),
+            "{package}: {} bytes",
+            said.len()
+        );
+    }
+}
+
+/// While somebody reads slowly, or not at all, keys and signals go on to work.
+#[test]
+fn a_slow_reader_holds_nobody_up() {
+    let root = Root::shared();
+    for package in steps() {
+        let mut program = Command::new(step(package));
+        program
+            .arg("--rootfs")
+            .arg(root.path())
+            .args(["-t", "yes"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        let process = progress::evidence::Process(nix::unistd::Pid::from_raw(child.id() as i32));
+        // The pipe is full when nothing moves any more.
+        eventually(|| {
+            let first = *process.children().first()?;
+            let waits = fs::read_to_string(first.file("wchan")).ok()?;
+            (waits.contains("tty") || waits.contains("n_tty") || waits.contains("wait_woken"))
+                .then_some(())
+        });
+        for _ in 0..3 {
+            kill(process.0, Signal::SIGTERM).unwrap();
+            eventually(|| (process.status("ShdPnd").ok()? == "0".repeat(16)).then_some(()));
+        }
+        let first = eventually(|| process.children().is_empty().then_some(()));
+        assert!(
+            first.is_some(),
+            "{package}: the third SIGTERM didn't kill it"
+        );
+        kill(process.0, Signal::SIGTERM).unwrap();
+        let ended = eventually(|| child.try_wait().unwrap());
+        let _ = child.kill();
+        assert_eq!(
+            progress::host::exit_code(ended.expect("it ends")),
+            137,
+            "{package}"
+        );
+    }
+}
+
+/// However much is narrated before the command starts, nobody waits for each other.
+#[test]
+fn narration_fills_no_terminal() {
+    let root = Root::shared();
+    for package in steps() {
+        let long = "x".repeat(20_000);
+        let flags = ["--verbose", "-t", "true", &long];
+        let mut shell = at_terminal(package, &root.path(), &flags, "waitpid");
+        assert!(
+            eventually(|| shell.program.try_wait().unwrap())
+                .unwrap()
+                .success(),
+            "{package}"
         );
     }
 }

@@ -65,13 +65,6 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<User> {
     let by_name = entries.iter().find(|entry| entry[0] == user);
     let by_number = || entries.iter().find(|entry| entry[2] == user);
     let entry = by_name.or_else(by_number);
-    let uid = match (entry.and_then(|entry| number(entry[2])), number(user)) {
-        (Some(uid), _) | (None, Some(uid)) => uid,
-        (None, None) => bail!(
-            "-u {text}: the root's /etc/passwd has no user {user}\nhelp: {}, or name one by its number",
-            known(&entries)
-        ),
-    };
     if let Some(entry) =
         entry.filter(|entry| number(entry[2]).is_none() || number(entry[3]).is_none())
     {
@@ -81,6 +74,13 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<User> {
             entry.join(":")
         );
     }
+    let uid = match (entry.and_then(|entry| number(entry[2])), number(user)) {
+        (Some(uid), _) | (None, Some(uid)) => uid,
+        (None, None) => bail!(
+            "-u {text}: the root's /etc/passwd has no user {user}\nhelp: {}, or name one by its number",
+            known(&entries)
+        ),
+    };
     let groups: Vec<Vec<&str>> = lines(group, 4);
     let own = entry.and_then(|entry| number(entry[3])).unwrap_or(0);
     let (gid, supplementary) = match wanted_group {

@@ -7,21 +7,24 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Makes a folder, by `make`, and locks `path`, the folder or a file in it, which `make` opens. Before it
+/// Makes a folder by `make` and locks `path`, the folder or a file in it, by what `open` opens. Before it
 /// is locked somebody may take it for the leavings of a crash: then it is made again.
 ///
 /// # Errors
-/// Those of `make`, but for ENOENT.
-pub fn claim(path: &Path, make: impl Fn() -> io::Result<File>) -> io::Result<Flock<File>> {
+/// Those of `make`, but for EEXIST; those of `open`, but for ENOENT.
+pub fn claim(
+    path: &Path,
+    make: impl Fn() -> io::Result<()>,
+    open: impl Fn() -> io::Result<File>,
+) -> io::Result<Flock<File>> {
     loop {
-        let file = match make() {
-            Err(error)
-                if error.kind() == ErrorKind::NotFound
-                    && path.parent().is_some_and(Path::exists) =>
-            {
-                continue;
-            }
+        match make() {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             made => made?,
+        }
+        let file = match open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            opened => opened?,
         };
         let locked = Flock::lock(file, FlockArg::LockShared).map_err(|(_, errno)| errno)?;
         if is_at(&locked, path) {

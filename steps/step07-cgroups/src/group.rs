@@ -35,10 +35,8 @@ impl Group {
         }
         make_group(&folder)?;
         let file = folder.join(members_of(hierarchy.version));
-        let members = claim(&file, || {
-            let _ = fs::create_dir(&folder);
-            File::options().write(true).open(&file)
-        });
+        let make = || fs::create_dir(&folder);
+        let members = claim(&file, make, || File::options().write(true).open(&file));
         Ok(Group {
             members: members.with_context(|| file.display().to_string())?,
             hierarchy,
@@ -122,10 +120,24 @@ pub(crate) fn sweep(first: &Hierarchy) -> Result<()> {
         tops.push(first.top.clone());
         for top in tops {
             // Who is still in there ends by itself, and then it is the next one's.
-            let _ = fs::remove_dir(top.join(OURS).join(entry.file_name()));
+            let folder = top.join(OURS).join(entry.file_name());
+            remove_below(&folder);
+            if fs::remove_dir(&folder).is_err() && folder.exists() {
+                break;
+            }
         }
     }
     Ok(())
+}
+
+/// Removes the groups that somebody made below `folder`: a container that was allowed to.
+fn remove_below(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// A new name for a container: 64 hexadecimal digits that nobody else draws.
@@ -140,6 +152,10 @@ pub fn remove_group(folder: &Path) -> Result<()> {
     const PATIENCE: u32 = 2000;
     for turn in 0.. {
         match fs::remove_dir(folder) {
+            // Or has groups below it.
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && turn == 0 => {
+                remove_below(folder);
+            }
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && turn < PATIENCE => {
                 sleep(Duration::from_millis(1));
             }

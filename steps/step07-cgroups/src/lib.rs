@@ -103,7 +103,7 @@ fn own_group(controller: &str, own: &str) -> Option<(Version, String)> {
 }
 
 /// A path of mountinfo, where a space is written `\040`.
-fn unescaped(text: &str) -> PathBuf {
+pub fn unescaped(text: &str) -> PathBuf {
     let space = text.replace("\\040", " ").replace("\\011", "\t");
     space.replace("\\012", "\n").replace("\\134", "\\").into()
 }
@@ -186,9 +186,10 @@ impl Cgroup {
     pub fn remove(&mut self) -> Result<()> {
         // ANCHOR_END: remove
         // ANCHOR: exercise_remove
-        // The first of them is what `sweep` finds the others by, so it goes last.
-        while let Some(group) = self.groups.pop() {
+        // The first of them is what `sweep` finds the others by, so it goes last, if all others have.
+        while let Some(group) = self.groups.last() {
             remove_group(&group.folder)?;
+            self.groups.pop();
         }
         Ok(())
         // ANCHOR_END: exercise_remove

@@ -127,7 +127,7 @@ impl LimitArgs {
 
         let online = online()?;
         let limits = Limits {
-            memory: self.memory,
+            memory: self.memory.filter(|bytes| *bytes > 0),
             memory_swap: self.swap()?,
             cpu_quota: self.quota(online.len())?,
             cpu_shares: self.cpu_shares.filter(|shares| *shares != 0),
@@ -142,7 +142,9 @@ impl LimitArgs {
     }
 
     fn swap(&self) -> Result<Option<(Swap, bool)>> {
-        match (self.memory, self.memory_swap) {
+        let memory = self.memory.filter(|bytes| *bytes > 0);
+        let swap = self.memory_swap.filter(|swap| *swap != Swap::Bytes(0));
+        match (memory, swap) {
             (None, None) => Ok(None),
             (None, Some(_)) => {
                 bail!("--memory-swap is memory and swap together, so it needs --memory too")
@@ -226,7 +228,9 @@ const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
 
 fn size(text: &str) -> Result<u64, String> {
     match bytes(text)? {
-        0..LEAST_MEMORY => Err("nothing can run in that: it has to be 6m at least".into()),
+        // As Docker has it: no limit.
+        0 => Ok(0),
+        1..LEAST_MEMORY => Err("nothing can run in that: it has to be 6m at least".into()),
         bytes => Ok(bytes),
     }
 }

@@ -67,7 +67,12 @@ impl Cgroup {
     /// `outcome` of the command's life that memory ran out, if it did.
     pub fn settle(mut self, outcome: Result<u8>, stats: bool) -> Result<u8> {
         let (usage, limit) = (self.usage(), self.limits().memory);
-        self.remove()?;
+        if let Err(error) = self.remove() {
+            // The command's life is over, and its outcome is what counts.
+            eprintln!(
+                "{error:#}\nhelp: the next run removes what is left, when nobody is in it any more"
+            );
+        }
         if stats {
             eprintln!("{usage}");
         }

@@ -6,7 +6,9 @@
 //! error that names the entry, and the caller throws away what there is so far. See tar(5).
 
 use crate::attributes::set_attribute;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::headers::{Headers, too_much};
+use crate::zstd::Zstd;
+use anyhow::{Context, Error, Result, anyhow, bail};
 use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
@@ -15,12 +17,12 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
-use ruzstd::decoding::StreamingDecoder;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -46,12 +48,11 @@ pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
         },
     );
     {
-        let plain = decompressed(&mut raw)?;
-        let mut stream = Stream::new(plain, limit);
-        unpack_tar(&mut stream, into, limit)?;
+        let stream = Stream::new(decompressed(&mut raw)?, limit);
+        unpack_tar(&stream, into, limit)?;
         // What comes behind the end belongs to the archive's bytes, and a checksum may be there.
-        io::copy(&mut stream, &mut io::sink()).context("behind its last entry")?;
-        if !stream.ended_in_zeros {
+        io::copy(&mut &stream, &mut io::sink()).context("behind its last entry")?;
+        if !stream.0.borrow().has_ended() {
             bail!("it is cut off: a tar archive ends in a block of zeros, and this one doesn't");
         }
     }
@@ -65,9 +66,7 @@ fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
     Ok(match raw.fill_buf()? {
         [] => bail!("it is empty"),
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(StreamingDecoder::new(raw).map_err(|error| anyhow!("zstd: {error}"))?)
-        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Zstd::new(raw)),
         [b'B', b'Z', b'h', ..] => bail!("it is compressed by bzip2\nhelp: bunzip2 it first"),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => bail!("it is compressed by xz\nhelp: unxz it first"),
         [b'P', b'K', ..] => bail!("it is a zip archive\nhelp: make a tar archive of it"),
@@ -89,56 +88,32 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// A tar stream, which ends when it is longer than it may be.
-struct Stream<R> {
-    inner: R,
-    left: u64,
-    /// Whether the last bytes read were zeros: as many as a block has, or more.
-    ended_in_zeros: bool,
-    zeros: usize,
-}
-
-const BLOCK: usize = 512;
+/// A tar stream that is read by one and watched by another.
+struct Stream<R>(RefCell<Headers<R>>);
 
 impl<R: Read> Stream<R> {
     fn new(inner: R, limit: u64) -> Stream<R> {
-        Stream {
-            inner,
-            // Headers are three blocks for a small file.
-            left: limit.saturating_add(MOST_ENTRIES * 3 * BLOCK as u64),
-            ended_in_zeros: false,
-            zeros: 0,
-        }
+        Stream(RefCell::new(Headers::new(inner, limit)))
     }
 }
 
-impl<R: Read> Read for Stream<R> {
+impl<R: Read> Read for &Stream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(too_much)?;
-        let zeros = buffer[..read]
-            .iter()
-            .rev()
-            .take_while(|byte| **byte == 0)
-            .count();
-        self.zeros = if zeros == read {
-            self.zeros + zeros
-        } else {
-            zeros
-        };
-        self.ended_in_zeros = self.zeros >= BLOCK;
-        Ok(read)
+        self.0.borrow_mut().read(buffer)
     }
 }
 
-fn too_much() -> io::Error {
-    io::Error::new(
-        ErrorKind::FileTooLarge,
-        "it holds more than --image-limit allows",
-    )
+/// A line of names as people can read it.
+fn shown(name: &Path) -> String {
+    const LONG: usize = 200;
+    let name = name.display().to_string();
+    match name.char_indices().nth(LONG) {
+        Some((at, _)) => format!("{}… ({} bytes)", &name[..at], name.len()),
+        None => name,
+    }
 }
 
-fn unpack_tar(stream: &mut impl Read, into: &Path, limit: u64) -> Result<()> {
+fn unpack_tar<R: Read>(stream: &Stream<R>, into: &Path, limit: u64) -> Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut target = Target {
         root: open(into, flags, Mode::empty())?,
@@ -158,15 +133,21 @@ fn unpack_tar(stream: &mut impl Read, into: &Path, limit: u64) -> Result<()> {
             bail!("it has more than {MOST_ENTRIES} entries");
         }
         let name = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
-        target
-            .put(&mut entry, &name)
-            .with_context(|| format!("its entry {}", name.display()))?;
+        let records = stream.0.borrow().records();
+        let put = records
+            .map_err(Error::from)
+            .and_then(|records| target.put(&mut entry, &name, &records));
+        put.with_context(|| format!("its entry {}", shown(&name)))?;
     }
     if entries == 0 {
         bail!("nothing is in it");
     }
     // A directory's time changes with what is put in, so it is set last.
     while let Some((directory, time)) = target.directories.pop() {
+        if directory.as_os_str().is_empty() {
+            set_time(&target.root, OsStr::new("."), time)?;
+            continue;
+        }
         let (parent, name) = target.place(&directory)?;
         set_time(&parent, &name, time)?;
     }
@@ -183,6 +164,9 @@ struct Target {
     directories: Vec<(PathBuf, TimeSpec)>,
 }
 
+/// PAX records by key.
+type Records = HashMap<Vec<u8>, Vec<u8>>;
+
 /// What a header says of a file besides its type and its data.
 struct Metadata {
     uid: u32,
@@ -193,16 +177,25 @@ struct Metadata {
 }
 
 impl Target {
-    fn put(&mut self, entry: &mut Entry<impl Read>, name: &Path) -> Result<()> {
+    fn put(&mut self, entry: &mut Entry<impl Read>, name: &Path, records: &Records) -> Result<()> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
             return Ok(());
         }
-        let metadata = Metadata::of(entry)?;
+        let metadata = Metadata::of(entry, records)?;
         let path = inside(name)?;
         if path.as_os_str().is_empty() {
             // The image's own directory: only what it is like.
+            self.directories.push((path, metadata.time));
             return metadata.apply(&self.root, OsStr::new("."), kind);
+        }
+        if kind == EntryType::Link
+            && entry.link_name_bytes().is_some_and(|link| {
+                inside(Path::new(OsStr::from_bytes(&link))).is_ok_and(|link| link == path)
+            })
+        {
+            // GNU tar writes one when it is told a file's name twice.
+            return Ok(());
         }
         let (parent, name) = self.place(&path)?;
         let (parent, name) = (&*parent, name.as_os_str());
@@ -402,7 +395,7 @@ fn inside(name: &Path) -> Result<PathBuf> {
 pub const ATTRIBUTE: &str = "SCHILY.xattr.";
 
 impl Metadata {
-    fn of(entry: &mut Entry<impl Read>) -> Result<Metadata> {
+    fn of(entry: &Entry<impl Read>, records: &Records) -> Result<Metadata> {
         let header = entry.header();
         let id = |id: u64| u32::try_from(id).map_err(|_| anyhow!("an owner {id} that can't be"));
         let mut metadata = Metadata {
@@ -412,23 +405,20 @@ impl Metadata {
             time: TimeSpec::new(i64::try_from(header.mtime()?).unwrap_or(0), 0),
             attributes: Vec::new(),
         };
-        for extension in entry.pax_extensions()?.into_iter().flatten() {
-            let extension = extension?;
-            let key = extension.key().unwrap_or_default();
-            let value = extension.value_bytes();
-            let text = || String::from_utf8_lossy(value);
-            match key {
-                "uid" => metadata.uid = text().parse().context("a uid that is no number")?,
-                "gid" => metadata.gid = text().parse().context("a gid that is no number")?,
-                "mtime" => metadata.time = time(&text()).context("an mtime that is no time")?,
-                _ if key.starts_with("GNU.sparse.") => {
+        for (key, value) in records {
+            let (key, text) = (OsStr::from_bytes(key), String::from_utf8_lossy(value));
+            match key.to_str().unwrap_or_default() {
+                "uid" => metadata.uid = text.parse().context("a uid that is no number")?,
+                "gid" => metadata.gid = text.parse().context("a gid that is no number")?,
+                "mtime" => metadata.time = time(&text).context("an mtime that is no time")?,
+                name if name.starts_with("GNU.sparse.") => {
                     bail!(
                         "a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu"
                     )
                 }
-                _ => {
-                    if let Some(name) = key.strip_prefix(ATTRIBUTE) {
-                        metadata.attributes.push((name.into(), value.to_vec()));
+                name => {
+                    if let Some(name) = name.strip_prefix(ATTRIBUTE) {
+                        metadata.attributes.push((name.into(), value.clone()));
                     }
                 }
             }

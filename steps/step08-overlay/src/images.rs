@@ -8,6 +8,8 @@
 use crate::archive::unpack;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -83,6 +85,8 @@ impl Images {
                 return Ok(image);
             }
         }
+        // What an archive says nothing about is for everybody to read, whatever this umask was.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
         // Under the lock, what lies there is what a crash has left.
         let aside = self.folder.join("new");
         clear(&aside)?;
@@ -97,7 +101,11 @@ impl Images {
         let image = image(&digest);
         match image.exists() {
             true => clear(&aside)?,
-            false => fs::rename(&aside, &image)?,
+            false => {
+                // All of it is on the disk before it has a name that is trusted.
+                syncfs(File::open(&aside)?)?;
+                fs::rename(&aside, &image)?;
+            }
         }
         let half = known.join("new");
         fs::write(&half, &digest)?;

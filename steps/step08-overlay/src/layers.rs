@@ -5,7 +5,7 @@ use crate::volumes::{OpenVolume, Tmpfs, Volume};
 use crate::{by_descriptor, commit, mount_overlay, tear_down};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use nix::fcntl::{Flock, OFlag, open};
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
+use step01_uts::program::Ended;
 use step03_mount::make_private;
 use step04_pivot_root::bind_self;
 use step04_pivot_root::files::{Files, Rootfs};
@@ -80,6 +81,8 @@ struct Changes {
     kept: bool,
     /// As long as this is locked, somebody uses the folder.
     _lock: Flock<File>,
+    /// And this one, the directory that is kept.
+    _kept_lock: Option<Flock<File>>,
 }
 
 impl LayerArgs {
@@ -88,7 +91,7 @@ impl LayerArgs {
     ///
     /// # Errors
     /// There is no such image, or it can't be one.
-    pub fn open(&self, files: &Files, id: &str) -> Result<Layers> {
+    pub fn open(&self, files: &Files, id: &str, why: bool) -> Result<Layers> {
         if let Some(archive) = &self.commit {
             archive.check()?;
         }
@@ -117,9 +120,13 @@ impl LayerArgs {
                 (layers.collect::<Result<_>>()?, None)
             }
         };
+        // Whoever only asks changes nothing, and may be anybody.
+        let needs_none = why && self.keep.is_none() && lower.len() == 1;
+        let changes = || Changes::make(&files.state_dir, id, self.keep.as_deref(), &lower[0]);
+        let changes = (!needs_none).then(changes).transpose()?;
         Ok(Layers {
             lower,
-            changes: Some(Changes::make(&files.state_dir, id, self.keep.as_deref())?),
+            changes,
             _in_use: in_use,
         })
     }
@@ -135,8 +142,17 @@ impl LayerArgs {
     /// Puts volumes and tmpfs into the root that the caller is in, and has the rest of it read-only when
     /// that was asked for.
     pub fn attach(&self, volumes: &[OpenVolume]) -> Result<()> {
-        volumes.iter().try_for_each(OpenVolume::attach)?;
-        self.tmpfs.iter().try_for_each(Tmpfs::attach)?;
+        // What lies below something else comes after it.
+        let mut tmpfs: Vec<&Tmpfs> = self.tmpfs.iter().collect();
+        tmpfs.sort_by_key(|each| each.depth());
+        let mut tmpfs = tmpfs.into_iter().peekable();
+        for volume in volumes {
+            while let Some(above) = tmpfs.next_if(|each| each.depth() <= volume.depth()) {
+                above.attach()?;
+            }
+            volume.attach()?;
+        }
+        tmpfs.try_for_each(Tmpfs::attach)?;
         match self.read_only {
             true => remount_read_only("/"),
             false => Ok(()),
@@ -145,7 +161,7 @@ impl LayerArgs {
 }
 
 impl Changes {
-    fn make(state: &Path, id: &str, keep: Option<&Path>) -> Result<Changes> {
+    fn make(state: &Path, id: &str, keep: Option<&Path>, topmost: &Path) -> Result<Changes> {
         let containers = state.join("containers");
         directory(&containers, 0o700).with_context(|| {
             format!(
@@ -153,13 +169,14 @@ impl Changes {
                 containers.display()
             )
         })?;
+        // As the mount table has it.
+        let containers = containers.canonicalize()?;
         sweep(&containers);
         let folder = containers.join(id);
         // Nobody may look into a container's files, whatever their modes.
-        let lock = claim(&folder, || {
-            let _ = DirBuilder::new().mode(0o700).create(&folder);
-            File::open(&folder)
-        })?;
+        let make = || DirBuilder::new().mode(0o700).create(&folder);
+        let lock = claim(&folder, make, || File::open(&folder));
+        let lock = lock.with_context(|| folder.display().to_string())?;
         let (folder, upper) = match keep {
             None => (folder.clone(), folder.join("upper")),
             Some(keep) => {
@@ -167,15 +184,40 @@ impl Changes {
                 (folder, keep.canonicalize()?)
             }
         };
+        let kept_lock = keep.map(|_| Changes::keep_alone(&upper)).transpose()?;
         let changes = Changes {
             kept: keep.is_some(),
             upper,
             folder,
             _lock: lock,
+            _kept_lock: kept_lock,
         };
         directory(&changes.upper, 0o755)?;
+        if is_empty(&changes.upper) {
+            // What the root's own directory is like, shows in the topmost layer.
+            let like = fs::metadata(topmost)?;
+            chown(&changes.upper, Some(like.uid()), Some(like.gid()))?;
+            fs::set_permissions(&changes.upper, like.permissions())?;
+        }
         directory(&changes.work(), 0o755)?;
         Ok(changes)
+    }
+
+    /// Locks a directory that is kept, and removes the work directories of those that were killed while they
+    /// used it.
+    fn keep_alone(upper: &Path) -> Result<Flock<File>> {
+        let lock = Flock::lock(File::open(upper)?, FlockArg::LockExclusiveNonblock);
+        let Ok(lock) = lock else {
+            bail!("--keep {}: another container is using it", upper.display());
+        };
+        let name = upper.file_name().unwrap_or_default().to_string_lossy();
+        let work = format!(".{name}.work-");
+        for entry in fs::read_dir(upper.parent().unwrap_or(upper))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&work) {
+                tear_down(&entry.path())?;
+            }
+        }
+        Ok(lock)
     }
 
     /// The kernel wants it on the same filesystem as the upper directory.
@@ -292,9 +334,12 @@ impl Layers {
     /// hands the `outcome` of the command's life on.
     pub fn settle(self, outcome: Result<u8>, archive: Option<&commit::Archive>) -> Result<u8> {
         // Whatever the command ended with. One that never ran changed nothing.
-        let saved = match (&outcome, archive) {
-            (Ok(_), Some(archive)) => self.show(|root| archive.write(root)),
-            _ => Ok(()),
+        let ran = outcome
+            .as_ref()
+            .map_or_else(|error| error.is::<Ended>(), |_| true);
+        let saved = match archive.filter(|_| ran) {
+            Some(archive) => self.show(|root| archive.write(root)),
+            None => Ok(()),
         };
         if let Some(changes) = &self.changes {
             changes.remove()?;

@@ -14,9 +14,11 @@
 pub mod archive;
 pub mod attributes;
 pub mod commit;
+pub mod headers;
 pub mod images;
 pub mod layers;
 pub mod volumes;
+pub mod zstd;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -31,6 +33,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 use step01_uts::call::Argument;
+use step07_cgroups::unescaped;
 
 // ANCHOR: mount_overlay
 /// Mounts an overlay on `target`: the directories `lower`, the topmost first, and above them `upper`,
@@ -126,7 +129,7 @@ pub fn tear_down(folder: &Path) -> Result<()> {
 pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let targets = targets.map(|target| PathBuf::from(target.replace("\\040", " ")));
+    let targets = targets.map(unescaped);
     Ok(targets
         .filter(|target| target.starts_with(folder))
         .collect())

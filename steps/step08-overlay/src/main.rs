@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         let names = Names::of(&args.hostname);
         let volumes = args.layers.volumes()?;
         let id = new_id()?;
-        let layers = args.layers.open(&args.files, &id)?;
+        let layers = args.layers.open(&args.files, &id, args.why)?;
         if args.why {
             let foresee = |root: &_| Witness::new(root, &command[0], &defaults, workdir)?.foresee();
             let explanation = layers.show(foresee)?;
@@ -141,8 +141,8 @@ fn main() -> ExitCode {
             exec(command, &environment)
         });
         let outcome = witness.testify(child.and_then(|child| terminal.relay(&child)));
-        let outcome = cgroup.settle(outcome, args.limits.stats);
-        layers.settle(outcome, args.layers.commit.as_ref())
+        let outcome = layers.settle(outcome, args.layers.commit.as_ref());
+        cgroup.settle(outcome, args.limits.stats)
     })
 }
 // ANCHOR_END: life

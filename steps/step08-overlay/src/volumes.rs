@@ -140,7 +140,9 @@ impl OpenVolume {
     /// the way leads to what it means *in there*.
     pub fn attach(&self) -> Result<()> {
         let place = mount_point(&self.target, self.kind);
-        let place = place.with_context(|| format!("-v …:{}", self.target.display()))?;
+        let flag = || format!("-v …:{}", self.target.display());
+        let place = place.with_context(flag)?;
+        outside_of_proc(&place).with_context(flag)?;
         attach(&self.tree, &place)
     }
 
@@ -195,7 +197,10 @@ impl Tmpfs {
 
     /// Mounts it in the root that the caller is in.
     pub fn attach(&self) -> Result<()> {
-        let target = self.target.to_string_lossy();
+        let flag_of = || format!("--tmpfs {}", self.target.display());
+        let target = mount_point(&self.target, SFlag::S_IFDIR).with_context(flag_of)?;
+        outside_of_proc(&target).with_context(flag_of)?;
+        let target = target.to_string_lossy();
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let mut data = Vec::new();
         for option in &self.options {
@@ -211,7 +216,12 @@ impl Tmpfs {
             flags,
             data: &data.join(","),
         };
-        mount_all(&[mount]).with_context(|| format!("--tmpfs {target}"))
+        mount_all(&[mount]).with_context(flag_of)
+    }
+
+    /// How deep it goes: what lies below another comes after it.
+    pub fn depth(&self) -> usize {
+        self.target.components().count()
     }
 }
 
@@ -228,6 +238,17 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
         "noatime" => (MsFlags::MS_NOATIME, true),
         _ => return None,
     })
+}
+
+/// Fails when `place`, a path without links, is the procfs: a root's link may have led there.
+fn outside_of_proc(place: &Path) -> Result<()> {
+    match place.starts_with("/proc") {
+        true => bail!(
+            "a link in the root leads to {}, by which the container knows itself",
+            place.display()
+        ),
+        false => Ok(()),
+    }
 }
 
 /// A place in the container for something of the user's.

@@ -69,7 +69,7 @@ pub const EXERCISES: &[Exercise] = &[
         hints: [
             "remove_dir_all would unlink the files first, and the kernel refuses that. What is left to \
              do for an empty group?",
-            "while let Some(group) = self.groups.pop(): remove_group(&group.folder)?.",
+            "As long as self.groups.last() is some group: remove_group(&group.folder)?, then self.groups.pop().",
         ],
     },
 ];
