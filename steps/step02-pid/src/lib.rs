@@ -8,15 +8,17 @@
 //! PID 1 has duties that no other process has; [`init`] fulfils them for a command that doesn't.
 //! Which signals the parent passes on is told in [`signals`].
 
+mod hidden;
 pub mod signals;
 
 use anyhow::{Error, Result, anyhow};
+use hidden::hide;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
-use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{ForkResult, Pid, pipe2};
@@ -283,25 +285,6 @@ fn fork() -> nix::Result<Option<Pid>> {
         ForkResult::Parent { child } => Some(child),
         ForkResult::Child => None,
     })
-}
-
-/// Hides what this process brought along from the host from everybody in the container: PID 1 never becomes
-/// another program, so it still has the caller's environment and arguments, and can be looked into.
-/// See PR_SET_DUMPABLE(2const), ptrace(2).
-fn hide() -> Result<()> {
-    unsafe extern "C" {
-        static environ: *const *mut libc::c_char;
-    }
-    // SAFETY: there are no other threads; each string is overwritten within its length, up to the null pointer.
-    unsafe {
-        let mut variable = environ;
-        while !variable.is_null() && !(*variable).is_null() {
-            libc::memset((*variable).cast(), 0, libc::strlen(*variable));
-            variable = variable.add(1);
-        }
-    }
-    call!(set_dumpable(false))?;
-    Ok(())
 }
 
 // ANCHOR: init

@@ -28,7 +28,7 @@ pub struct PrivilegeArgs {
     #[arg(long, value_name = "OPTION", value_parser = SecurityOption::from_str)]
     pub security_opt: Vec<SecurityOption>,
 
-    /// Leave the container's root all that this program may do itself
+    /// Leave the container's root all that this program may do itself, every device included
     #[arg(long)]
     pub privileged: bool,
 }
