@@ -13,6 +13,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread::sleep;
+use std::time::Duration;
 use step01_uts::call;
 
 /// Signals that keep their usual effect on us.
@@ -183,13 +185,25 @@ fn kill(pid: Pid, number: i32) -> nix::Result<()> {
 
 /// Whether the process neither handles the signal `number` nor holds it back, to read it as our
 /// `init` does: SigCgt and SigBlk in proc_pid_status(5).
+///
+/// A shell holds everything back for a moment whenever it starts something, and is deaf all the same: only
+/// who goes on doing so is reading.
 fn is_deaf(pid: Pid, number: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let masks = status.lines().filter_map(|line| {
-        let mask = line
-            .strip_prefix("SigCgt:")
-            .or(line.strip_prefix("SigBlk:"))?;
-        u64::from_str_radix(mask.trim(), 16).ok()
-    });
-    masks.fold(0, |both, mask| both | mask) >> (number - 1) & 1 == 0
+    const LOOKS: u32 = 40;
+    let has = |status: &str, key| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(key));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.unwrap_or(0) >> (number - 1) & 1 == 1
+    };
+    for _ in 0..LOOKS {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if has(&status, "SigCgt:") {
+            return false;
+        }
+        if !has(&status, "SigBlk:") {
+            return true;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    false
 }
