@@ -1,10 +1,12 @@
 //! The test suites of the course: programs of the steps, run on a pretend host and looked at from
 //! outside.
 
+mod archives;
 mod book;
 mod browser;
 mod checkout;
 mod checks;
+mod commits;
 mod desk;
 mod engine;
 mod exercises;

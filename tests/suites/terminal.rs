@@ -25,6 +25,13 @@ fn at_terminal(package: &str, root: &Path, flags: &[&str], text: &str) -> AtTerm
     AtTerminal::start(command, text).unwrap()
 }
 
+/// The exit code with which the program ends by itself.
+#[track_caller]
+fn code(terminal: &mut AtTerminal) -> u8 {
+    let ended = eventually(|| terminal.program.try_wait().unwrap());
+    progress::host::exit_code(ended.expect("it doesn't end"))
+}
+
 fn until(terminal: &mut AtTerminal, text: &str) {
     terminal.read_until(text).unwrap();
     terminal.said.clear();
@@ -70,8 +77,7 @@ fn a_shell_at_a_terminal() {
             shell.write("stty size\n").unwrap();
             until(&mut shell, "31 97\r\n");
             shell.write("exit 7\n").unwrap();
-            let status = eventually(|| shell.program.try_wait().unwrap()).expect("it ends");
-            assert_eq!(status.code(), Some(7), "{package}");
+            assert_eq!(code(&mut shell), 7, "{package}");
         }
     }
 }
@@ -184,11 +190,7 @@ fn less_and_vi_work() {
     less.write("G").unwrap();
     until(&mut less, "line 500");
     less.write("q").unwrap();
-    assert!(
-        eventually(|| less.program.try_wait().unwrap())
-            .unwrap()
-            .success()
-    );
+    assert_eq!(code(&mut less), 0);
     let mut vi = at_terminal(
         "step05-tty",
         &root,
@@ -196,11 +198,7 @@ fn less_and_vi_work() {
         "line 2",
     );
     vi.write("ddiedited \x1b:wq\r").unwrap();
-    assert!(
-        eventually(|| vi.program.try_wait().unwrap())
-            .unwrap()
-            .success()
-    );
+    assert_eq!(code(&mut vi), 0);
     let text = fs::read_to_string(root.join("text")).unwrap();
     assert!(text.starts_with("edited line 2\n"), "{}", &text[..20]);
 }
@@ -235,11 +233,7 @@ fn nothing_is_lost_on_the_way() {
         }
         shell.write("\x04").unwrap();
         until(&mut shell, "200000\r\n");
-        assert!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .success()
-        );
+        assert_eq!(code(&mut shell), 0);
     }
 }
 
@@ -265,11 +259,7 @@ fn without_t_the_hosts_terminal_stays_outside() {
         shell.read_until("a line\r\na line\r\n").unwrap();
         shell.write("\x04").unwrap();
         until(&mut shell, "got the end");
-        assert!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .success()
-        );
+        assert_eq!(code(&mut shell), 0);
     }
 }
 
@@ -357,12 +347,7 @@ fn signals_reach_the_command() {
         let mut shell = at_terminal(package, &root.path(), &flags, "ready");
         shell.write("\x03").unwrap();
         until(&mut shell, "got INT");
-        assert_eq!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .code(),
-            Some(5)
-        );
+        assert_eq!(code(&mut shell), 5);
     }
 }
 
@@ -513,12 +498,7 @@ fn a_shell_without_flags_reads_what_there_is() {
         let mut shell = at_terminal(package, &root.path(), &[], "# ");
         shell.write("tty; exit 3\n").unwrap();
         until(&mut shell, "/dev/pts/0");
-        assert_eq!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .code(),
-            Some(3)
-        );
+        assert_eq!(code(&mut shell), 3);
     }
 }
 
@@ -548,22 +528,14 @@ fn another_user_may_open_his_own_output() {
         );
         assert_eq!((major(terminal.rdev()), minor(terminal.rdev())), (136, 0));
         shell.write("\n").unwrap();
-        assert!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .success()
-        );
+        assert_eq!(code(&mut shell), 0);
         let mut shell = at_terminal(
             package,
             &root.path(),
             &["-u", "4711", "sh", "-c", "echo one >/dev/stdout"],
             "one",
         );
-        assert!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .success()
-        );
+        assert_eq!(code(&mut shell), 0);
     }
 }
 
@@ -638,12 +610,7 @@ fn narration_fills_no_terminal() {
         let long = "x".repeat(20_000);
         let flags = ["--verbose", "-t", "true", &long];
         let mut shell = at_terminal(package, &root.path(), &flags, "waitpid");
-        assert!(
-            eventually(|| shell.program.try_wait().unwrap())
-                .unwrap()
-                .success(),
-            "{package}"
-        );
+        assert_eq!(code(&mut shell), 0);
     }
 }
 

@@ -229,7 +229,7 @@ fn boot(command: &str) -> Option<String> {
 #[test]
 fn the_second_kernel() {
     let suites = std::env::current_exe().unwrap();
-    let filters = "checks::our_solution_holds limits:: privileges:: layers:: terminal::a_shell_without_flags \
+    let filters = "checks::our_solution_holds limits:: privileges:: layers:: commits:: archives:: terminal::a_shell_without_flags \
         terminal::names_are_bound_in terminal::input_is_passed_on faults::commands_that_end_badly signals::nothing_is_inherited";
     let command = format!("{} --test-threads 2 {filters}\n", suites.display());
     let Some(said) = boot(&command) else { return };

@@ -135,10 +135,7 @@ impl Signals {
 
     /// Passes `signal` on to the child `pid`, which is in no foreground group of ours (step 5).
     pub fn pass_on(&self, signal: &Received, pid: Pid) -> Result<()> {
-        match call!(kill(pid, signal.number())) {
-            Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
-            _ => Ok(()),
-        }
+        send(pid, signal.number())
     }
 
     /// Tells the child `pid` that its terminal has gone, and kills it when it is deaf to that.
@@ -148,10 +145,7 @@ impl Signals {
             true => libc::SIGKILL,
             false => hang_up,
         };
-        match call!(kill(pid, signal)) {
-            Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
-            _ => Ok(()),
-        }
+        send(pid, signal)
     }
 
     /// Kills the child `pid` when it is deaf to `signal` and has been asked to end by it
@@ -174,6 +168,14 @@ impl Signals {
             call!(kill(pid, libc::SIGKILL))?;
         }
         Ok(())
+    }
+}
+
+/// Sends the signal `number` to our child `pid`, which may have ended.
+fn send(pid: Pid, number: i32) -> Result<()> {
+    match call!(kill(pid, number)) {
+        Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
+        _ => Ok(()),
     }
 }
 

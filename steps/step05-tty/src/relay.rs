@@ -21,9 +21,7 @@ pub struct Relay {
     pub output: Vec<Pump>,
     /// What carries our input to it.
     pub input: Option<Pump>,
-    /// Whether the container has a terminal.
-    pub has_terminal: bool,
-    /// The container's end of its terminal: as long as somebody has it open, nobody who closes his and opens
+    /// The container's end of its terminal, when it has one: as long as somebody has it open, nobody who closes his and opens
     /// it again later ends the conversation.
     pub slave: Option<OwnedFd>,
     /// A terminal of ours, and the container's, which has the same size.
@@ -110,9 +108,8 @@ impl Relay {
             };
             if self.carry(*input, output) == Flow::Refused {
                 // Whoever reads us has gone: the container shall know, by a hang-up or SIGPIPE.
-                let had_terminal = self.has_terminal;
-                self = Relay::default();
-                if had_terminal && ended.is_none() {
+                let terminal = std::mem::take(&mut self).slave;
+                if terminal.is_some() {
                     signals.hang_up(child.pid)?;
                 }
             }

@@ -204,7 +204,6 @@ impl Terminal {
                 let master = Rc::new(master);
                 let mut relay = Relay {
                     output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
-                    has_terminal: true,
                     slave: Some(slave),
                     ..Relay::default()
                 };

@@ -17,7 +17,9 @@ pub fn claim(
     make: impl Fn() -> io::Result<()>,
     open: impl Fn() -> io::Result<File>,
 ) -> io::Result<Flock<File>> {
-    loop {
+    // A handful of times at most: nobody sweeps that often.
+    const TIMES: u32 = 1000;
+    for _ in 0..TIMES {
         match make() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             made => made?,
@@ -31,6 +33,10 @@ pub fn claim(
             return Ok(locked);
         }
     }
+    Err(io::Error::new(
+        ErrorKind::NotFound,
+        "it is gone as soon as it is made",
+    ))
 }
 
 /// The lock of `path`, if nobody has it: then the folder may be removed, for as long as the lock is held.

@@ -4,11 +4,11 @@
 use crate::claim::{abandoned, claim};
 use crate::limits::{Limits, Setting};
 use crate::{Hierarchy, Version, limit, places, v1, v2};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::Flock;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -33,12 +33,11 @@ impl Group {
             v2::enable(&hierarchy.top, &hierarchy.controllers)?;
             v2::enable(&ours, &hierarchy.controllers)?;
         }
-        make_group(&folder)?;
         let file = folder.join(members_of(hierarchy.version));
         let make = || fs::create_dir(&folder);
         let members = claim(&file, make, || File::options().write(true).open(&file));
         Ok(Group {
-            members: members.with_context(|| file.display().to_string())?,
+            members: members.map_err(|error| cannot_make(&folder, &error))?,
             hierarchy,
             folder,
         })
@@ -96,13 +95,16 @@ pub fn members_of(version: Version) -> &'static str {
 fn make_group(folder: &Path) -> Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(anyhow!(
-            "mkdir {}: {error}\nhelp: control groups take a root that may write there: `sudo`, or \
-             `docker run --privileged` around this",
-            folder.display()
-        )),
-        Ok(()) => Ok(()),
+        made => made.map_err(|error| cannot_make(folder, &error)),
     }
+}
+
+fn cannot_make(folder: &Path, error: &io::Error) -> Error {
+    anyhow!(
+        "mkdir {}: {error}\nhelp: control groups take a root that may write there: `sudo`, or \
+         `docker run --privileged` around this",
+        folder.display()
+    )
 }
 
 /// Removes the groups that nobody has locked: those of programs that were killed before they could.
