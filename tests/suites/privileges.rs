@@ -111,6 +111,16 @@ fn attacks_that_work_before_and_fail_after() {
         &["--security-opt", "systempaths=unconfined"],
     );
     assert_eq!(open["write-proc-sys"], "works", "systempaths=unconfined");
+    // Which says nothing of /sys.
+    let line = "grep ' /sys ' /proc/self/mountinfo | cut -d ' ' -f 6 | cut -d , -f 1";
+    for (flag, wanted) in [
+        ("--security-opt=systempaths=unconfined", "ro\n"),
+        ("--privileged", "rw\n"),
+    ] {
+        let shared = Root::shared();
+        let outcome = in_root("step06-caps", &shared.path(), &[flag, "sh", "-c", line]);
+        assert_eq!(outcome.output, wanted, "{flag}: {}", outcome.errors);
+    }
 }
 
 /// Climbing out by a second chroot works where the root is the host's, and not from step 4 on.

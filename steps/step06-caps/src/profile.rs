@@ -443,6 +443,7 @@ fn version(text: &str) -> Result<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp::tests::run;
 
     fn compiled(text: &str) -> Result<Filter> {
         Profile::parse(text, "here".into())?.compile(0)
@@ -454,6 +455,62 @@ mod tests {
         assert!(whole.instructions().len() < 1500);
         let more = Profile::default().compile(u64::MAX).unwrap();
         assert_ne!(whole.instructions().len(), more.instructions().len());
+    }
+
+    /// What this machine's own calls come to, as the kernel would answer.
+    #[test]
+    fn what_our_own_profile_answers() {
+        let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let allowed = libc::SECCOMP_RET_ALLOW;
+        let filter = Profile::default().compile(0).unwrap();
+        let ask = |call: i64, first: u64| {
+            run(
+                &filter,
+                ARCHES[0].audit,
+                call as u32,
+                [first, 0, 0, 0, 0, 0],
+            )
+        };
+        assert_eq!(ask(libc::SYS_read, 0), allowed);
+        assert_eq!(ask(libc::SYS_unshare, 0), refused);
+        assert_eq!(ask(libc::SYS_clone, libc::SIGCHLD as u64), allowed);
+        assert_eq!(ask(libc::SYS_clone, libc::CLONE_NEWUSER as u64), refused);
+        assert_eq!(ask(libc::SYS_clone3, 0), absent);
+        let (inet, alg, vsock) = (2, 38, 40);
+        assert_eq!(ask(libc::SYS_socket, inet), allowed);
+        // The kernel looks at the lower half only.
+        for family in [alg, vsock, 1 << 32 | vsock] {
+            assert_eq!(ask(libc::SYS_socket, family), refused, "{family:#x}");
+        }
+        // Newer than the profile, and in the way of x32.
+        assert_eq!(ask(0xf000, 0), absent);
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(
+                ask(libc::SYS_read | i64::from(X32_SYSCALL_BIT), 0),
+                libc::SECCOMP_RET_KILL_PROCESS
+            );
+        }
+    }
+
+    /// Where a profile says nothing, Docker's and runc's meaning.
+    #[test]
+    fn what_a_profile_leaves_out() {
+        let filter = compiled(
+            r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 13, "syscalls": [
+            {"names": ["read"], "action": "SCMP_ACT_ERRNO"},
+            {"names": ["write"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": [], "caps": []}}]}"#,
+        );
+        let filter = filter.unwrap();
+        let ask = |call: i64| run(&filter, ARCHES[0].audit, call as u32, [0; 6]);
+        assert_eq!(
+            ask(libc::SYS_read),
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32
+        );
+        assert_eq!(ask(libc::SYS_write), libc::SECCOMP_RET_ALLOW);
+        // Of a number in between, what the profile says of all others.
+        let between = libc::SYS_read.min(libc::SYS_write) - 1;
+        assert!(between < 0 || ask(between) == libc::SECCOMP_RET_ERRNO | 13);
     }
 
     #[test]

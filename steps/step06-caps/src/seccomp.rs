@@ -284,11 +284,16 @@ fn answer(action: Action) -> sock_filter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What the kernel would answer: classic BPF, as far as we use it.
-    fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u64; 6]) -> Action {
+    pub(crate) fn run(
+        filter: &Filter,
+        architecture: u32,
+        number: u32,
+        arguments: [u64; 6],
+    ) -> Action {
         let word = |offset: u32| match offset {
             NUMBER => number,
             ARCHITECTURE => architecture,
