@@ -567,6 +567,24 @@ fn no_group_is_left_behind() {
     }
 }
 
+/// Groups that somebody made below a container's own go with it, and its exit code stays its command's.
+#[test]
+fn groups_below_go_too() {
+    let root = Root::shared();
+    for package in steps() {
+        let container = started(package, &root.path(), &[], "echo ready; read end; exit 7");
+        let (folder, _) = group(container.first_process(), "pids").unwrap();
+        fs::create_dir_all(folder.join("one/below")).unwrap();
+        let outcome = container.finish().unwrap();
+        assert_eq!(
+            (outcome.code, outcome.errors.as_str()),
+            (7, ""),
+            "{package}"
+        );
+        assert!(!folder.exists(), "{package}: {}", folder.display());
+    }
+}
+
 /// Many at once make and sweep beside each other.
 #[test]
 fn many_at_once() {
