@@ -399,6 +399,78 @@ fn a_root_with_links_in_its_dev_gets_nothing_written_through_them() {
     }
 }
 
+/// What is mounted for devices, by the mount table, and the links, by where they lead.
+#[test]
+fn dev_has_what_programs_count_on() {
+    let root = Root::shared();
+    for package in steps() {
+        let arguments = [
+            "--rootfs",
+            root.path().to_str().unwrap(),
+            "-i",
+            "sh",
+            "-c",
+            "echo ready; read end",
+        ]
+        .map(str::to_owned);
+        let container = Container::start(step(package), &arguments).unwrap();
+        let first = container.first_process();
+        let mounts = first.mounts().unwrap();
+        for (target, filesystem, options, special) in [
+            ("/dev", "tmpfs", "rw,nosuid", "mode=755"),
+            (
+                "/dev/pts",
+                "devpts",
+                "rw,nosuid,noexec",
+                "gid=5,mode=620,ptmxmode=666",
+            ),
+            ("/dev/shm", "tmpfs", "rw,nosuid,nodev,noexec", "size=65536k"),
+            ("/dev/mqueue", "mqueue", "rw,nosuid,nodev,noexec", ""),
+        ] {
+            let mount = mounts
+                .iter()
+                .find(|mount| mount.target == Path::new(target))
+                .unwrap();
+            assert_eq!(mount.filesystem, filesystem, "{package}: {target}");
+            assert!(
+                mount.options.starts_with(options),
+                "{package}: {target}: {}",
+                mount.options
+            );
+            assert!(
+                mount.super_options.contains(special),
+                "{package}: {target}: {}",
+                mount.super_options
+            );
+        }
+        let at = |name: &str| first.file("root/dev").join(name);
+        assert_eq!(
+            fs::metadata(at("shm")).unwrap().mode() & 0o7777,
+            0o1777,
+            "{package}"
+        );
+        for (name, target) in [
+            ("ptmx", "pts/ptmx"),
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+        ] {
+            assert_eq!(
+                fs::read_link(at(name)).unwrap(),
+                Path::new(target),
+                "{package}"
+            );
+        }
+        // An instance of its own, with a ptmx and no terminal yet.
+        let names: Vec<_> = fs::read_dir(at("pts"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["ptmx"], "{package}");
+    }
+}
+
 /// The files by which a container knows its name: made where they are missing, through links that stay
 /// inside, and never in the root itself.
 #[test]
