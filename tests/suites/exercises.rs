@@ -221,7 +221,8 @@ fn a_pretend_host_takes_the_blow() {
             "enter_uts",
             "runaway",
             "    call!(unshare(CloneFlags::CLONE_NEWUTS))?;\n    call!(sethostname(hostname))?;\n    \
-             std::process::Command::new(\"setsid\").args([\"sleep\", \"1000\"])\n        \
+             use std::os::unix::process::CommandExt;\n    \
+             std::process::Command::new(\"sleep\").arg(\"1000\").process_group(0)\n        \
              .stdin(std::process::Stdio::null())\n        \
              .stdout(std::process::Stdio::null())\n        \
              .stderr(std::process::Stdio::null()).spawn()?;\n    Ok(())\n",
