@@ -157,7 +157,7 @@ fn images_are_roots_own() {
             .code,
         0
     );
-    for name in ["state/images", "state/containers"] {
+    for name in ["state/images", "state/running"] {
         assert_eq!(
             fs::metadata(bench.path(name)).unwrap().permissions().mode() & 0o777,
             0o700,

@@ -51,7 +51,7 @@ impl Bench {
     /// Nothing of a container is left.
     #[track_caller]
     pub fn is_clean(&self) {
-        let left: Vec<_> = fs::read_dir(self.path("state/containers"))
+        let left: Vec<_> = fs::read_dir(self.path("state/running"))
             .into_iter()
             .flatten()
             .flatten()
@@ -298,11 +298,7 @@ fn the_next_run_sweeps() {
     };
     let killed = started();
     let mut other = started();
-    let containers = || {
-        fs::read_dir(bench.path("state/containers"))
-            .unwrap()
-            .count()
-    };
+    let containers = || fs::read_dir(bench.path("state/running")).unwrap().count();
     assert_eq!(containers(), 2);
     let first = killed.first_process();
     let namespace = first.namespace("pid").unwrap();
@@ -386,7 +382,7 @@ fn callers_of_all_kinds() {
     bench.root.copy(&image);
     let shell = "chmod 1777 \"$2\"; chown 12:34 \"$2\"; cd \"$3\"; umask 077
         \"$1\" --state-dir state --image image -u 4711 sh -c 'stat -c \"%a %u:%g\" /; cat /etc/hosts >/dev/null && echo hosts'
-        ln -s state link; \"$1\" --state-dir link --image image --commit out.tar sh -c 'echo x >/x'; echo $?; ls state/containers
+        ln -s state link; \"$1\" --state-dir link --image image --commit out.tar sh -c 'echo x >/x'; echo $?; ls state/running
         \"$1\" --state-dir state --image out.tar -u 4711 stat -c '%a %u:%g' / /x";
     let output = Command::new("sh")
         .args(["-c", shell, "sh"])
@@ -503,7 +499,7 @@ fn a_state_folder_that_is_full_or_read_only() {
     let bench = Bench::new();
     let place = bench.path("state");
     fs::create_dir(&place).unwrap();
-    let line = "mount -t tmpfs -o nr_inodes=3 s \"$1\" && mkdir \"$1/containers\" \"$1/images\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?
+    let line = "mount -t tmpfs -o nr_inodes=3 s \"$1\" && mkdir \"$1/running\" \"$1/images\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?
         mount -o remount,ro \"$1\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?";
     let output = Command::new("unshare")
         .args(["-m", "sh", "-c", line, "sh"])

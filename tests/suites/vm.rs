@@ -165,8 +165,20 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
         let file = modules.join(module);
         fs::copy(&file, root.join("modules").join(file.file_name().unwrap())).unwrap();
     }
+    // What the checks are to say lies beside the sources.
+    let snapshots = Path::new("tests/suites/snapshots");
+    let there = root
+        .join(workspace().strip_prefix("/").unwrap())
+        .join(snapshots);
+    fs::create_dir_all(&there).unwrap();
+    for entry in fs::read_dir(workspace().join(snapshots)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), there.join(entry.file_name())).unwrap();
+    }
     let environment = format!(
-        "export {INSIDE}=yes {BIN_DIR}=/bin-dir TEN_STEPS_NESTED=yes TEN_STEPS_PATIENCE=20 HOME=/root RUST_BACKTRACE=0\n"
+        "export {INSIDE}=yes {BIN_DIR}=/bin-dir TEN_STEPS_NESTED=yes TEN_STEPS_PATIENCE=20 HOME=/root RUST_BACKTRACE=0 \
+         INSTA_WORKSPACE_ROOT={}\n",
+        workspace().display()
     );
     fs::write(root.join("command"), environment + command).unwrap();
     let archive = folder.join("initramfs");

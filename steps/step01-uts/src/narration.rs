@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use nix::errno::Errno;
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -76,6 +78,61 @@ impl Narration {
         });
         Ok(())
     }
+}
+
+/// A narration that a program leaves to the one that it becomes (step 9).
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Legacy {
+    /// Where it goes to.
+    pub descriptor: RawFd,
+    verbose: bool,
+    format: Format,
+    is_log: bool,
+}
+
+/// What there is to leave, if the narration has a descriptor of its own.
+pub fn legacy() -> Option<Legacy> {
+    let sink = SINK.get()?;
+    Some(Legacy {
+        descriptor: sink.file.as_ref()?.as_raw_fd(),
+        verbose: sink.verbose,
+        format: sink.format,
+        is_log: sink.is_log,
+    })
+}
+
+impl Legacy {
+    /// Goes on with the narration.
+    ///
+    /// # Safety
+    /// The descriptor is open, and nobody else's.
+    pub unsafe fn go_on(self) {
+        // SAFETY: as the caller says.
+        let file = unsafe { File::from_raw_fd(self.descriptor) };
+        let _ = SINK.set(Sink {
+            verbose: self.verbose,
+            format: self.format,
+            is_log: self.is_log,
+            file: Some(file),
+        });
+    }
+}
+
+/// Ends the narration on standard error, in a process that goes on without its caller; one into a log file
+/// goes on.
+pub fn fall_silent() -> Result<()> {
+    let Some(Sink {
+        file: Some(file),
+        is_log: false,
+        ..
+    }) = SINK.get()
+    else {
+        return Ok(());
+    };
+    let null = File::options().write(true).open("/dev/null")?;
+    // SAFETY: `file` goes on to own its number.
+    Errno::result(unsafe { libc::dup3(null.as_raw_fd(), file.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
 }
 
 /// Whether system calls are to be narrated.

@@ -4,6 +4,7 @@ use crate::Refused;
 use crate::narration::complain;
 use anyhow::{Error, Result};
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -38,14 +39,14 @@ pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
 const FAILURE: u8 = 125;
 
 /// The exit code that tells `error`.
-fn exit_code(error: &Error) -> u8 {
+pub fn exit_code(error: &Error) -> u8 {
     let refused = error.downcast_ref::<Refused>().map(Refused::exit_code);
     let ended = error.downcast_ref::<Ended>().map(|ended| ended.code);
     refused.or(ended).unwrap_or(FAILURE)
 }
 
 /// A command that started and ended by itself, in a way that deserves a word.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ended {
     /// Its exit code, which becomes ours.
     pub code: u8,
@@ -62,7 +63,7 @@ impl Display for Ended {
 impl std::error::Error for Ended {}
 
 /// The error in one line, then what to do about it where we know.
-fn explain(error: &Error) -> String {
+pub fn explain(error: &Error) -> String {
     let help = error.downcast_ref::<Refused>().and_then(Refused::help);
     match help {
         Some(help) => format!("{error:#}\nhelp: {help}"),

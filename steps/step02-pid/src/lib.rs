@@ -30,6 +30,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic;
 use std::sync::OnceLock;
+use step01_uts::program::Ended;
 use step01_uts::{CloseRange, Refused, call, close_range};
 
 // ANCHOR: spawn
@@ -108,13 +109,16 @@ pub struct ErrorPipe {
 }
 // ANCHOR_END: ErrorPipe
 
-/// An error on its way through the pipe.
-#[derive(Serialize, Deserialize)]
-struct Report {
+/// An error on its way to another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
     /// The error's texts, the outermost first.
     chain: Vec<String>,
     /// The call at the root of it, when there was one: from here the parent has errno.
     refused: Option<Refused>,
+    /// How the command ended by itself, when that is what there is to tell.
+    #[serde(default)]
+    ended: Option<Ended>,
 }
 
 impl ErrorPipe {
@@ -177,7 +181,7 @@ const EXIT_FAILURE: u8 = 125;
 
 /// Ends this process and nothing else: no destructor, no exit handler, no buffer of the parent's.
 /// See _exit(2).
-fn leave(code: u8) -> ! {
+pub fn leave(code: u8) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(code.into()) }
 }
@@ -203,10 +207,12 @@ pub fn die_with_parent() -> Result<()> {
 }
 
 impl Report {
-    fn from(error: &Error) -> Report {
+    /// All that `error` says.
+    pub fn from(error: &Error) -> Report {
         Report {
             chain: error.chain().map(ToString::to_string).collect(),
             refused: error.downcast_ref().cloned(),
+            ended: error.downcast_ref().cloned(),
         }
     }
 
@@ -215,10 +221,14 @@ impl Report {
         let _ = serde_json::to_vec(self).map(|text| writer.write_all(&text));
     }
 
-    /// The error as it was in the child.
-    fn into_error(mut self) -> Error {
+    /// The error as it was there.
+    pub fn into_error(mut self) -> Error {
         let root = self.chain.pop().unwrap_or_default();
-        let root = self.refused.map_or_else(|| anyhow!(root), Error::new);
+        let root = match (self.refused, self.ended) {
+            (Some(refused), _) => Error::new(refused),
+            (None, Some(ended)) => Error::new(ended),
+            (None, None) => anyhow!(root),
+        };
         let outwards = self.chain.into_iter().rev();
         outwards.fold(root, |error, context| error.context(context))
     }
@@ -279,7 +289,7 @@ fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
 ///
 /// A seccomp filter can look into the arguments of clone, which this is made of, and not into the
 /// structure that clone3 points to: Docker's refuses clone3 (step 6). See fork(2).
-fn fork() -> nix::Result<Option<Pid>> {
+pub fn fork() -> nix::Result<Option<Pid>> {
     // SAFETY: there are no other threads, so no lock of theirs stays locked in the copy.
     Ok(match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Some(child),

@@ -129,13 +129,13 @@ impl Signals {
     pub fn forward(&self, signal: &Received, pid: Pid) -> Result<()> {
         match signal.from_terminal() {
             true => Ok(()),
-            false => self.pass_on(signal, pid),
+            false => self.pass_on(signal.number(), pid),
         }
     }
 
-    /// Passes `signal` on to the child `pid`, which is in no foreground group of ours (step 5).
-    pub fn pass_on(&self, signal: &Received, pid: Pid) -> Result<()> {
-        send(pid, signal.number())
+    /// Passes the signal `number` on to the child `pid`, which is in no foreground group of ours (step 5).
+    pub fn pass_on(&self, number: i32, pid: Pid) -> Result<()> {
+        send(pid, number)
     }
 
     /// Tells the child `pid` that its terminal has gone, and kills it when it is deaf to that.
@@ -153,8 +153,13 @@ impl Signals {
     ///
     /// With `init` before it the command isn't PID 1, hears, and is never killed so.
     pub fn insist(&mut self, signal: &Received, pid: Pid) -> Result<()> {
-        let number = signal.number();
-        let hung_up = number == Signal::SIGHUP as i32 && signal.from_terminal();
+        let hung_up = signal.number() == Signal::SIGHUP as i32 && signal.from_terminal();
+        self.ask(signal.number(), hung_up, pid)
+    }
+
+    /// As [`Signals::insist`], for a signal of which only the number is known, and whether a terminal has
+    /// hung up.
+    pub fn ask(&mut self, number: i32, hung_up: bool, pid: Pid) -> Result<()> {
         let request = REQUESTS
             .iter()
             .position(|&request| request as i32 == number);

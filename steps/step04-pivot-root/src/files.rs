@@ -22,16 +22,34 @@ pub struct Files {
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
 
-    /// Where things are kept from one run to the next [default: $TEN_STEPS_STATE, or else
-    /// /var/lib/ten-steps]
-    #[arg(long, value_name = "DIR", default_value_os_t = state_dir(), hide_default_value = true)]
-    pub state_dir: PathBuf,
+    /// Where they are kept.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub state: State,
 }
 
-/// $TEN_STEPS_STATE, or /var/lib/ten-steps.
-pub fn state_dir() -> PathBuf {
-    let given = std::env::var_os("TEN_STEPS_STATE");
-    given.map_or_else(|| "/var/lib/ten-steps".into(), PathBuf::from)
+/// Where the state folder usually is.
+pub const USUAL: &str = "/var/lib/ten-steps";
+
+/// The state folder.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Files")]
+pub struct State {
+    /// Where things are kept from one run to the next [default: $TEN_STEPS_STATE, or else
+    /// /var/lib/ten-steps]
+    #[arg(long = "state-dir", value_name = "DIR", default_value_os_t = State::default().dir,
+          hide_default_value = true)]
+    pub dir: PathBuf,
+}
+
+impl Default for State {
+    /// $TEN_STEPS_STATE, or /var/lib/ten-steps.
+    fn default() -> State {
+        let given = std::env::var_os("TEN_STEPS_STATE");
+        State {
+            dir: given.map_or_else(|| USUAL.into(), PathBuf::from),
+        }
+    }
 }
 
 /// A directory that is ready to become a root.
@@ -50,7 +68,7 @@ impl Files {
     /// There is no such directory.
     pub fn open(&self) -> Result<Rootfs> {
         let Some(path) = &self.rootfs else {
-            return default_root(&self.state_dir);
+            return default_root(&self.state.dir);
         };
         let shown = path.display();
         let path = path.canonicalize().map_err(|error| {

@@ -286,13 +286,28 @@ pub fn raw_mode<T>(terminal: BorrowedFd, body: impl FnOnce() -> Result<T>) -> Re
 /// Gives the terminal `to` the size of the terminal `from`, in rows and columns; the kernel tells
 /// the programs on it by SIGWINCH. See ioctl_tty(2) on TIOCGWINSZ.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) -> nix::Result<()> {
-    // SAFETY: winsize is four numbers; the kernel writes it, then reads it.
+    set_size(to, size(from)?)
+}
+
+/// The rows and columns of a terminal.
+pub fn size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
+    // SAFETY: winsize is four numbers, which the kernel writes.
     unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
-        let from = from.as_fd().as_raw_fd();
-        Errno::result(libc::ioctl(from, libc::TIOCGWINSZ, &raw mut size))?;
-        let to = to.as_fd().as_raw_fd();
-        Errno::result(libc::ioctl(to, libc::TIOCSWINSZ, &raw const size)).map(drop)
+        let terminal = terminal.as_fd().as_raw_fd();
+        Errno::result(libc::ioctl(terminal, libc::TIOCGWINSZ, &raw mut size))?;
+        Ok((size.ws_row, size.ws_col))
+    }
+}
+
+/// Gives a terminal as many rows and columns.
+pub fn set_size(terminal: impl AsFd, (rows, columns): (u16, u16)) -> nix::Result<()> {
+    // SAFETY: winsize is four numbers, which the kernel reads.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (size.ws_row, size.ws_col) = (rows, columns);
+        let terminal = terminal.as_fd().as_raw_fd();
+        Errno::result(libc::ioctl(terminal, libc::TIOCSWINSZ, &raw const size)).map(drop)
     }
 }
 // ANCHOR_END: copy_size

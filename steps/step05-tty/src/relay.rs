@@ -124,7 +124,7 @@ impl Relay {
             if signal.number() == Signal::SIGWINCH as i32 {
                 self.resize();
             } else if signal.number() != Signal::SIGCHLD as i32 {
-                signals.pass_on(&signal, child.pid)?;
+                signals.pass_on(signal.number(), child.pid)?;
                 signals.insist(&signal, child.pid)?;
             } else if let Some((_, code)) = reap(Some(child.pid))? {
                 // Nobody is left to write more: what is on its way is the last.

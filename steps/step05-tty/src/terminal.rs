@@ -2,7 +2,7 @@
 //! (`-t`), or the host's own files and pipes. The host's terminal it never has.
 
 use crate::relay::{Pump, Relay};
-use crate::{Pty, copy_size, open_pty, raw_mode, take_terminal};
+use crate::{Pty, copy_size, open_pty, raw_mode, set_size, take_terminal};
 use anyhow::{Result, bail};
 use clap::Args;
 use nix::errno::Errno;
@@ -65,12 +65,7 @@ impl Tty {
                      a pipe, or type the command in a terminal"
                 );
             }
-            let (child, parent) = passage()?;
-            return Ok(Terminal::Pty {
-                interactive: self.interactive,
-                child,
-                parent,
-            });
+            return self.pty(None);
         }
         let input = match (self.interactive, stdin().is_terminal()) {
             (false, _) => Stream::Nothing,
@@ -93,6 +88,36 @@ impl Tty {
             output(stderr().is_terminal())?,
         ]))
     }
+
+    /// Makes ready what the parent and the child need when none of it is to be the host's own: whoever
+    /// started the container may go. A terminal begins with `size`, in rows and columns.
+    pub fn open_apart(self, size: Option<(u16, u16)>) -> Result<Terminal> {
+        if self.tty {
+            return self.pty(size);
+        }
+        let input = match self.interactive {
+            false => Stream::Nothing,
+            true => {
+                let (inside, outside) = pipe2(OFlag::O_CLOEXEC)?;
+                Stream::Pipe { inside, outside }
+            }
+        };
+        let output = || {
+            let (outside, inside) = pipe2(OFlag::O_CLOEXEC)?;
+            Ok::<_, Errno>(Stream::Pipe { inside, outside })
+        };
+        Ok(Terminal::Streams([input, output()?, output()?]))
+    }
+
+    fn pty(self, size: Option<(u16, u16)>) -> Result<Terminal> {
+        let (child, parent) = passage()?;
+        Ok(Terminal::Pty {
+            interactive: self.interactive,
+            size,
+            child,
+            parent,
+        })
+    }
 }
 
 /// What a command's three standard descriptors lead to.
@@ -101,6 +126,8 @@ pub enum Terminal {
     Pty {
         /// Whether our standard input goes there.
         interactive: bool,
+        /// Its rows and columns; those of the host's terminal, when nobody says.
+        size: Option<(u16, u16)>,
         /// The child's end of the socket.
         child: OwnedFd,
         /// The parent's end of the socket.
@@ -131,9 +158,11 @@ impl Terminal {
     /// container's /dev.
     pub fn attach(&self) -> Result<()> {
         match self {
-            Terminal::Pty { child, .. } => {
+            Terminal::Pty { child, size, .. } => {
                 let pty = open_pty()?;
-                if stdin().is_terminal() {
+                if let Some(size) = size {
+                    set_size(&pty.master, *size)?;
+                } else if stdin().is_terminal() {
                     copy_size(stdin(), &pty.master)?;
                 } else if stdout().is_terminal() {
                     copy_size(stdout(), &pty.master)?;
@@ -195,12 +224,7 @@ impl Terminal {
                 parent,
                 ..
             } => {
-                let [master, slave] = receive(&parent)?;
-                // The container may read nothing for long.
-                fcntl(
-                    &master,
-                    FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK),
-                )?;
+                let [master, slave] = ends_of(&parent)?;
                 let master = Rc::new(master);
                 let mut relay = Relay {
                     output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
@@ -219,10 +243,7 @@ impl Terminal {
             Terminal::Streams([input, output, error]) => {
                 let mut relay = Relay::default();
                 if let Some(outside) = input.outside() {
-                    fcntl(
-                        &outside,
-                        FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK),
-                    )?;
+                    dont_wait(&outside, OFlag::O_WRONLY)?;
                     relay.input = Some(Pump::new(duplicate(stdin())?, Rc::new(outside)));
                 }
                 if let Some(outside) = output.outside() {
@@ -239,6 +260,62 @@ impl Terminal {
             }
         }
     }
+}
+
+/// Our ends of what a command's descriptors lead to: of one made by [`Tty::open_apart`], of which none is
+/// the host's.
+#[derive(Debug)]
+pub struct Ends {
+    /// Where its input is written; a write never waits.
+    pub input: Option<OwnedFd>,
+    /// Where its output is read, and its errors. A terminal has one for both.
+    pub output: [Option<OwnedFd>; 2],
+    /// The container's end of its terminal, when it has one: held, so that nobody in there who closes his
+    /// ends the conversation.
+    pub slave: Option<OwnedFd>,
+}
+
+impl Terminal {
+    /// The parent's half, for whoever relays by himself. Call it when the child has become its command.
+    pub fn ends(self) -> Result<Ends> {
+        match self {
+            Terminal::Pty {
+                interactive,
+                parent,
+                ..
+            } => {
+                let [master, slave] = ends_of(&parent)?;
+                Ok(Ends {
+                    input: interactive.then(|| master.try_clone()).transpose()?,
+                    output: [Some(master), None],
+                    slave: Some(slave),
+                })
+            }
+            Terminal::Streams([input, output, error]) => {
+                let input = input.outside();
+                if let Some(input) = &input {
+                    dont_wait(input, OFlag::O_WRONLY)?;
+                }
+                Ok(Ends {
+                    input,
+                    output: [output.outside(), error.outside()],
+                    slave: None,
+                })
+            }
+        }
+    }
+}
+
+/// Master and slave, as the child has sent them.
+fn ends_of(parent: &OwnedFd) -> Result<[OwnedFd; 2]> {
+    let [master, slave] = receive(parent)?;
+    // The container may read nothing for long.
+    dont_wait(&master, OFlag::O_RDWR)?;
+    Ok([master, slave])
+}
+
+fn dont_wait(descriptor: &OwnedFd, mode: OFlag) -> nix::Result<()> {
+    fcntl(descriptor, FcntlArg::F_SETFL(mode | OFlag::O_NONBLOCK)).map(drop)
 }
 
 impl Stream {

@@ -3,7 +3,7 @@
 
 use crate::claim::{abandoned, claim};
 use crate::limits::{Limits, Setting};
-use crate::{Hierarchy, Version, limit, places, v1, v2};
+use crate::{Hierarchy, Version, hierarchies, limit, places, v1, v2};
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::Flock;
@@ -82,6 +82,55 @@ impl Group {
     }
 }
 
+/// The groups of one container, wherever they are: for looking, and for joining later.
+#[derive(Debug, Clone)]
+pub struct Groups(Vec<(Hierarchy, PathBuf)>);
+
+impl Groups {
+    pub(crate) fn at(places: Vec<(Hierarchy, PathBuf)>) -> Groups {
+        Groups(places)
+    }
+
+    /// Those that the container `id` has now.
+    pub fn of(id: &str) -> Result<Groups> {
+        let mut groups: Vec<(Hierarchy, PathBuf)> = Vec::new();
+        for (top, version, controller) in places()? {
+            let folder = top.join(OURS).join(id);
+            match groups.iter_mut().find(|(known, _)| known.top == top) {
+                Some((known, _)) => known.controllers.push(controller),
+                None if folder.exists() => groups.push((
+                    Hierarchy {
+                        top,
+                        version,
+                        controllers: vec![controller],
+                    },
+                    folder,
+                )),
+                None => {}
+            }
+        }
+        Ok(Groups(groups))
+    }
+
+    /// The folder that has `controller`, and the version of its files.
+    pub fn folder(&self, controller: &str) -> Option<(&Path, Version)> {
+        let has = |(hierarchy, _): &&(Hierarchy, _)| hierarchy.controllers.contains(&controller);
+        let (hierarchy, folder) = self.0.iter().find(has)?;
+        Some((folder, hierarchy.version))
+    }
+
+    /// Opens of each group the file of [`members_of`], for who joins.
+    pub fn doors(&self) -> Result<Vec<(PathBuf, File)>> {
+        let open = |(hierarchy, folder): &(Hierarchy, PathBuf)| {
+            let path = folder.join(members_of(hierarchy.version));
+            let file = File::options().write(true).open(&path);
+            let file = file.with_context(|| path.display().to_string())?;
+            Ok((path, file))
+        };
+        self.0.iter().map(open).collect()
+    }
+}
+
 /// The file to which a process writes to join. It has one thread, and `tasks` is for threads: then the
 /// kernel needn't stop all forks of the machine, which takes it some milliseconds. Version 2 has no such
 /// file.
@@ -105,6 +154,14 @@ fn cannot_make(folder: &Path, error: &io::Error) -> Error {
          `docker run --privileged` around this",
         folder.display()
     )
+}
+
+/// Removes the groups of ours that nobody uses: see [`sweep`].
+pub fn sweep_all() -> Result<()> {
+    match hierarchies(&Limits::default())?.first() {
+        Some(first) => sweep(first),
+        None => Ok(()),
+    }
 }
 
 /// Removes the groups that nobody has locked: those of programs that were killed before they could.

@@ -15,6 +15,7 @@
 pub mod claim;
 pub mod device_program;
 pub mod devices;
+pub mod freezer;
 pub mod group;
 pub mod limits;
 pub mod rlimits;
@@ -30,7 +31,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 
-use group::{Group, members_of, remove_group, sweep};
+use group::{Group, Groups, members_of, remove_group, sweep};
 use limits::{Limits, Setting};
 
 // ANCHOR: Hierarchy
@@ -119,7 +120,9 @@ pub struct Cgroup {
 
 /// What a container is accounted for and limited in. A controller that isn't there is missed only
 /// when a limit asks for it.
-const CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "devices", "cpuset"];
+const CONTROLLERS: [&str; 7] = [
+    "memory", "cpu", "cpuacct", "pids", "devices", "cpuset", "freezer",
+];
 
 impl Cgroup {
     /// Makes the groups of the container `id`, with its limits, in which nobody is yet; and removes
@@ -195,11 +198,10 @@ impl Cgroup {
         // ANCHOR_END: exercise_remove
     }
 
-    /// The folder that has `controller`, and the version of its files.
-    pub fn folder(&self, controller: &str) -> Option<(&Path, Version)> {
-        let has = |group: &&Group| group.hierarchy.controllers.contains(&controller);
-        let group = self.groups.iter().find(has)?;
-        Some((&group.folder, group.hierarchy.version))
+    /// Where its groups are, for whoever only looks.
+    pub fn groups(&self) -> Groups {
+        let place = |group: &Group| (group.hierarchy.clone(), group.folder.clone());
+        Groups::at(self.groups.iter().map(place).collect())
     }
 
     /// The limits that it was made with.
@@ -255,8 +257,9 @@ fn places() -> Result<Vec<(PathBuf, Version, &'static str)>> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let place = |controller| {
         let (top, version) = find(controller, &mountinfo, &own)?;
-        // In version 2 devices are no controller: a program decides.
-        let here = version == Version::V1 || controller == "devices" || v2::has(&top, controller);
+        // In version 2 these are no controllers: a program decides, and every group has a freezer.
+        let always = ["devices", "freezer"].contains(&controller);
+        let here = version == Version::V1 || always || v2::has(&top, controller);
         here.then_some((top, version, controller))
     };
     Ok(CONTROLLERS.into_iter().filter_map(place).collect())
@@ -268,7 +271,9 @@ fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for controller in CONTROLLERS {
         let asked_for_by = limits.flag_for(controller);
-        if controller == "cpuset" && asked_for_by.is_none() {
+        if controller == "cpuset" && asked_for_by.is_none()
+            || controller == "freezer" && !limits.freezer
+        {
             continue;
         }
         let found = places.iter().find(|(_, _, name)| *name == controller);

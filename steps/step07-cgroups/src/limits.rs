@@ -67,6 +67,8 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// The devices that it may use, and no others; `None`: all.
     pub devices: Option<Vec<DeviceRule>>,
+    /// Whether its processes can be stopped and continued together, where the machine can.
+    pub freezer: bool,
 }
 
 /// One value for one file of a control group.
@@ -137,6 +139,7 @@ impl LimitArgs {
                 .filter(|most| *most > 0)
                 .map(|most| most as u64),
             devices: (!privileged).then_some(rules),
+            freezer: false,
         };
         Ok((limits, devices))
     }

@@ -1,5 +1,6 @@
 //! What a container has used, by its control groups' own accounts.
 
+use crate::group::Groups;
 use crate::{Cgroup, Version};
 use anyhow::Result;
 use std::fmt::{self, Display, Formatter};
@@ -25,7 +26,7 @@ pub struct Usage {
     pub oom_kills: Option<(u64, PathBuf)>,
 }
 
-impl Cgroup {
+impl Groups {
     /// Reads the accounts.
     pub fn usage(&self) -> Usage {
         let text = |controller, v1: &str, v2: &str| {
@@ -66,7 +67,7 @@ impl Cgroup {
     /// Ends the account: prints it when `stats` asks for it, removes the groups, and adds to the
     /// `outcome` of the command's life that memory ran out, if it did.
     pub fn settle(mut self, outcome: Result<u8>, stats: bool) -> Result<u8> {
-        let (usage, limit) = (self.usage(), self.limits().memory);
+        let (usage, limit) = (self.groups().usage(), self.limits().memory);
         if let Err(error) = self.remove() {
             // The command's life is over, and its outcome is what counts.
             eprintln!(

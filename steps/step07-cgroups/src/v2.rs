@@ -98,7 +98,7 @@ pub fn enable(folder: &Path, controllers: &[&str]) -> Result<()> {
     let enabled = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let missing: Vec<_> = controllers
         .iter()
-        .filter(|name| !["devices", "cpuacct"].contains(name))
+        .filter(|name| !["devices", "cpuacct", "freezer"].contains(name))
         .filter(|name| !enabled.split_whitespace().any(|each| each == **name))
         .map(|name| format!("+{name}"))
         .collect();

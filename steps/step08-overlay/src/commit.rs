@@ -65,6 +65,12 @@ impl Archive {
         Ok(())
     }
 
+    /// Names it from wherever one is.
+    pub fn make_absolute(&mut self) -> Result<()> {
+        self.file = std::path::absolute(&self.file)?;
+        Ok(())
+    }
+
     fn folder(&self) -> &Path {
         match self.file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -10,6 +10,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -73,40 +74,70 @@ pub struct Layers {
     _in_use: Option<Rootfs>,
 }
 
+/// Where a container's own directories are.
+#[derive(Debug, Clone, Copy)]
+pub enum Home<'a> {
+    /// In the state folder by this name, for as long as the container runs.
+    Passing(&'a str),
+    /// In this directory, which is somebody else's to make and to remove.
+    Lasting {
+        /// It has the upper layer, `upper`.
+        folder: &'a Path,
+        /// Whether nobody will want that after a crash.
+        volatile: bool,
+    },
+}
+
 /// A container's own directories.
 struct Changes {
-    /// All of them but `upper` are in here, and it goes at the end.
+    /// The mount covers it, in the container.
     folder: PathBuf,
     upper: PathBuf,
-    kept: bool,
-    /// As long as this is locked, somebody uses the folder.
-    _lock: Flock<File>,
+    work: PathBuf,
+    /// Whether nobody will want the changes after a crash.
+    volatile: bool,
+    /// As long as it is locked, somebody uses the folder, which goes at the end. A folder that outlives the
+    /// container has no such lock.
+    passing: Option<Flock<File>>,
     /// And this one, the directory that is kept.
     _kept_lock: Option<Flock<File>>,
 }
 
 impl LayerArgs {
-    /// Finds or unpacks the layers, and makes the directories of the container `id`; removes those that
-    /// a crash has left.
+    /// Finds or unpacks the layers, and makes the container's directories; removes those that a crash has
+    /// left.
     ///
     /// # Errors
     /// There is no such image, or it can't be one.
-    pub fn open(&self, files: &Files, id: &str, why: bool) -> Result<Layers> {
+    pub fn open(&self, files: &Files, home: Home, why: bool) -> Result<Layers> {
         if let Some(archive) = &self.commit {
             archive.check()?;
         }
+        let (lower, in_use) = self.lower(files)?;
         if files.rootfs.is_some() {
-            let rootfs = files.open()?;
             return Ok(Layers {
-                lower: vec![rootfs.path.clone()],
+                lower,
                 changes: None,
-                _in_use: Some(rootfs),
+                _in_use: in_use,
             });
         }
-        let (lower, in_use) = match self.image[..] {
+        // Whoever only asks changes nothing, and may be anybody.
+        let needs_none = why && self.keep.is_none() && lower.len() == 1;
+        let changes = || Changes::make(&files.state.dir, home, self.keep.as_deref(), &lower[0]);
+        let changes = (!needs_none).then(changes).transpose()?;
+        Ok(Layers {
+            lower,
+            changes,
+            _in_use: in_use,
+        })
+    }
+
+    /// The layers that are only read, the topmost first, and what keeps them as they are.
+    fn lower(&self, files: &Files) -> Result<(Vec<PathBuf>, Option<Rootfs>)> {
+        match self.image[..] {
             [] => {
                 let rootfs = files.open()?;
-                (vec![rootfs.path.clone()], Some(rootfs))
+                Ok((vec![rootfs.path.clone()], Some(rootfs)))
             }
             ref images if images.len() > MOST_LAYERS => {
                 bail!(
@@ -115,20 +146,32 @@ impl LayerArgs {
                 )
             }
             ref images => {
-                let store = Images::at(&files.state_dir, self.image_limit);
+                let store = Images::at(&files.state.dir, self.image_limit);
                 let layers = images.iter().map(|image| store.layer(image));
-                (layers.collect::<Result<_>>()?, None)
+                Ok((layers.collect::<Result<_>>()?, None))
             }
-        };
-        // Whoever only asks changes nothing, and may be anybody.
-        let needs_none = why && self.keep.is_none() && lower.len() == 1;
-        let changes = || Changes::make(&files.state_dir, id, self.keep.as_deref(), &lower[0]);
-        let changes = (!needs_none).then(changes).transpose()?;
-        Ok(Layers {
-            lower,
-            changes,
-            _in_use: in_use,
-        })
+        }
+    }
+
+    /// Where the changes of a container with [`Home::Lasting`] in `folder` go; nowhere else than into the
+    /// root itself with `--rootfs`.
+    pub fn upper(&self, files: &Files, folder: &Path) -> Option<PathBuf> {
+        let upper = || self.keep.clone().unwrap_or_else(|| folder.join("upper"));
+        files.rootfs.is_none().then(upper)
+    }
+
+    /// Shows the whole root of a container with [`Home::Lasting`] in `folder` to `look`, whether it runs or
+    /// not. Who runs is to be frozen: nothing may change meanwhile.
+    pub fn show<T>(
+        &self,
+        files: &Files,
+        folder: &Path,
+        look: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let (lower, _in_use) = self.lower(files)?;
+        let upper = self.upper(files, folder).filter(|upper| upper.exists());
+        let layers = upper.iter().chain(&lower).map(PathBuf::as_path);
+        show(layers.collect(), folder, look)
     }
 
     /// Takes hold of the volumes, in the order in which they are to be attached.
@@ -161,35 +204,33 @@ impl LayerArgs {
 }
 
 impl Changes {
-    fn make(state: &Path, id: &str, keep: Option<&Path>, topmost: &Path) -> Result<Changes> {
-        let containers = state.join("containers");
-        directory(&containers, 0o700).with_context(|| {
-            format!(
-                "help: put `sudo` before the command, or name another place with --state-dir; {}",
-                containers.display()
-            )
-        })?;
-        // As the mount table has it.
-        let containers = containers.canonicalize()?;
-        sweep(&containers);
-        let folder = containers.join(id);
-        // Nobody may look into a container's files, whatever their modes.
-        let make = || DirBuilder::new().mode(0o700).create(&folder);
-        let lock = claim(&folder, make, || File::open(&folder));
-        let lock = lock.with_context(|| folder.display().to_string())?;
-        let (folder, upper) = match keep {
-            None => (folder.clone(), folder.join("upper")),
+    fn make(state: &Path, home: Home, keep: Option<&Path>, topmost: &Path) -> Result<Changes> {
+        let (folder, passing) = match home {
+            Home::Passing(id) => Changes::folder_of(state, id)?,
+            Home::Lasting { folder, .. } => (folder.to_owned(), None),
+        };
+        let (upper, work) = match keep {
+            None => (folder.join("upper"), folder.join("work")),
             Some(keep) => {
                 directory(keep, 0o755).with_context(|| format!("--keep {}", keep.display()))?;
-                (folder, keep.canonicalize()?)
+                let upper = keep.canonicalize()?;
+                let (name, id) = (name_of(&upper), name_of(&folder));
+                // The kernel wants it on the same filesystem as the upper directory.
+                let work = upper.with_file_name(format!(".{name}.work-{id}"));
+                (upper, work)
             }
         };
         let kept_lock = keep.map(|_| Changes::keep_alone(&upper)).transpose()?;
         let changes = Changes {
-            kept: keep.is_some(),
-            upper,
+            volatile: keep.is_none()
+                && match home {
+                    Home::Passing(_) => true,
+                    Home::Lasting { volatile, .. } => volatile,
+                },
             folder,
-            _lock: lock,
+            upper,
+            work,
+            passing,
             _kept_lock: kept_lock,
         };
         directory(&changes.upper, 0o755)?;
@@ -199,8 +240,30 @@ impl Changes {
             chown(&changes.upper, Some(like.uid()), Some(like.gid()))?;
             fs::set_permissions(&changes.upper, like.permissions())?;
         }
-        directory(&changes.work(), 0o755)?;
+        // In one that a crash has left, the kernel finds the mark of a volatile mount.
+        tear_down(&changes.work)?;
+        directory(&changes.work, 0o755)?;
         Ok(changes)
+    }
+
+    /// Makes the folder of the container `id`, and locks it.
+    fn folder_of(state: &Path, id: &str) -> Result<(PathBuf, Option<Flock<File>>)> {
+        let running = state.join("running");
+        directory(&running, 0o700).with_context(|| {
+            format!(
+                "help: put `sudo` before the command, or name another place with --state-dir; {}",
+                running.display()
+            )
+        })?;
+        // As the mount table has it.
+        let running = running.canonicalize()?;
+        sweep(&running);
+        let folder = running.join(id);
+        // Nobody may look into a container's files, whatever their modes.
+        let make = || DirBuilder::new().mode(0o700).create(&folder);
+        let lock = claim(&folder, make, || File::open(&folder));
+        let lock = lock.with_context(|| folder.display().to_string())?;
+        Ok((folder, Some(lock)))
     }
 
     /// Locks a directory that is kept, and removes the work directories of those that were killed while they
@@ -210,8 +273,7 @@ impl Changes {
         let Ok(lock) = lock else {
             bail!("--keep {}: another container is using it", upper.display());
         };
-        let name = upper.file_name().unwrap_or_default().to_string_lossy();
-        let work = format!(".{name}.work-");
+        let work = format!(".{}.work-", name_of(upper));
         for entry in fs::read_dir(upper.parent().unwrap_or(upper))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&work) {
                 tear_down(&entry.path())?;
@@ -220,27 +282,12 @@ impl Changes {
         Ok(lock)
     }
 
-    /// The kernel wants it on the same filesystem as the upper directory.
-    fn work(&self) -> PathBuf {
-        let id = self
-            .folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        match self.kept {
-            false => self.folder.join("work"),
-            true => {
-                let name = self.upper.file_name().unwrap_or_default().to_string_lossy();
-                self.upper.with_file_name(format!(".{name}.work-{id}"))
-            }
-        }
-    }
-
     fn remove(&self) -> Result<()> {
-        if self.kept {
-            tear_down(&self.work())?;
+        tear_down(&self.work)?;
+        match self.passing {
+            Some(_) => tear_down(&self.folder),
+            None => Ok(()),
         }
-        tear_down(&self.folder)
     }
 }
 
@@ -269,13 +316,10 @@ impl Layers {
             .iter()
             .map(|layer| directory_at(layer))
             .collect::<Result<_>>()?;
-        let (upper, work) = (
-            directory_at(&changes.upper)?,
-            directory_at(&changes.work())?,
-        );
+        let (upper, work) = (directory_at(&changes.upper)?, directory_at(&changes.work)?);
         // It covers the directories that it is made of, which are open already.
         let target = changes.folder.clone();
-        mount_overlay(&lower, &upper, &work, !changes.kept, &target)?;
+        mount_overlay(&lower, &upper, &work, changes.volatile, &target)?;
         for place in PLACES {
             match fs::create_dir(target.join(place)) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
@@ -295,39 +339,14 @@ impl Layers {
     /// Shows the whole root to `look`, without a container: of one layer the layer itself, of several a
     /// mount that nobody else sees.
     pub fn show<T>(&self, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-        let layers: Vec<&Path> = match &self.changes {
-            Some(changes) => std::iter::once(changes.upper.as_path())
-                .chain(self.lower.iter().map(PathBuf::as_path))
-                .collect(),
-            None => vec![&self.lower[0]],
-        };
-        let used: Vec<&Path> = layers
-            .into_iter()
-            .filter(|layer| !is_empty(layer))
-            .collect();
-        let (Some(changes), [_, _, ..]) = (&self.changes, &used[..]) else {
-            return look(used.first().unwrap_or(&self.topmost()));
-        };
-        call!(unshare(CloneFlags::CLONE_NEWNS))?;
-        make_private()?;
-        let opened: Vec<_> = used
-            .iter()
-            .map(|layer| directory_at(layer))
-            .collect::<Result<_>>()?;
-        let lower: Vec<_> = opened
-            .iter()
-            .map(|layer| by_descriptor(layer).display().to_string())
-            .collect();
-        let data = format!("lowerdir={}", lower.join(":"));
-        let (overlay, target) = (Some("overlay"), changes.folder.clone());
-        call!(mount(
-            overlay,
-            &target,
-            overlay,
-            MsFlags::MS_RDONLY,
-            Some(&*data)
-        ))?;
-        look(&target)
+        match &self.changes {
+            Some(changes) => {
+                let upper = std::iter::once(&changes.upper);
+                let layers = upper.chain(&self.lower).map(PathBuf::as_path);
+                show(layers.collect(), &changes.folder, look)
+            }
+            None => look(self.topmost()),
+        }
     }
 
     /// Ends the container's use of the layers: saves what is to be saved, removes what nobody keeps, and
@@ -348,6 +367,39 @@ impl Layers {
     }
 }
 
+/// Shows `layers`, the topmost first, to `look` as one root: of one that isn't empty the layer itself, of
+/// several a mount on `target` that nobody else sees.
+fn show<T>(layers: Vec<&Path>, target: &Path, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let lowest = layers.last().copied().unwrap_or(target);
+    let used: Vec<&Path> = layers
+        .into_iter()
+        .filter(|layer| !is_empty(layer))
+        .collect();
+    let [_, _, ..] = used[..] else {
+        return look(used.first().unwrap_or(&lowest));
+    };
+    call!(unshare(CloneFlags::CLONE_NEWNS))?;
+    make_private()?;
+    let opened: Vec<_> = used
+        .iter()
+        .map(|layer| directory_at(layer))
+        .collect::<Result<_>>()?;
+    let lower: Vec<_> = opened
+        .iter()
+        .map(|layer| by_descriptor(layer).display().to_string())
+        .collect();
+    let data = format!("lowerdir={}", lower.join(":"));
+    let overlay = Some("overlay");
+    call!(mount(
+        overlay,
+        target,
+        overlay,
+        MsFlags::MS_RDONLY,
+        Some(&*data)
+    ))?;
+    look(target)
+}
+
 /// Removes the directories that nobody has locked: those of programs that were killed before they
 /// could.
 fn sweep(containers: &Path) {
@@ -356,6 +408,10 @@ fn sweep(containers: &Path) {
             let _ = tear_down(&entry.path());
         }
     }
+}
+
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn directory(path: &Path, mode: u32) -> Result<()> {

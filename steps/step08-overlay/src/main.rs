@@ -23,7 +23,7 @@ use step07_cgroups::devices::make_devices_and_folders;
 use step07_cgroups::group::new_id;
 use step07_cgroups::limits::LimitArgs;
 use step07_cgroups::rlimits::set_rlimits;
-use step08_overlay::layers::LayerArgs;
+use step08_overlay::layers::{Home, LayerArgs};
 
 /// Run a command on layers of files, with volumes
 #[derive(Parser)]
@@ -94,7 +94,9 @@ fn main() -> ExitCode {
         let names = Names::of(&args.hostname);
         let volumes = args.layers.volumes()?;
         let id = new_id()?;
-        let layers = args.layers.open(&args.files, &id, args.why)?;
+        let layers = args
+            .layers
+            .open(&args.files, Home::Passing(&id), args.why)?;
         if args.why {
             let foresee = |root: &_| Witness::new(root, &command[0], &defaults, workdir)?.foresee();
             let explanation = layers.show(foresee)?;

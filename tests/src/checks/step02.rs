@@ -409,6 +409,7 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
     let other = other.context("PID 1 didn't get the second orphan")?;
     // Two that end while PID 1 is stopped are one SIGCHLD: signals of a kind don't queue.
     kill(init.0, Signal::SIGSTOP)?;
+    eventually(|| init.status("State").ok()?.starts_with('T').then_some(()));
     for end in [orphan, other] {
         kill(end.0, Signal::SIGKILL)?;
         eventually(|| end.status("State").ok()?.starts_with('Z').then_some(()));

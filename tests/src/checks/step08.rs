@@ -48,7 +48,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[],
         mistakes: &[],
         read: "umount2(2), the documentation of remove_dir_all",
-        show: "ls /var/lib/ten-steps/containers",
+        show: "ls /var/lib/ten-steps/running",
         hints: [
             "remove_dir_all goes down into every directory, whosever it is. What must not be mounted in \
              there when it does?",
@@ -208,18 +208,18 @@ pub fn tear_down(bench: &Workbench) -> Result<Vec<Claim>> {
         ("isn't there", &["no-such-command"]),
     ] {
         try_out(bench, &["--image", &base, "-v", &flag], command)?;
-        let left: Vec<_> = fs::read_dir(bench.scratch.join("state/containers"))?
+        let left: Vec<_> = fs::read_dir(bench.scratch.join("state/running"))?
             .flatten()
             .collect();
         claims.push(Claim::equal(
             &format!("when the command {how}, nothing of the container is left"),
-            "directories in state/containers",
+            "directories in state/running",
             &left.len(),
             &0,
         ));
     }
     // Somebody mounted something where it is to be removed.
-    let folder = bench.scratch.join("state/containers/left");
+    let folder = bench.scratch.join("state/running/left");
     fs::create_dir_all(folder.join("upper/mnt"))?;
     let (source, none) = (Some(&volume), None::<&str>);
     mount(
@@ -233,7 +233,7 @@ pub fn tear_down(bench: &Workbench) -> Result<Vec<Claim>> {
     claims.push(Claim::new(
         "a container's leavings go, and what is mounted in them stays",
         format!(
-            "state/containers/left: {}; the volume's file: {}",
+            "state/running/left: {}; the volume's file: {}",
             if folder.exists() {
                 "is there"
             } else {

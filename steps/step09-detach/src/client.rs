@@ -1,0 +1,384 @@
+//! The caller's side: what goes to and fro between somebody's terminal and a container's monitor.
+
+use crate::log::Stream;
+use crate::message::{Ending, LONGEST, Message, receive, send_all};
+use anyhow::{Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{read, write};
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use step02_pid::signals::{self, Signals};
+use step05_tty::{raw_mode, size};
+
+/// Somebody's connection to a monitor.
+pub struct Connection {
+    socket: OwnedFd,
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub enum End {
+    /// The container has ended.
+    Ended(Ending),
+    /// The caller has gone, and the container goes on.
+    Detached,
+}
+
+/// Who is attached, and to what.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// Whether what is typed is wanted.
+    pub interactive: bool,
+    /// Whether the container has a terminal.
+    pub tty: bool,
+    /// The keys that detach.
+    pub detach_keys: Keys,
+}
+
+/// Bytes that a terminal sends for a sequence of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys(Vec<u8>);
+
+impl Keys {
+    /// Reads keys with commas between: `a`, or `ctrl-a`, or `ctrl-` and one of `@[\]^_`.
+    pub fn parse(text: &str) -> Result<Keys, String> {
+        let key = |text: &str| match (text.as_bytes(), text.strip_prefix("ctrl-")) {
+            (&[byte], _) if byte.is_ascii() => Ok(byte),
+            (_, Some(key)) => match key.as_bytes() {
+                &[byte @ b'a'..=b'z'] => Ok(byte - b'a' + 1),
+                &[byte @ (b'@' | b'['..=b'_')] => Ok(byte - b'@'),
+                _ => Err(format!("there is no key {text}")),
+            },
+            _ => Err(format!("{text:?} is no key: type a, or ctrl-a")),
+        };
+        text.split(',').map(key).collect::<Result<_, _>>().map(Keys)
+    }
+}
+
+/// Finds the keys that detach in what is typed. What may be the beginning of them is held back.
+struct Watch {
+    keys: Vec<u8>,
+    seen: usize,
+}
+
+impl Watch {
+    /// What of `typed` is for the container; and whether the keys were in it.
+    fn sift(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::with_capacity(typed.len());
+        for byte in typed {
+            if self.keys.get(self.seen) != Some(byte) {
+                passed.extend_from_slice(&self.keys[..self.seen]);
+                self.seen = 0;
+            }
+            if self.keys.get(self.seen) == Some(byte) {
+                self.seen += 1;
+                if self.seen == self.keys.len() {
+                    return (passed, true);
+                }
+            } else {
+                passed.push(*byte);
+            }
+        }
+        (passed, false)
+    }
+}
+
+/// A report has a page or two.
+const LONGEST_NEWS: usize = 64 * 1024;
+
+impl Connection {
+    /// That of whoever has just started a monitor. Waits until the command runs.
+    ///
+    /// # Errors
+    /// It didn't start.
+    pub(crate) fn started(socket: OwnedFd) -> Result<Connection> {
+        let connection = Connection { socket };
+        match connection.next()? {
+            Some(Message::Started) => Ok(connection),
+            Some(Message::Ended(ending)) => match ending.outcome {
+                Err(report) => Err(report.into_error()),
+                Ok(code) => bail!("it ended with {code} before it began"),
+            },
+            Some(other) => bail!("the monitor begins with {other:?}"),
+            None => bail!("the container's monitor was killed before the command ran"),
+        }
+    }
+
+    /// That of somebody who comes later, and asks for something first.
+    pub fn with(socket: OwnedFd, request: &Message) -> Result<Connection> {
+        send_all(&socket, request)?;
+        Ok(Connection { socket })
+    }
+
+    fn next(&self) -> Result<Option<Message>> {
+        receive(&self.socket, &mut vec![0; LONGEST_NEWS])
+    }
+
+    /// Tells the monitor something, and waits until it has heard; `false`: it is gone.
+    pub fn insist(&self, message: &Message) -> Result<bool> {
+        if send_all(&self.socket, message).is_err() {
+            return Ok(false);
+        }
+        loop {
+            match self.next()? {
+                Some(Message::Taken) => return Ok(true),
+                Some(Message::Ended(_)) | None => return Ok(false),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Goes, and the container goes on as if somebody were there.
+    pub fn detach(self) {
+        let _ = send_all(&self.socket, &Message::Detach);
+    }
+
+    /// Waits until something has become of the container: it runs, or it has ended.
+    pub fn wait_for_news(&self) -> Result<()> {
+        loop {
+            match self.next()? {
+                Some(Message::Started | Message::Ended(_)) | None => return Ok(()),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Waits until the container has ended; `None`: its monitor didn't live to tell how.
+    pub fn wait(&self) -> Result<Option<Ending>> {
+        loop {
+            match self.next()? {
+                Some(Message::Ended(ending)) => return Ok(Some(ending)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Has the caller's terminal be the container's, until one of them goes.
+    ///
+    /// # Errors
+    /// The monitor was killed, and the container with it.
+    pub fn attach(self, attachment: &Attachment) -> Result<End> {
+        signals::hold()?;
+        let conversation = || Conversation::new(&self, attachment)?.run();
+        match attachment.tty && attachment.interactive && stdin().is_terminal() {
+            true => raw_mode(stdin().as_fd(), conversation),
+            false => conversation(),
+        }
+    }
+}
+
+struct Conversation<'a> {
+    connection: &'a Connection,
+    signals: Signals,
+    /// Whether more may be typed.
+    listening: bool,
+    /// Whether the monitor is still busy with what was typed last.
+    waiting: bool,
+    watch: Option<Watch>,
+    tty: bool,
+    /// What the container has said and nobody has read yet.
+    pending: Option<(Stream, Vec<u8>)>,
+    /// Streams that nobody reads any more.
+    refused: Vec<Stream>,
+    ending: Option<Ending>,
+}
+
+impl Conversation<'_> {
+    fn new<'a>(connection: &'a Connection, to: &Attachment) -> Result<Conversation<'a>> {
+        let keys = to.tty && stdin().is_terminal();
+        let conversation = Conversation {
+            connection,
+            signals: Signals::new()?,
+            listening: to.interactive,
+            waiting: false,
+            watch: keys.then(|| Watch {
+                keys: to.detach_keys.0.clone(),
+                seen: 0,
+            }),
+            tty: to.tty,
+            pending: None,
+            refused: Vec::new(),
+            ending: None,
+        };
+        conversation.resize()?;
+        Ok(conversation)
+    }
+
+    fn run(mut self) -> Result<End> {
+        loop {
+            if self.pending.is_none() {
+                if let Some(ending) = self.ending {
+                    return Ok(End::Ended(ending));
+                }
+            }
+            let [signal, typed, news, outlet] = self.wait()?;
+            if signal && self.obey()? {
+                return Ok(End::Detached);
+            }
+            if outlet {
+                self.speak()?;
+            }
+            if news {
+                self.hear()?;
+            }
+            if typed && self.type_on()? {
+                send_all(&self.connection.socket, &Message::Detach)?;
+                return Ok(End::Detached);
+            }
+        }
+    }
+
+    /// Waits until something can be done, and says what: a signal, something typed, news from the monitor,
+    /// room for what it said before.
+    fn wait(&self) -> Result<[bool; 4]> {
+        let nothing = PollFlags::empty();
+        let when = |wanted, events| if wanted { events } else { nothing };
+        let (input, output, error) = (stdin(), stdout(), stderr());
+        let outlet: BorrowedFd = match self.pending {
+            Some((Stream::Error, _)) => error.as_fd(),
+            _ => output.as_fd(),
+        };
+        let idle = self.signals.as_fd();
+        let choose = |wanted, descriptor, events| match wanted {
+            true => PollFd::new(descriptor, events),
+            // What has hung up is always ready, whatever is asked of it.
+            false => PollFd::new(idle, when(false, events)),
+        };
+        let listening = self.listening && !self.waiting && self.ending.is_none();
+        let hearing = self.pending.is_none() && self.ending.is_none();
+        let mut polled = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            choose(listening, input.as_fd(), PollFlags::POLLIN),
+            choose(hearing, self.connection.socket.as_fd(), PollFlags::POLLIN),
+            choose(self.pending.is_some(), outlet, PollFlags::POLLOUT),
+        ];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => return Ok([false; 4]),
+            polled => polled?,
+        };
+        Ok(polled.map(|each| each.any() == Some(true)))
+    }
+
+    /// Passes a signal on; `true`: the caller's terminal has gone, and so does the caller.
+    fn obey(&mut self) -> Result<bool> {
+        let signal = self.signals.receive()?;
+        let number = signal.number();
+        if self.ending.is_some() {
+            // Who doesn't want to wait for a slow reader any more.
+            self.pending = None;
+        } else if number == Signal::SIGWINCH as i32 {
+            self.resize()?;
+        } else if number == Signal::SIGHUP as i32 && signal.from_terminal() {
+            let _ = send_all(&self.connection.socket, &Message::Detach);
+            return Ok(true);
+        } else if number != Signal::SIGCHLD as i32 {
+            let _ = send_all(&self.connection.socket, &Message::Signal(number));
+        }
+        Ok(false)
+    }
+
+    fn resize(&self) -> Result<()> {
+        if let (true, Ok((rows, columns))) = (self.tty, terminal_size()) {
+            let _ = send_all(&self.connection.socket, &Message::Size(rows, columns));
+        }
+        Ok(())
+    }
+
+    /// Reads what was typed and passes it on; `true`: the keys that detach were among it.
+    fn type_on(&mut self) -> Result<bool> {
+        let mut buffer = [0; LONGEST];
+        let got = match read(stdin(), &mut buffer) {
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
+            got => got.unwrap_or(0),
+        };
+        if got == 0 {
+            self.listening = false;
+            let _ = send_all(&self.connection.socket, &Message::EndOfInput);
+            return Ok(false);
+        }
+        let (passed, detach) = match &mut self.watch {
+            Some(watch) => watch.sift(&buffer[..got]),
+            None => (buffer[..got].to_vec(), false),
+        };
+        if !passed.is_empty() {
+            self.waiting = true;
+            // That it has gone, the socket says.
+            let _ = send_all(&self.connection.socket, &Message::Input(passed));
+        }
+        Ok(detach)
+    }
+
+    fn hear(&mut self) -> Result<()> {
+        match self.connection.next()? {
+            Some(Message::Output(stream, bytes)) if !self.refused.contains(&stream) => {
+                self.pending = Some((stream, bytes));
+            }
+            Some(Message::Taken) => self.waiting = false,
+            Some(Message::Ended(ending)) => self.ending = Some(ending),
+            Some(_) => {}
+            None => bail!(
+                "the container's monitor was killed, and the container with it: how it ended nobody knows"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Writes what the container has said, as much as can be written at once without waiting.
+    fn speak(&mut self) -> Result<()> {
+        let Some((stream, bytes)) = &mut self.pending else {
+            return Ok(());
+        };
+        let part = &bytes[..bytes.len().min(nix::libc::PIPE_BUF)];
+        let written = match stream {
+            Stream::Error => write(stderr(), part),
+            _ => write(stdout(), part),
+        };
+        match written {
+            Ok(length) => drop(bytes.drain(..length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => {
+                self.refused.push(*stream);
+                let _ = send_all(&self.connection.socket, &Message::Refused(*stream));
+                bytes.clear();
+            }
+        }
+        if bytes.is_empty() {
+            self.pending = None;
+        }
+        Ok(())
+    }
+}
+
+/// Rows and columns of the caller's terminal.
+pub fn terminal_size() -> nix::Result<(u16, u16)> {
+    size(stdin()).or_else(|_| size(stdout()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_by_name() {
+        assert_eq!(Keys::parse("ctrl-p,ctrl-q"), Ok(Keys(vec![16, 17])));
+        assert_eq!(Keys::parse("a,ctrl-@,ctrl-_"), Ok(Keys(vec![b'a', 0, 31])));
+        for wrong in ["", "ctrl-", "ctrl-1", "ab", "ctrl-p,"] {
+            assert!(Keys::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keys_are_found_wherever_they_are_split() {
+        let mut watch = Watch {
+            keys: vec![16, 17],
+            seen: 0,
+        };
+        assert_eq!(watch.sift(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(watch.sift(b"c"), (b"\x10c".to_vec(), false));
+        assert_eq!(watch.sift(b"\x10\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(watch.sift(b"\x11"), (vec![], true));
+    }
+}

@@ -1,0 +1,160 @@
+//! `inspect`: all that is known of a container, under Docker's names, and our own record beneath.
+
+use crate::record::Record;
+use crate::store::{Container, Store};
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use step04_pivot_root::files::State;
+
+/// Print all that is known of containers, as JSON
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Only some of it: text in which {{.State.Pid}} stands for a value, and {{json .State}} for JSON
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
+
+    #[command(flatten)]
+    state: State,
+
+    /// The containers, by their names or their IDs
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+}
+
+impl Inspect {
+    /// Prints it.
+    pub fn run(&self) -> Result<u8> {
+        let store = Store::open(&self.state)?;
+        let mut all = Vec::new();
+        for name in &self.containers {
+            let container = store.find(name)?;
+            all.push(describe(&container, &container.record()?)?);
+        }
+        match &self.format {
+            None => println!("{}", serde_json::to_string_pretty(&all)?),
+            Some(template) => {
+                for one in &all {
+                    println!("{}", fill_in(template, one)?);
+                }
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn describe(container: &Container, record: &Record) -> Result<Value> {
+    let status = container.status(record);
+    let (state, arguments) = (&record.state, &record.arguments);
+    let process = state.process.as_ref().filter(|_| status.is_up());
+    let upper = arguments.layers.upper(&arguments.files, &container.folder);
+    let time = |time: Option<crate::record::Time>| time.map(|time| time.text());
+    let mounts: Vec<Value> = arguments
+        .layers
+        .volume
+        .iter()
+        .map(|volume| {
+            json!({
+                "Type": "bind",
+                "Source": volume.source,
+                "Destination": volume.target,
+                "RW": !volume.read_only,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "Id": record.id,
+        "Name": record.name,
+        "Created": record.created,
+        "Path": arguments.command[0],
+        "Args": arguments.command[1..],
+        "Image": arguments.image(),
+        "State": {
+            "Status": status,
+            "Running": status.is_up(),
+            "Paused": status == crate::status::Status::Paused,
+            "Restarting": status == crate::status::Status::Restarting,
+            "OOMKilled": state.oom_killed,
+            "Pid": process.map_or(0, |process| process.pid),
+            "ExitCode": state.exit_code,
+            "Error": state.error.clone().unwrap_or_default(),
+            "StartedAt": time(state.started),
+            "FinishedAt": time(state.finished),
+        },
+        "RestartCount": state.restarts,
+        "LogPath": container.log(),
+        "UpperDir": upper,
+        "Mounts": mounts,
+        "Config": {
+            "Hostname": arguments.hostname,
+            "User": arguments.user.user.clone().unwrap_or_default(),
+            "Env": arguments.env.env,
+            "Cmd": arguments.command,
+            "WorkingDir": arguments.env.workdir,
+            "Tty": arguments.tty.tty,
+            "OpenStdin": arguments.tty.interactive,
+            "StopSignal": arguments.stop_signal,
+        },
+        "HostConfig": {
+            "Memory": arguments.limits.memory.unwrap_or(0),
+            "PidsLimit": arguments.limits.pids_limit,
+            "Privileged": arguments.privileges.privileged,
+            "ReadonlyRootfs": arguments.layers.read_only,
+            "AutoRemove": arguments.rm,
+            "RestartPolicy": { "Name": arguments.restart.to_string() },
+            "NetworkMode": arguments.network.network,
+        },
+        "Record": record,
+    }))
+}
+
+/// Puts values in the place of `{{.Path.To.Value}}`.
+fn fill_in(template: &str, value: &Value) -> Result<String> {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        text.push_str(before);
+        let Some((inside, after)) = after.split_once("}}") else {
+            bail!("--format {template}: a {{{{ without its }}}}");
+        };
+        let inside = inside.trim();
+        let (as_json, path) = match inside.strip_prefix("json ") {
+            Some(path) => (true, path.trim()),
+            None => (false, inside),
+        };
+        let Some(path) = path.strip_prefix('.') else {
+            bail!(
+                "--format {template}: {{{{{inside}}}}} has to be a path such as {{{{.State.Pid}}}}"
+            );
+        };
+        let mut found = value;
+        for key in path.split('.').filter(|key| !key.is_empty()) {
+            found = match found.get(key) {
+                Some(found) => found,
+                None => bail!("--format {template}: there is no {key} in {{{{.{path}}}}}"),
+            };
+        }
+        match found {
+            Value::String(string) if !as_json => text.push_str(string),
+            other => text.push_str(&other.to_string()),
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates() {
+        let value = json!({"State": {"Pid": 7, "Status": "running"}, "Name": "web"});
+        let text = fill_in("{{.Name}}: {{ .State.Pid }} {{json .State.Status}}", &value);
+        assert_eq!(text.unwrap(), "web: 7 \"running\"");
+        for wrong in ["{{.Nothing}}", "{{.Name", "{{range .State}}"] {
+            assert!(fill_in(wrong, &value).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! # Step 9: outliving the caller
+//!
+//! Close the terminal, and a container of step 8 dies with it. One that is to stay needs somebody who stays,
+//! and nobody to hold it back: a process in a session of its own that has let go of the caller's terminal,
+//! files and directory ([`detach`]). It waits for the container, writes down what it says, and notes how it
+//! ended. Everybody else learns of the container by reading a record, which is replaced and never overwritten
+//! ([`save`]); but a record can only say what was true when it was written. Whether a process still runs is
+//! for the kernel to say, and a number alone isn't a process ([`is_running`]). Who wants it to end asks,
+//! waits, and then insists ([`stop`]).
+//!
+//! The process that stays is told in [`monitor`], what it does with the container in [`mod@start`], which is
+//! the closure of step 8. What is written down is in [`record`], and where in [`store`]; what was said is in
+//! [`log`]. How others talk to the monitor is told in [`message`] and [`client`], and what people type in
+//! [`commands`].
+
+pub mod arguments;
+pub mod boot;
+pub mod client;
+pub mod commands;
+pub mod inspect;
+pub mod list;
+pub mod log;
+pub mod logs;
+pub mod message;
+pub mod monitor;
+pub mod name;
+pub mod record;
+pub mod restart;
+pub mod slim;
+pub mod start;
+pub mod status;
+pub mod store;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use step01_uts::call;
+
+// ANCHOR: detach
+/// Lets go of whoever started the calling process: afterwards it is in a session of its own, which no
+/// terminal hangs up, stands in `/`, which nobody wants to unmount, and has only the descriptors in `keep`,
+/// with /dev/null for its standard input, output and error.
+///
+/// Whoever reads from a pipe reads on until the last writing end is closed: with the caller's output
+/// still open here, `run -d | cat` would go on for as long as the container. A process that leads its group
+/// can't begin a session, so this is for a child. See setsid(2), daemon(7).
+pub fn detach(keep: &[RawFd]) -> Result<()> {
+    // ANCHOR_END: detach
+    // ANCHOR: exercise_detach
+    call!(setsid())?;
+    call!(chdir("/"))?;
+    for descriptor in open_descriptors()? {
+        if descriptor > libc::STDERR_FILENO && !keep.contains(&descriptor) {
+            call!(close(descriptor))?;
+        }
+    }
+    let null = call!(open("/dev/null", OFlag::O_RDWR, Mode::empty()))?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
+    // ANCHOR_END: exercise_detach
+}
+
+/// The numbers of this process's open descriptors: proc_pid_fd(5).
+pub fn open_descriptors() -> Result<Vec<RawFd>> {
+    let names = fs::read_dir("/proc/self/fd")?.flatten();
+    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers: Vec<RawFd> = numbers.collect();
+    // One of them was that of the directory itself.
+    let is_open = |number: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    Ok(numbers.into_iter().filter(is_open).collect())
+}
+
+// ANCHOR: save
+/// Replaces the file `path` by one with `text`, so that at every moment whoever opens it reads the whole of
+/// the old text or the whole of the new one, and an error leaves the old one. With `durable` that also holds
+/// when the power fails.
+///
+/// The new file is written beside the old one and renamed over it, which the kernel does in one go, on one
+/// filesystem. The name may reach the disk before the contents do, unless these are sent there first. See
+/// rename(2), fsync(2).
+pub fn save(path: &Path, text: &[u8], durable: bool) -> Result<()> {
+    // ANCHOR_END: save
+    // ANCHOR: exercise_save
+    let aside = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&aside)?;
+        file.write_all(text)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&aside, path)
+    };
+    write().with_context(|| {
+        let _ = fs::remove_file(&aside);
+        path.display().to_string()
+    })
+    // ANCHOR_END: exercise_save
+}
+
+// ANCHOR: Identity
+/// A process, by what no other process has ever had or will have.
+///
+/// Numbers come round again: when the highest has been given out, the kernel goes on with the free ones. Two
+/// processes with one number began at different times, or in different lives of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its process ID on the host.
+    pub pid: i32,
+    /// When it began, in clock ticks since the machine was started: field 22 of proc_pid_stat(5).
+    pub start_time: u64,
+    /// Which life of the machine that was: /proc/sys/kernel/random/boot_id.
+    pub boot_id: String,
+}
+// ANCHOR_END: Identity
+
+// ANCHOR: is_running
+/// Whether `process` is still there. One that has ended and that nobody has reaped, a zombie, isn't.
+///
+/// `kill(pid, 0)` would say that *a* process has the number. See proc_pid_stat(5).
+pub fn is_running(process: &Identity) -> bool {
+    // ANCHOR_END: is_running
+    // ANCHOR: exercise_is_running
+    if boot_id().ok().as_ref() != Some(&process.boot_id) {
+        return false;
+    }
+    match Stat::of(process.pid) {
+        Ok(stat) => stat.start_time == process.start_time && !matches!(stat.state, 'Z' | 'X'),
+        Err(_) => false,
+    }
+    // ANCHOR_END: exercise_is_running
+}
+
+/// What /proc/PID/stat says of a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Stat {
+    /// A letter: R runs, S sleeps, Z is a zombie.
+    pub state: char,
+    /// When it began, in clock ticks since the machine was started.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Reads it.
+    pub fn of(pid: i32) -> Result<Stat> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The second field is the program's name in parentheses, and a name may have any of both.
+        let (_, fields) = text.rsplit_once(") ").context("a stat without a name")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let state = fields[0].chars().next().context("a stat without a state")?;
+        let start_time = fields.get(19).context("a short stat")?.parse()?;
+        Ok(Stat { state, start_time })
+    }
+}
+
+/// Which life of the machine this is.
+pub fn boot_id() -> Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim().to_owned())
+}
+
+impl Identity {
+    /// The identity of the process that has the number `pid` now. Call it for a child, or for oneself:
+    /// nobody else's number is sure to be still theirs.
+    pub fn of(pid: Pid) -> Result<Identity> {
+        let pid = pid.as_raw();
+        Ok(Identity {
+            pid,
+            start_time: Stat::of(pid)?.start_time,
+            boot_id: boot_id()?,
+        })
+    }
+
+    /// A descriptor for the process, if it is still there: pidfd_open(2).
+    ///
+    /// First the descriptor, then the look: whatever the number means by now, the descriptor means who
+    /// had it at that moment, and if that one began when it should, it is the right one.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        match call!(pidfd_open(self.pid)) {
+            Err(refused) if refused.errno() == Errno::ESRCH => Ok(None),
+            pidfd => Ok(Some(pidfd?).filter(|_| is_running(self))),
+        }
+    }
+}
+
+// ANCHOR: stop
+/// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end
+/// it. Returns when it has ended, at once when it isn't there any more.
+///
+/// Who sleeps for a second and then looks, sleeps too long and looks too late. A pidfd becomes readable when
+/// its process ends, and it never stands for another one. See pidfd_send_signal(2), poll(2).
+pub fn stop(process: &Identity, signal: i32, patience: Option<Duration>) -> Result<()> {
+    // ANCHOR_END: stop
+    // ANCHOR: exercise_stop
+    let Some(pidfd) = process.open()? else {
+        return Ok(());
+    };
+    send(&pidfd, signal)?;
+    if !wait_for_end(&pidfd, patience)? {
+        send(&pidfd, libc::SIGKILL)?;
+        wait_for_end(&pidfd, None)?;
+    }
+    Ok(())
+    // ANCHOR_END: exercise_stop
+}
+
+/// Sends `signal` to the process of `pidfd`, which may have ended.
+pub fn send(pidfd: &OwnedFd, signal: i32) -> Result<()> {
+    match call!(pidfd_send_signal(pidfd, signal)) {
+        Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until the process of `pidfd` has ended, for `patience` at most, and says whether it has.
+pub fn wait_for_end(pidfd: &OwnedFd, patience: Option<Duration>) -> Result<bool> {
+    let begin = Instant::now();
+    loop {
+        let left = patience.map(|patience| patience.saturating_sub(begin.elapsed()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            // What is left of a millisecond is waited for, too.
+            let millis = left.as_millis().saturating_add(u128::from(!left.is_zero()));
+            i32::try_from(millis)
+                .ok()
+                .and_then(|millis| PollTimeout::try_from(millis).ok())
+                .unwrap_or(PollTimeout::MAX)
+        });
+        match poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// A descriptor for the process `pid`: pidfd_open(2).
+pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: takes two integers, and returns a descriptor that nobody else has.
+    unsafe {
+        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        Ok(OwnedFd::from_raw_fd(Errno::result(pidfd)? as i32))
+    }
+}
+
+/// Sends a signal to the process of `pidfd`: pidfd_send_signal(2).
+pub fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32) -> nix::Result<()> {
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes integers; without a siginfo the kernel fills one in, as for kill(2).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            nothing,
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -1,0 +1,129 @@
+//! The closure of step 8, with a name: a container's life from its first directory to its last account.
+
+use crate::record::Record;
+use crate::store::Container;
+use anyhow::Result;
+use nix::sched::CloneFlags;
+use nix::unistd::{chdir, sethostname};
+use step01_uts::{call, exec};
+use step02_pid::{Child, init, spawn};
+use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
+use step04_pivot_root::witness::Witness;
+use step04_pivot_root::{environment, swap_roots};
+use step05_tty::mounts::mount_all;
+use step05_tty::names::Names;
+use step05_tty::terminal::Ends;
+use step05_tty::{DEV, make_links};
+use step06_caps::confine;
+use step06_caps::network::Network;
+use step07_cgroups::Cgroup;
+use step07_cgroups::devices::make_devices_and_folders;
+use step07_cgroups::rlimits::set_rlimits;
+use step08_overlay::layers::Home;
+
+// ANCHOR: life
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWNET);
+
+/// What a container's life has come to.
+#[derive(Debug)]
+pub struct Life {
+    /// Its exit code.
+    pub outcome: Result<u8>,
+    /// Whether the kernel killed one of its processes for want of memory.
+    pub oom_killed: bool,
+    /// What it used.
+    pub usage: String,
+}
+
+/// Starts the container of `record`, has `relay` stay with it until it has ended, and puts in order what it
+/// leaves. A terminal begins with `size`, in rows and columns.
+///
+/// # Errors
+/// It didn't start. Nothing is left then.
+pub fn start(
+    container: &Container,
+    record: &Record,
+    size: Option<(u16, u16)>,
+    relay: impl FnOnce(Child, Ends) -> Result<u8>,
+) -> Result<Life> {
+    let args = &record.arguments;
+    let hostname = args.hostname.as_deref().unwrap_or(record.short_id());
+    let (command, workdir) = (&args.command, &args.env.workdir);
+    let given = [args.tty.environment(), args.env.env.clone()].concat();
+    let defaults = environment(hostname, &given);
+    let (mut limits, devices) = args.limits.resolve(args.privileges.privileged)?;
+    limits.freezer = true;
+    let network = args.network.network;
+    let names = Names::of(hostname);
+    let volumes = args.layers.volumes()?;
+    let home = Home::Lasting {
+        folder: &container.folder,
+        volatile: args.rm,
+    };
+    let layers = args.layers.open(&args.files, home, false)?;
+    let witness = Witness::new(layers.topmost(), &command[0], &defaults, workdir)?;
+    let terminal = args.tty.open_apart(size)?;
+    let cgroup = Cgroup::create(&record.id, &limits)?;
+
+    let child = spawn(network.namespaces(NAMESPACES), || {
+        // Here, because it takes some memory, which the one who stays need not have.
+        let privileges = args.privileges(&container.folder).resolve()?;
+        cgroup.enter()?;
+        call!(sethostname(hostname))?;
+        make_private()?;
+        let root = layers.mount()?;
+        swap_roots(&root, || {
+            mount_proc()?;
+            mount_sysfs()
+        })?;
+        names.attach()?;
+        mount_all(DEV)?;
+        make_devices_and_folders(&devices)?;
+        make_links()?;
+        if network == Network::None {
+            loopback_up()?;
+        }
+        cgroup.mount()?;
+        args.layers.attach(&volumes)?;
+        privileges.seal()?;
+        call!(chdir(workdir.as_str()))?;
+        witness.hand_over()?;
+        let user = args.user.find()?;
+        let environment = environment(hostname, &[user.environment(), given.clone()].concat());
+        terminal.attach()?;
+        terminal.give_to(user.uid)?;
+        set_rlimits(&args.limits.ulimit)?;
+        confine(&privileges.process(user))?;
+        if args.init {
+            init()?;
+        }
+        exec(command, &environment)
+    });
+    let child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            witness.testify(Err(error))?;
+            unreachable!("whoever testifies to an error returns one");
+        }
+    };
+    // The one who stays needs none of this.
+    drop((devices, names, volumes, given));
+    let outcome = terminal.ends().and_then(|ends| relay(child, ends));
+    let outcome = witness.testify(outcome);
+    let outcome = layers.settle(outcome, args.layers.commit.as_ref());
+    let usage = cgroup.groups().usage();
+    let outcome = cgroup.settle(outcome, false);
+    Ok(Life {
+        oom_killed: usage
+            .oom_kills
+            .as_ref()
+            .is_some_and(|(kills, _)| *kills > 0),
+        usage: usage.to_string(),
+        outcome,
+    })
+}
+// ANCHOR_END: life

@@ -1,0 +1,506 @@
+//! Where containers are kept, and who may change one.
+//!
+//! ```text
+//! /var/lib/ten-steps/containers/ID/   config.json, container.log, upper
+//! /var/lib/ten-steps/names/NAME       a link to ID
+//! /run/ten-steps/ID.lock, ID.sock     gone after a reboot
+//! ```
+//!
+//! A container appears in one go, by a rename, and disappears so. Three locks keep commands apart, all freed by
+//! the kernel when their holder dies (flock(2)): that of `names`, for as long as it takes to give or take a
+//! name; that of a container's folder, for as long as it takes to read and replace its record; and its
+//! *life*, `ID.lock`. Whoever starts a container takes its life and leaves it to the monitor, so it is held as
+//! long as that lives; whoever removes the container has to get it first.
+
+use crate::arguments::ContainerArgs;
+use crate::record::{Record, SHORT, State, Time};
+use crate::{name, save};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::libc;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use step04_pivot_root::files;
+use step07_cgroups::group::new_id;
+use step08_overlay::tear_down;
+
+/// A state folder, and what belongs to it in /run.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The state folder itself.
+    pub state: PathBuf,
+    containers: PathBuf,
+    names: PathBuf,
+    run: PathBuf,
+}
+
+/// A container in a store. That it was there is all that is sure.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its ID.
+    pub id: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    store: Store,
+}
+
+/// A lock that lasts as long as somebody has this file open, a process that was forked with it included.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Waits for the lock of `file`.
+    fn wait(file: File) -> Result<Lock> {
+        loop {
+            match flock(&file, libc::LOCK_EX) {
+                Err(Errno::EINTR) => continue,
+                locked => locked?,
+            }
+            return Ok(Lock(file));
+        }
+    }
+
+    /// Takes the lock of `file`, if nobody has it.
+    fn attempt(file: File) -> Result<Option<Lock>> {
+        match flock(&file, libc::LOCK_EX | libc::LOCK_NB) {
+            Err(Errno::EWOULDBLOCK) => Ok(None),
+            locked => Ok(locked.map(|()| Some(Lock(file)))?),
+        }
+    }
+
+    /// A lock that another process has left us, open as `descriptor`.
+    ///
+    /// # Safety
+    /// The descriptor is open, and nobody else's.
+    pub unsafe fn inherited(descriptor: RawFd) -> Lock {
+        // SAFETY: as the caller says.
+        Lock(unsafe { File::from_raw_fd(descriptor) })
+    }
+
+    /// Its descriptor, for who is to inherit it.
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn is_of(&self, path: &Path) -> bool {
+        let id = |of: fs::Metadata| (of.dev(), of.ino());
+        let (ours, there) = (self.0.metadata().map(id), fs::metadata(path).map(id));
+        matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+    }
+}
+
+/// The raw call: nix's own unlocks when the first of two processes lets go.
+fn flock(file: &File, operation: i32) -> nix::Result<()> {
+    // SAFETY: takes two integers.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)
+}
+
+impl Store {
+    /// Opens the store of `state`, and makes its directories where there are none.
+    ///
+    /// # Errors
+    /// It takes root.
+    pub fn open(state: &files::State) -> Result<Store> {
+        let make = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
+        let usual = state.dir == Path::new(files::USUAL);
+        let opened = || -> std::io::Result<Store> {
+            make(&state.dir, 0o755)?;
+            // As the mount table has it.
+            let state = state.dir.canonicalize()?;
+            let store = Store {
+                containers: state.join("containers"),
+                names: state.join("names"),
+                run: match usual {
+                    true => "/run/ten-steps".into(),
+                    false => state.join("run"),
+                },
+                state,
+            };
+            // Nobody may look into a container's files, whatever their modes.
+            for folder in [&store.containers, &store.names, &store.run] {
+                make(folder, 0o700)?;
+            }
+            Ok(store)
+        };
+        opened().with_context(|| {
+            format!(
+                "help: put `sudo` before the command, or name another place with --state-dir; {}",
+                state.dir.display()
+            )
+        })
+    }
+
+    /// The state folder, for those who want it as an argument.
+    pub fn state(&self) -> files::State {
+        files::State {
+            dir: self.state.clone(),
+        }
+    }
+
+    /// The directory of sockets.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// All containers, in no order.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let entries = fs::read_dir(&self.containers);
+        let entries = entries.with_context(|| self.containers.display().to_string())?;
+        let ids = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(ids
+            .filter(|id| is_id(id))
+            .map(|id| self.container(id))
+            .collect())
+    }
+
+    /// All containers that have a record, the newest first; and what is wrong with the others.
+    pub fn records(&self) -> Result<(Vec<(Container, Record)>, Vec<anyhow::Error>)> {
+        let (mut records, mut broken) = (Vec::new(), Vec::new());
+        for container in self.containers()? {
+            match container.record() {
+                Ok(record) => records.push((container, record)),
+                Err(error) if container.is_gone() => drop(error),
+                Err(error) => broken.push(error),
+            }
+        }
+        records.sort_by_key(|(_, record)| std::cmp::Reverse(record.created));
+        Ok((records, broken))
+    }
+
+    fn container(&self, id: String) -> Container {
+        Container {
+            folder: self.containers.join(&id),
+            id,
+            store: self.clone(),
+        }
+    }
+
+    /// The container that somebody calls `text`: by its ID, its name, or the first digits of its ID.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn find(&self, text: &str) -> Result<Container> {
+        if is_id(text) && self.containers.join(text).exists() {
+            return Ok(self.container(text.into()));
+        }
+        if let Some(container) = self.named(text) {
+            return Ok(container);
+        }
+        let is_prefix = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let mut found = match is_prefix {
+            true => self.containers()?,
+            false => Vec::new(),
+        };
+        found.retain(|container| container.id.starts_with(&text.to_lowercase()));
+        match &found[..] {
+            [] => bail!("no such container: {text}\nhelp: `ps -a` lists them"),
+            [one] => Ok(one.clone()),
+            several => {
+                let ids: Vec<_> = several.iter().map(|each| &each.id[..SHORT]).collect();
+                bail!(
+                    "{text}: {} containers begin so: {}\nhelp: type more of the ID",
+                    ids.len(),
+                    ids.join(", ")
+                )
+            }
+        }
+    }
+
+    /// The container of that name.
+    fn named(&self, name: &str) -> Option<Container> {
+        let id = fs::read_link(self.names.join(name::valid(name).ok()?)).ok()?;
+        let container = self.container(id.to_str()?.into());
+        // A link that a crash has left leads to nothing, or to a container of another name.
+        let record = container.record().ok()?;
+        (record.name == name).then_some(container)
+    }
+
+    fn lock_names(&self) -> Result<Lock> {
+        Lock::wait(File::open(&self.names)?)
+    }
+
+    /// Gives `id` the `name`, for which the lock of `names` is to be held.
+    ///
+    /// # Errors
+    /// Another container has it.
+    fn give_name(&self, name: &str, id: &str) -> Result<()> {
+        if let Some(other) = self.named(name).filter(|other| other.id != id) {
+            bail!(
+                "the name {name} is already in use by container {}\nhelp: `rm {name}` removes it, `rename` \
+                 calls it otherwise",
+                &other.id[..SHORT]
+            );
+        }
+        let link = self.names.join(name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        symlink(id, &link).with_context(|| link.display().to_string())
+    }
+
+    fn take_name(&self, name: &str, id: &str) {
+        let link = self.names.join(name);
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+            let _ = fs::remove_file(link);
+        }
+    }
+
+    /// Makes a container, which isn't started: it has a record and nothing else.
+    ///
+    /// # Errors
+    /// The name is in use; arguments that make no sense.
+    pub fn create(&self, arguments: ContainerArgs) -> Result<Container> {
+        let container = self.container(new_id()?);
+        // Under another name until it is whole: what somebody finds there belongs to a crash.
+        let aside = self.containers.join(format!(".new-{}", container.id));
+        DirBuilder::new().mode(0o700).create(&aside)?;
+        let made = self.create_aside(&container, &aside, arguments);
+        if made.is_err() {
+            let _ = tear_down(&aside);
+        }
+        made.map(|()| container)
+    }
+
+    fn create_aside(
+        &self,
+        container: &Container,
+        aside: &Path,
+        arguments: ContainerArgs,
+    ) -> Result<()> {
+        let _in_making = Lock::wait(File::open(aside)?)?;
+        let wanted = arguments.name.clone();
+        let mut record = Record {
+            id: container.id.clone(),
+            name: wanted.clone().map_or_else(|| name::random(0), Ok)?,
+            created: Time::now(),
+            arguments: arguments.resolve(&container.id, aside)?,
+            state: State::default(),
+        };
+        let mut turn = 0;
+        loop {
+            // The disk takes its time, and nobody else is to wait for it.
+            write(aside, &record)?;
+            let _names = self.lock_names()?;
+            match self.give_name(&record.name, &container.id) {
+                Err(_) if wanted.is_none() && turn < 100 => turn += 1,
+                given => {
+                    given?;
+                    let appeared = fs::rename(aside, &container.folder);
+                    if appeared.is_err() {
+                        self.take_name(&record.name, &container.id);
+                    }
+                    return Ok(appeared?);
+                }
+            }
+            record.name = name::random(turn)?;
+        }
+    }
+
+    /// Removes what crashes have left, which no command would find: folders of containers that were being made or
+    /// removed, names, locks and sockets of containers that aren't there. Says how many.
+    pub fn sweep(&self) -> Result<usize> {
+        let mut swept = 0;
+        for entry in fs::read_dir(&self.containers)?.flatten() {
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if hidden && Lock::attempt(File::open(entry.path())?)?.is_some() {
+                tear_down(&entry.path())?;
+                swept += 1;
+            }
+        }
+        let names = self.lock_names()?;
+        for entry in fs::read_dir(&self.names)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if self.named(&name).is_none() && !self.leads_to_broken(&entry.path()) {
+                fs::remove_file(entry.path())?;
+                swept += 1;
+            }
+        }
+        drop(names);
+        for entry in fs::read_dir(&self.run)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((id, _)) = name.split_once('.') else {
+                continue;
+            };
+            let container = self.container(id.into());
+            if is_id(id) && container.is_gone() && container.lock_life()?.is_some() {
+                match fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                    _ => swept += 1,
+                }
+                let _ = fs::remove_file(container.life_path());
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Whether a name's container is there, and its record can't be read: it may be its name.
+    fn leads_to_broken(&self, link: &Path) -> bool {
+        let id = fs::read_link(link).ok();
+        let id = id.and_then(|id| id.into_os_string().into_string().ok());
+        id.is_some_and(|id| {
+            let container = self.container(id);
+            !container.is_gone() && container.record().is_err()
+        })
+    }
+}
+
+/// Whether `text` is a whole ID.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn write(folder: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record)?;
+    // Nobody wants back what is removed when it ends.
+    save(&folder.join("config.json"), &text, !record.arguments.rm)
+}
+
+impl Container {
+    /// Its record, as it is now.
+    ///
+    /// # Errors
+    /// It isn't there any more, or the disk has damaged it.
+    pub fn record(&self) -> Result<Record> {
+        let path = self.folder.join("config.json");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_gone() => {
+                bail!("no such container: {}", &self.id[..SHORT])
+            }
+            read => read.map_err(anyhow::Error::new),
+        };
+        let record = text.and_then(|text| {
+            let mut record: Record = serde_json::from_slice(&text)?;
+            record.arguments.files.state = self.store.state();
+            Ok(record)
+        });
+        record.with_context(|| {
+            format!(
+                "help: `rm -f {}` removes the container, whose record can't be read; {}",
+                &self.id[..SHORT],
+                path.display()
+            )
+        })
+    }
+
+    /// Changes its record, and nobody else does meanwhile.
+    pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Record> {
+        let _lock = self.lock_record()?;
+        let mut record = self.record()?;
+        change(&mut record);
+        write(&self.folder, &record)?;
+        Ok(record)
+    }
+
+    fn lock_record(&self) -> Result<Lock> {
+        let gone = || anyhow!("no such container: {}", &self.id[..SHORT]);
+        let lock = Lock::wait(File::open(&self.folder).map_err(|_| gone())?)?;
+        match lock.is_of(&self.folder) {
+            true => Ok(lock),
+            false => Err(gone()),
+        }
+    }
+
+    /// Whether it has been removed.
+    pub fn is_gone(&self) -> bool {
+        !self.folder.exists()
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("container.log")
+    }
+
+    /// The name of its socket in the directory of sockets.
+    pub fn socket(&self) -> String {
+        format!("{}.sock", self.id)
+    }
+
+    fn life_path(&self) -> PathBuf {
+        self.store.run.join(format!("{}.lock", self.id))
+    }
+
+    /// Takes its life, if nobody has it: then it has no monitor, and gets none meanwhile.
+    ///
+    /// # Errors
+    /// It has been removed.
+    pub fn take_life(&self) -> Result<Option<Lock>> {
+        let life = self.lock_life()?;
+        if life.is_some() && self.is_gone() {
+            let _ = fs::remove_file(self.life_path());
+            bail!("no such container: {}", &self.id[..SHORT]);
+        }
+        Ok(life)
+    }
+
+    fn lock_life(&self) -> Result<Option<Lock>> {
+        loop {
+            let path = self.life_path();
+            let file = File::options().create(true).append(true).open(&path);
+            let file = file.with_context(|| path.display().to_string())?;
+            match Lock::attempt(file)? {
+                // Removed meanwhile together with its container.
+                Some(lock) if !lock.is_of(&path) => continue,
+                life => return Ok(life),
+            }
+        }
+    }
+
+    /// Waits until nobody has its life: until its monitor has gone.
+    pub fn wait_for_death(&self) -> Result<()> {
+        match File::open(self.life_path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            file => Lock::wait(file?).map(drop),
+        }
+    }
+
+    /// Calls it `name` from now on.
+    ///
+    /// # Errors
+    /// Another container is called so.
+    pub fn rename(&self, name: &str) -> Result<()> {
+        let _names = self.store.lock_names()?;
+        let old = self.record()?.name;
+        if old == name {
+            return Ok(());
+        }
+        self.store.give_name(name, &self.id)?;
+        let renamed = self.update(|record| record.name = name.into());
+        let not_any_more = if renamed.is_ok() { &old } else { name };
+        self.store.take_name(not_any_more, &self.id);
+        renamed.map(drop)
+    }
+
+    /// Removes it, for good, by the right of who has its life.
+    pub fn remove(&self, life: &Lock) -> Result<()> {
+        debug_assert!(life.is_of(&self.life_path()));
+        let gone = self.store.containers.join(format!(".old-{}", self.id));
+        let name = self.record().map(|record| record.name);
+        {
+            let _names = self.store.lock_names()?;
+            let _record = self.lock_record()?;
+            match fs::rename(&self.folder, &gone) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                renamed => renamed.with_context(|| self.folder.display().to_string())?,
+            }
+            if let Ok(name) = name {
+                self.store.take_name(&name, &self.id);
+            }
+        }
+        let torn_down = tear_down(&gone);
+        for left in [self.store.run.join(self.socket()), self.life_path()] {
+            let _ = fs::remove_file(left);
+        }
+        torn_down
+    }
+}
