@@ -18,10 +18,11 @@ pub mod libraries;
 pub mod root;
 pub mod witness;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{chdir, getcwd, pivot_root};
 use serde::{Deserialize, Serialize};
 use std::env;
 use std::path::Path;
@@ -75,6 +76,20 @@ pub fn swap_roots(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Resul
     // ANCHOR_END: exercise_swap_roots
 }
 
+/// Makes `directory` the working directory, if it is in the container.
+///
+/// A name such as /proc/self/fd/9 leads to whatever directory a descriptor stands for, also to one of the
+/// host's that somebody left open, and from there `..` leads on. See getcwd(2).
+pub fn enter_workdir(directory: &str) -> Result<()> {
+    call!(chdir(directory))?;
+    match getcwd() {
+        Err(Errno::ENOENT) => bail!(
+            "--workdir {directory}: that isn't in the container\nhelp: name a directory that it has"
+        ),
+        inside => Ok(inside.map(drop)?),
+    }
+}
+
 /// What the command finds around itself.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Environment")]
@@ -113,14 +128,16 @@ pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
     // ANCHOR_END: exercise_environment
 }
 
-fn variable(text: &str) -> Result<String, String> {
+/// Checks a variable of `-e`.
+pub fn variable(text: &str) -> Result<String, String> {
     match text.split('=').next() {
         None | Some("") => Err("a variable has a name: KEY=VALUE".into()),
         Some(_) => Ok(text.into()),
     }
 }
 
-fn absolute(text: &str) -> Result<String, String> {
+/// Checks a path in the container.
+pub fn absolute(text: &str) -> Result<String, String> {
     match text.starts_with('/') {
         true => Ok(text.into()),
         false => Err("it has to be an absolute path, as the container sees it".into()),

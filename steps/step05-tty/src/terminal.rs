@@ -53,18 +53,24 @@ impl Tty {
         }
     }
 
+    /// Fails when `-i` and `-t` are given, and standard input is no terminal.
+    pub fn check(self) -> Result<()> {
+        if self.tty && self.interactive && !stdin().is_terminal() {
+            bail!(
+                "-it: standard input is no terminal\nhelp: leave out -t to read from a file or a pipe, or \
+                 type the command in a terminal"
+            );
+        }
+        Ok(())
+    }
+
     /// Makes ready what the parent and the child need. Make it before the child.
     ///
     /// # Errors
-    /// `-i` and `-t` are given, and standard input is no terminal.
+    /// Those of [`Tty::check`].
     pub fn open(self) -> Result<Terminal> {
+        self.check()?;
         if self.tty {
-            if self.interactive && !stdin().is_terminal() {
-                bail!(
-                    "-it: standard input is no terminal\nhelp: leave out -t to read from a file or \
-                     a pipe, or type the command in a terminal"
-                );
-            }
             return self.pty(None);
         }
         let input = match (self.interactive, stdin().is_terminal()) {
@@ -177,17 +183,19 @@ impl Terminal {
             Terminal::Streams([input, output, error]) => {
                 call!(setsid())?;
                 match input {
-                    Stream::Nothing => {
-                        dup2_stdin(open("/dev/null", OFlag::O_RDWR, Mode::empty())?)?
-                    }
+                    Stream::Nothing => dup2_stdin(null()?)?,
                     Stream::Pipe { inside, .. } => dup2_stdin(inside)?,
                     Stream::Hosts => {}
                 }
-                if let Stream::Pipe { inside, .. } = output {
-                    dup2_stdout(inside)?;
+                match output {
+                    Stream::Nothing => dup2_stdout(null()?)?,
+                    Stream::Pipe { inside, .. } => dup2_stdout(inside)?,
+                    Stream::Hosts => {}
                 }
-                if let Stream::Pipe { inside, .. } = error {
-                    dup2_stderr(inside)?;
+                match error {
+                    Stream::Nothing => dup2_stderr(null()?)?,
+                    Stream::Pipe { inside, .. } => dup2_stderr(inside)?,
+                    Stream::Hosts => {}
                 }
             }
         }
@@ -304,6 +312,10 @@ impl Terminal {
             }
         }
     }
+}
+
+fn null() -> nix::Result<OwnedFd> {
+    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Master and slave, as the child has sent them.

@@ -2,14 +2,14 @@
 
 use clap::Parser;
 use nix::sched::CloneFlags;
-use nix::unistd::{chdir, sethostname};
+use nix::unistd::sethostname;
 use std::process::ExitCode;
 use step01_uts::{Narration, call, exec, hostname, program};
 use step02_pid::{init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step04_pivot_root::files::Files;
 use step04_pivot_root::witness::Witness;
-use step04_pivot_root::{Env, enter_root, environment};
+use step04_pivot_root::{Env, enter_root, enter_workdir, environment};
 use step05_tty::mounts::mount_all;
 use step05_tty::names::Names;
 use step05_tty::terminal::Tty;
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
                 loopback_up()?;
             }
             privileges.seal()?;
-            call!(chdir(workdir.as_str()))?;
+            enter_workdir(workdir)?;
             witness.hand_over()?;
             let user = args.user.find()?;
             let environment = environment(

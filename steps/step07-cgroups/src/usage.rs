@@ -63,6 +63,43 @@ impl Groups {
     }
 }
 
+/// What the processes of a control group use together at this moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Current {
+    /// Memory in bytes, without what the kernel would give up at once: files that nobody has used for a while.
+    pub memory: u64,
+    /// The most that it may be.
+    pub memory_limit: Option<u64>,
+    /// Processor time since the beginning, of all processors together.
+    pub cpu_time: Duration,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+impl Groups {
+    /// Reads how it is now.
+    pub fn current(&self) -> Current {
+        let text = |controller, v1: &str, v2: &str| {
+            let (folder, version) = self.folder(controller)?;
+            let file = if version == Version::V1 { v1 } else { v2 };
+            fs::read_to_string(folder.join(file)).ok()
+        };
+        let number =
+            |controller, v1, v2| -> Option<u64> { text(controller, v1, v2)?.trim().parse().ok() };
+        let stat = text("memory", "memory.stat", "memory.stat").unwrap_or_default();
+        let inactive = value(&stat, "total_inactive_file").or(value(&stat, "inactive_file"));
+        let used = number("memory", "memory.usage_in_bytes", "memory.current");
+        Current {
+            memory: used.unwrap_or(0).saturating_sub(inactive.unwrap_or(0)),
+            // Version 1 has a number for no limit, as large as its counters go.
+            memory_limit: number("memory", "memory.limit_in_bytes", "memory.max")
+                .filter(|limit| *limit < i64::MAX as u64 / 2),
+            cpu_time: self.usage().cpu_time.unwrap_or_default(),
+            pids: number("pids", "pids.current", "pids.current").unwrap_or(0),
+        }
+    }
+}
+
 impl Cgroup {
     /// Ends the account: prints it when `stats` asks for it, removes the groups, and adds to the
     /// `outcome` of the command's life that memory ran out, if it did.

@@ -153,6 +153,11 @@ impl LayerArgs {
         }
     }
 
+    /// The layers that are only read, the topmost first.
+    pub fn lower_layers(&self, files: &Files) -> Result<Vec<PathBuf>> {
+        Ok(self.lower(files)?.0)
+    }
+
     /// Where the changes of a container with [`Home::Lasting`] in `folder` go; nowhere else than into the
     /// root itself with `--rootfs`.
     pub fn upper(&self, files: &Files, folder: &Path) -> Option<PathBuf> {

@@ -15,7 +15,7 @@ use crate::{name, send, stop};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use nix::libc;
-use std::io::{IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{Write, stderr, stdin, stdout};
 use std::thread::sleep;
 use std::time::Duration;
 use step01_uts::Narration;
@@ -111,12 +111,7 @@ impl Run {
         let args = &mut self.container;
         if !self.detach {
             args.tty = args.tty.or_for(&args.command);
-            if args.tty.tty && args.tty.interactive && !stdin().is_terminal() {
-                bail!(
-                    "-it: standard input is no terminal\nhelp: leave out -t to read from a file or a pipe, \
-                     or type the command in a terminal"
-                );
-            }
+            args.tty.check()?;
             // What is sent to us from here on is for the command.
             signals::hold()?;
         }

@@ -1,0 +1,205 @@
+//! `cp`: files from the host into a container, and out of one.
+
+use crate::copy::{Manner, Tree, copy, copy_contents, kind};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{getgid, getuid};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf, absolute};
+use step01_uts::call;
+use step03_mount::make_private;
+use step04_pivot_root::files::State;
+use step08_overlay::layers::Home;
+use step09_detach::record::Record;
+use step09_detach::store::{Container, Store};
+
+/// Copy files between a container and the host: CONTAINER:PATH is in a container, PATH on the host
+#[derive(Debug, Args)]
+pub struct Cp {
+    /// Keep owners, and setuid
+    #[arg(short, long)]
+    archive: bool,
+
+    /// Copy what SOURCE leads to, where it is a link
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+
+    #[command(flatten)]
+    state: State,
+
+    /// What is copied; of a directory that ends in /. what is in it
+    source: String,
+
+    /// Where it goes: into a directory that is there, or to this name
+    destination: String,
+}
+
+/// A file, on one of the two sides.
+enum Side<'a> {
+    Host(PathBuf),
+    Container(&'a str, PathBuf),
+}
+
+/// What is before a colon is a container's name, unless it begins as a path does.
+fn side(text: &str) -> Result<Side<'_>> {
+    match text.split_once(':') {
+        Some((name, path)) if !name.contains('/') && !text.starts_with('.') => {
+            Ok(Side::Container(name, Path::new("/").join(path)))
+        }
+        _ => Ok(Side::Host(keep_end(absolute(text)?, text))),
+    }
+}
+
+/// With the slash that `text` ends in.
+fn keep_end(path: PathBuf, text: &str) -> PathBuf {
+    match text.ends_with('/') {
+        true => path.join(""),
+        false => path,
+    }
+}
+
+impl Cp {
+    /// Copies them.
+    pub fn run(&self) -> Result<u8> {
+        if self.source == "-" || self.destination == "-" {
+            bail!("cp reads and writes no archives\nhelp: exec CONTAINER tar -c PATH | tar -x");
+        }
+        let store = Store::open(&self.state)?;
+        let host =
+            || -> Result<Tree> { Ok(Tree::new(directory(Path::new("/"))?, false, String::new())) };
+        let (source, destination) = (side(&self.source)?, side(&self.destination)?);
+        match (source, destination) {
+            (Side::Container(name, from), Side::Host(to)) => {
+                let ours = (getuid().as_raw(), getgid().as_raw());
+                // A container's setuid program on the host would be everybody's.
+                let manner = self.manner(ours, false);
+                inside(&store.find(name)?, |tree| {
+                    self.copy(&tree, &from, &host()?, &to, manner)
+                })
+            }
+            (Side::Host(from), Side::Container(name, to)) => {
+                let manner = self.manner((0, 0), true);
+                let host = host()?;
+                inside(&store.find(name)?, |tree| {
+                    self.copy(&host, &from, &tree, &to, manner)
+                })
+            }
+            (Side::Host(_), Side::Host(_)) => {
+                bail!("neither of the two is in a container\nhelp: CONTAINER:PATH is")
+            }
+            (Side::Container(..), Side::Container(..)) => {
+                bail!("both are in containers\nhelp: copy to the host first, and from there")
+            }
+        }?;
+        Ok(0)
+    }
+
+    fn manner(&self, owner: (u32, u32), keeps_setuid: bool) -> Manner {
+        Manner {
+            owner: (!self.archive).then_some(owner),
+            keeps_setuid: keeps_setuid || self.archive,
+        }
+    }
+
+    /// Docker's rules of what goes where.
+    fn copy(
+        &self,
+        from: &Tree,
+        source: &Path,
+        to: &Tree,
+        target: &Path,
+        manner: Manner,
+    ) -> Result<()> {
+        let contents = self.source.ends_with("/.");
+        let wants_directory = self.destination.ends_with('/') || self.destination.ends_with("/.");
+        let source = match self.follow_link || contents || self.source.ends_with('/') {
+            true => from.followed(source)?,
+            false => from.place(source)?,
+        };
+        let Some(original) = source.stat()? else {
+            bail!("{}: there is no such file", self.source);
+        };
+        let is_directory = kind(&original) == SFlag::S_IFDIR;
+        if !is_directory && (contents || self.source.ends_with('/')) {
+            bail!("{}: it is no directory", self.source);
+        }
+        let there = to.stat(target)?.map(|found| kind(&found));
+        match there {
+            Some(SFlag::S_IFDIR) => {
+                let target = to.followed(target)?;
+                if contents {
+                    return copy_contents(&source, &target, manner);
+                }
+                let name = Path::new(self.source.trim_end_matches('/')).file_name();
+                let name = name.or_else(|| Path::new(&self.source).file_name());
+                match name.filter(|name| name.to_str().is_none_or(|name| !name.contains(':'))) {
+                    Some(name) => copy(&source, &target.below(name)?, manner),
+                    // The root of a container has no name.
+                    None => copy_contents(&source, &target, manner),
+                }
+            }
+            Some(_) if is_directory => bail!("{}: it is no directory", self.destination),
+            Some(_) if wants_directory => bail!("{}: it is no directory", self.destination),
+            Some(_) => copy(&source, &to.followed(target)?, manner),
+            None if wants_directory && !is_directory => {
+                bail!("{}: there is no such directory", self.destination)
+            }
+            None => copy(&source, &to.followed(target)?, manner),
+        }
+    }
+}
+
+fn directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).with_context(|| path.display().to_string())
+}
+
+/// Has `work` done with a container's root, as its processes see it, or as they will.
+fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Result<()> {
+    let record = container.record()?;
+    let tree = |root| Tree::new(root, true, format!("{}:", record.name));
+    if container.status(&record).is_up() {
+        if let Some(root) = root_of(&record)? {
+            return work(tree(root));
+        }
+    }
+    // Nobody may start it meanwhile, or remove it.
+    let Some(_life) = container.take_life()? else {
+        bail!(
+            "container {} is just being started, or removed",
+            record.name
+        );
+    };
+    let args = &record.arguments;
+    if let Some(root) = &args.files.rootfs {
+        return work(tree(directory(root)?));
+    }
+    let home = Home::Lasting {
+        folder: &container.folder,
+        volatile: false,
+    };
+    let layers = args.layers.open(&args.files, home, false)?;
+    call!(unshare(CloneFlags::CLONE_NEWNS))?;
+    make_private()?;
+    let root = layers.mount()?;
+    let done = directory(&root).and_then(|opened| work(tree(opened)));
+    call!(umount2(&root, MntFlags::MNT_DETACH))?;
+    done
+}
+
+/// The root directory of a container's PID 1, with all that is mounted there.
+fn root_of(record: &Record) -> Result<Option<OwnedFd>> {
+    let Some(process) = &record.state.process else {
+        return Ok(None);
+    };
+    let root = directory(Path::new(&format!("/proc/{}/root", process.pid)));
+    // Had it ended before that, its number might be somebody else's.
+    match process.open()? {
+        Some(_) => root.map(Some),
+        None => Ok(None),
+    }
+}

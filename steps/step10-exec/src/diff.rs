@@ -1,0 +1,194 @@
+//! `diff`: what a container has changed, as its upper layer has it.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::errno::Errno;
+use nix::libc;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, Metadata};
+use std::io::{ErrorKind, Write, stdout};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use step04_pivot_root::files::State;
+use step09_detach::store::Store;
+
+/// List what a container has changed: A added, C changed, D deleted
+#[derive(Debug, Args)]
+pub struct Diff {
+    #[command(flatten)]
+    state: State,
+
+    /// The container, by its name or its ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Files that a container's start puts there, for something to be mounted on.
+const PLACES: [&str; 6] = [
+    "proc",
+    "sys",
+    "dev",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/resolv.conf",
+];
+
+impl Diff {
+    /// Lists it.
+    pub fn run(&self) -> Result<u8> {
+        let container = Store::open(&self.state)?.find(&self.container)?;
+        let record = container.record()?;
+        let args = &record.arguments;
+        let Some(upper) = args.layers.upper(&args.files, &container.folder) else {
+            bail!(
+                "container {} writes into its --rootfs itself: nothing is apart",
+                record.name
+            );
+        };
+        let lower = args.layers.lower_layers(&args.files)?;
+        let mut changes = BTreeMap::new();
+        if upper.exists() {
+            compare(&upper, &lower, Path::new(""), &mut changes)
+                .with_context(|| upper.display().to_string())?;
+        }
+        let mut out = stdout().lock();
+        for (path, kind) in changes {
+            let mut line = format!("{kind} /").into_bytes();
+            line.extend_from_slice(path.as_os_str().as_bytes());
+            line.push(b'\n');
+            match out.write_all(&line) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+                written => written?,
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// What the layers below have at `path`; nothing where one of them has taken it away.
+fn below(lower: &[PathBuf], path: &Path) -> Option<(usize, Metadata)> {
+    for (number, layer) in lower.iter().enumerate() {
+        // What is below something that was taken away is away, too.
+        let mut at = layer.clone();
+        for part in path.components() {
+            at.push(part);
+            match at.symlink_metadata() {
+                Ok(found) if is_whiteout(&found) => return None,
+                _ => {}
+            }
+        }
+        if let Ok(found) = at.symlink_metadata() {
+            return Some((number, found));
+        }
+        let mut at = layer.clone();
+        for part in path.components() {
+            at.push(part);
+            if is_opaque(&at) {
+                return None;
+            }
+        }
+    }
+    None
+}
+
+/// Adds what `upper` has at `path` and below to `changes`.
+fn compare(
+    upper: &Path,
+    lower: &[PathBuf],
+    path: &Path,
+    changes: &mut BTreeMap<PathBuf, char>,
+) -> Result<()> {
+    for entry in fs::read_dir(upper.join(path))? {
+        let entry = entry?;
+        let path = path.join(entry.file_name());
+        // It may be gone again.
+        let Ok(now) = upper.join(&path).symlink_metadata() else {
+            continue;
+        };
+        let before = below(lower, &path);
+        let is_place = PLACES.iter().any(|place| Path::new(place) == path);
+        match before {
+            None if is_place => {}
+            Some(_) if is_whiteout(&now) => drop(changes.insert(path, 'D')),
+            None if is_whiteout(&now) => {}
+            None => {
+                changes.insert(path.clone(), 'A');
+                if now.is_dir() {
+                    compare(upper, lower, &path, changes)?;
+                }
+            }
+            Some((_, was)) if now.is_dir() && was.is_dir() => {
+                let known = changes.len();
+                let replaced = is_opaque(&upper.join(&path));
+                if replaced {
+                    deleted(upper, lower, &path, changes)?;
+                }
+                compare(upper, lower, &path, changes)?;
+                // It is there for what is in it; or is it itself that changed?
+                if changes.len() > known || differs(&now, &was) {
+                    changes.insert(path, 'C');
+                }
+            }
+            Some(_) => {
+                changes.insert(path.clone(), 'C');
+                if now.is_dir() {
+                    compare(upper, lower, &path, changes)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds what the layers below have in the directory `path`, which was replaced, and it hasn't any more.
+fn deleted(
+    upper: &Path,
+    lower: &[PathBuf],
+    path: &Path,
+    changes: &mut BTreeMap<PathBuf, char>,
+) -> Result<()> {
+    for layer in lower {
+        let Ok(entries) = fs::read_dir(layer.join(path)) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let path = path.join(entry.file_name());
+            let is_there = upper.join(&path).symlink_metadata().is_ok();
+            if !is_there && below(lower, &path).is_some() {
+                changes.insert(path, 'D');
+            }
+        }
+    }
+    Ok(())
+}
+
+fn differs(now: &Metadata, was: &Metadata) -> bool {
+    let of = |file: &Metadata| (file.mode(), file.uid(), file.gid());
+    of(now) != of(was)
+}
+
+/// A file that was removed leaves a character device 0/0.
+fn is_whiteout(file: &Metadata) -> bool {
+    file.file_type().is_char_device() && file.rdev() == 0
+}
+
+/// A directory that replaces another has an attribute that says so.
+fn is_opaque(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let name = c"trusted.overlay.opaque";
+    let mut value = [0_u8; 1];
+    // SAFETY: the kernel reads two strings and writes as many bytes as there are.
+    let length = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    Errno::result(length).is_ok() && value == *b"y"
+}

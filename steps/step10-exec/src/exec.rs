@@ -1,0 +1,158 @@
+//! `exec`: another command in a container that runs.
+
+use crate::{Prison, close_behind, join, namespaces_of, same_prison};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::errno::Errno;
+use nix::sys::prctl::set_dumpable;
+use std::path::PathBuf;
+use step01_uts::{Narration, Refused, call};
+use step02_pid::signals;
+use step04_pivot_root::environment;
+use step04_pivot_root::files::State;
+use step04_pivot_root::witness::Witness;
+use step05_tty::terminal::{Stream, Terminal, Tty};
+use step06_caps::privileges::PrivilegeArgs;
+use step06_caps::users::UserArgs;
+use step07_cgroups::group::Groups;
+use step09_detach::client::terminal_size;
+use step09_detach::commands::up;
+use step09_detach::status::Status;
+use step09_detach::store::Store;
+
+/// Run another command in a container that runs
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Leave it running
+    #[arg(short, long)]
+    detach: bool,
+
+    #[command(flatten)]
+    tty: Tty,
+
+    /// Set an environment variable besides the container's own; a KEY alone takes the value that it has here
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = step04_pivot_root::variable)]
+    env: Vec<String>,
+
+    /// The directory in the container in which the command starts [default: the container's own]
+    #[arg(short, long, value_name = "DIR", value_parser = step04_pivot_root::absolute)]
+    workdir: Option<String>,
+
+    #[command(flatten)]
+    user: UserArgs,
+
+    /// Leave the command all that this program may do itself
+    #[arg(long)]
+    privileged: bool,
+
+    #[command(flatten)]
+    narration: Narration,
+
+    #[command(flatten)]
+    state: State,
+
+    /// The container, by its name or its ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Exec {
+    // ANCHOR: exec
+    /// Runs it, and returns its exit code.
+    pub fn run(self) -> Result<u8> {
+        self.narration.begin()?;
+        let container = Store::open(&self.state)?.find(&self.container)?;
+        let record = up(&container)?;
+        if container.status(&record) == Status::Paused {
+            bail!(
+                "container {0} is paused\nhelp: `unpause {0}` first",
+                record.name
+            );
+        }
+        let args = &record.arguments;
+        let ended = || format!("container {} has just ended", record.name);
+        let process = record.state.process.as_ref().with_context(ended)?;
+        let pidfd = process.open()?.with_context(ended)?;
+        let prison = Prison {
+            groups: Groups::of(&record.id)?.doors()?,
+            rlimits: args.limits.ulimit.clone(),
+        };
+        let privileges = match self.privileged {
+            true => PrivilegeArgs {
+                privileged: true,
+                ..PrivilegeArgs::default()
+            },
+            false => args.privileges(&container.folder),
+        };
+        let privileges = privileges.resolve()?;
+        let user = if self.user.user.is_some() {
+            &self.user
+        } else {
+            &args.user
+        };
+        let hostname = args.hostname.as_deref().unwrap_or(record.short_id());
+        let given = [
+            self.tty.environment(),
+            args.env.env.clone(),
+            self.env.clone(),
+        ]
+        .concat();
+        let defaults = environment(hostname, &given);
+        let workdir = self.workdir.as_deref().unwrap_or(&args.env.workdir);
+        let root = PathBuf::from(format!("/proc/{}/root", process.pid));
+        let witness = Witness::new(&root, &self.command[0], &defaults, workdir)?;
+        let terminal = self.terminal()?;
+
+        // Nobody in there may look into the one who is about to come in.
+        call!(set_dumpable(false))?;
+        let child = join(&pidfd, namespaces_of(process.pid)?, || {
+            close_behind(workdir)?;
+            witness.hand_over()?;
+            let user = user.find()?;
+            let variables = [user.environment(), given.clone()].concat();
+            let environment = environment(hostname, &variables);
+            terminal.attach()?;
+            terminal.give_to(user.uid)?;
+            let mut process = privileges.process(user);
+            process.outlives_parent = self.detach;
+            same_prison(&prison, &process)?;
+            step01_uts::exec(&self.command, &environment)
+        });
+        let child = child.map_err(|error| match error.downcast_ref::<Refused>() {
+            Some(refused) if is_too_late(refused) => error.context(ended()),
+            _ => error,
+        });
+        if self.detach {
+            return witness.testify(child.map(|_| 0));
+        }
+        witness.testify(child.and_then(|child| terminal.relay(&child)))
+    }
+    // ANCHOR_END: exec
+
+    /// Pipes or a terminal of the container's own: what is ours stays outside.
+    fn terminal(&self) -> Result<Terminal> {
+        if self.detach {
+            return Ok(Terminal::Streams([
+                Stream::Nothing,
+                Stream::Nothing,
+                Stream::Nothing,
+            ]));
+        }
+        self.tty.check()?;
+        signals::hold()?;
+        self.tty.open_apart(terminal_size().ok())
+    }
+}
+
+/// Whether the kernel refused because the container's PID 1 is gone.
+fn is_too_late(refused: &Refused) -> bool {
+    match refused.errno() {
+        Errno::ESRCH => refused.is("setns"),
+        Errno::ENOMEM => refused.is("clone3"),
+        _ => false,
+    }
+}

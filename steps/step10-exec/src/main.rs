@@ -1,0 +1,57 @@
+//! Step 10: a small Docker.
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::{Shell, generate};
+use std::process::ExitCode;
+use step01_uts::program;
+use step09_detach::commands::Command;
+use step09_detach::monitor::be_monitor;
+use step10_exec::cp::Cp;
+use step10_exec::diff::Diff;
+use step10_exec::exec::Exec;
+use step10_exec::stats::Stats;
+use step10_exec::top::Top;
+
+/// Run containers, and look into them
+#[derive(Parser)]
+#[command(version, subcommand_required = true, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Subcommand)]
+enum Commands {
+    #[command(flatten)]
+    Detach(Command),
+    Exec(Exec),
+    Stats(Stats),
+    Top(Top),
+    Diff(Diff),
+    Cp(Cp),
+    /// Print what a shell needs to complete these commands
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+// ANCHOR: life
+fn main() -> ExitCode {
+    be_monitor();
+    program(|args: Args| match args.command {
+        Commands::Detach(command) => command.run(),
+        Commands::Exec(exec) => exec.run(),
+        Commands::Stats(stats) => stats.run(),
+        Commands::Top(top) => top.run(),
+        Commands::Diff(diff) => diff.run(),
+        Commands::Cp(cp) => cp.run(),
+        Commands::Completions { shell } => {
+            let mut program = Args::command();
+            let name = program.get_name().to_owned();
+            generate(shell, &mut program, name, &mut std::io::stdout());
+            Ok(0)
+        }
+    })
+}
+// ANCHOR_END: life

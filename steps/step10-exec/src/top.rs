@@ -1,0 +1,102 @@
+//! `top`: the processes of a container, as the host sees them.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::unistd::{SysconfVar, sysconf};
+use std::fs;
+use std::path::Path;
+use step04_pivot_root::files::State;
+use step07_cgroups::group::Groups;
+use step09_detach::commands::up;
+use step09_detach::list::table;
+use step09_detach::store::Store;
+
+/// Show the processes of a container
+#[derive(Debug, Args)]
+pub struct Top {
+    #[command(flatten)]
+    state: State,
+
+    /// The container, by its name or its ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+impl Top {
+    /// Shows them: their numbers on the host and in the container, where these differ.
+    pub fn run(&self) -> Result<u8> {
+        let container = Store::open(&self.state)?.find(&self.container)?;
+        let record = up(&container)?;
+        let groups = Groups::of(&record.id)?;
+        let (folder, _) = ["pids", "memory", "cpu", "devices"]
+            .into_iter()
+            .find_map(|controller| groups.folder(controller))
+            .context(
+                "this machine has no control groups, by which a container's processes are found",
+            )?;
+        let mut pids = members(folder);
+        pids.sort_unstable();
+        let ticks = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).max(1) as u64;
+        // One that has ended meanwhile is left out.
+        let lines = pids.into_iter().filter_map(|pid| describe(pid, ticks));
+        let heading = ["UID", "PID", "PPID", "INSIDE", "STAT", "TIME", "CMD"];
+        print!("{}", table(heading, lines));
+        Ok(0)
+    }
+}
+
+/// The processes of a group and of those below it.
+fn members(folder: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = text.lines().flat_map(str::parse).collect();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(members(&entry.path()));
+        }
+    }
+    pids
+}
+
+fn describe(pid: i32, ticks: u64) -> Option<[String; 7]> {
+    let read = |file| fs::read(format!("/proc/{pid}/{file}")).ok();
+    let status = String::from_utf8_lossy(&read("status")?).into_owned();
+    let field = |key| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(
+            value
+                .split_whitespace()
+                .map(String::from)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let time = |field: usize| fields.get(field)?.parse::<u64>().ok();
+    let seconds = (time(11)? + time(12)?) / ticks;
+    let words = read("cmdline")?;
+    let words = words
+        .strip_suffix(b"\0")
+        .unwrap_or(&words)
+        .split(|byte| *byte == 0);
+    let command: Vec<_> = words.map(String::from_utf8_lossy).collect();
+    let command = match command.join(" ") {
+        // A zombie has no command line any more.
+        empty if empty.is_empty() => format!("[{}]", field("Name:")?.join(" ")),
+        command => command.escape_debug().to_string(),
+    };
+    Some([
+        field("Uid:")?.first()?.clone(),
+        pid.to_string(),
+        field("PPid:")?.first()?.clone(),
+        field("NSpid:")?.last()?.clone(),
+        fields.first()?.to_string(),
+        format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        ),
+        command,
+    ])
+}
