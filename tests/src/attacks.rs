@@ -4,9 +4,11 @@
 
 use crate::checks::Workbench;
 use crate::checks::step05::AtTerminal;
-use crate::container::{Outcome, eventually, run};
+use crate::checks::step09::{Innocent, Store, make_record_lie};
+use crate::container::{Container, Outcome, eventually, run};
 use crate::evidence::{Process, hosts_name};
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pty_process::blocking::Command as PtyCommand;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,8 @@ pub struct Prison<'a> {
     pub open: bool,
     /// How the program is given a root: by `--rootfs`, by `--image`, or not at all.
     pub root_flag: Option<&'static str>,
+    /// The program's step; 0 without one.
+    pub step: usize,
 }
 
 /// What an attack has done.
@@ -422,6 +426,101 @@ fn replace_ls(prison: &Prison) -> Result<Blow> {
     Ok(Blow {
         struck: said == "pwned",
         seen: format!("ls in the second container printed {said} first"),
+    })
+}
+
+/// Chapter 9: somebody else gets the number that a container's process had.
+pub const DETACH: Attack = Attack {
+    command: "kill $(cat pid), a while after the container has ended",
+    aim: "a process that never had to do with it is killed",
+    make: kill_by_number,
+    learnt: &[
+        "a process in a session of its own, with none of the caller's descriptors, outlives the caller",
+        "a record is replaced by rename, so nobody ever reads half of one",
+        "a number isn't a process: its start time and the machine's boot id make it one",
+        "a pidfd stands for one process, and is readable when that has ended",
+    ],
+    beyond: "Docker has a daemon and a containerd-shim for each container; Podman, without a daemon, has conmon, \
+             which is what our monitor is",
+    next: "nobody can look into a container that runs, but by nsenter, which leaves all privileges: chapter 10",
+};
+
+fn kill_by_number(prison: &Prison) -> Result<Blow> {
+    if prison.open {
+        bail!("this attack is for containers");
+    }
+    let store = Store::new(prison.bench, "attack");
+    let (pid, id) = match prison.step {
+        ..FIRST_WITH_RECORDS => {
+            // Whoever wants to find his container again writes a number down.
+            let root = prison.bench.root()?;
+            let sleep = ["sh", "-c", "echo ready; sleep 0.1"];
+            let arguments = prison.arguments(&root, &[], &sleep);
+            let container = Container::start(&prison.bench.program, &arguments)?;
+            let number = container.first_process().0.as_raw();
+            container.ended()?;
+            (number, None)
+        }
+        _ => {
+            let id = store.start(&[], &["sleep", "1000"])?;
+            (make_record_lie(&store, &id)?, Some(id))
+        }
+    };
+    let mut innocent = Innocent::with(pid)?;
+    match id {
+        None => kill(Pid::from_raw(pid), Signal::SIGTERM)?,
+        Some(id) => drop(store.run(&["stop", &id])?),
+    }
+    let killed = eventually(|| (!innocent.lives()).then_some(())).is_some();
+    Ok(Blow {
+        struck: killed,
+        seen: match killed {
+            true => "the innocent with the same number was killed".into(),
+            false => "the innocent with the same number lives".into(),
+        },
+    })
+}
+
+/// The first step whose program keeps records of its containers.
+const FIRST_WITH_RECORDS: usize = 9;
+
+/// Chapter 10: who only enters the namespaces has all of the host's root.
+pub const EXEC: Attack = Attack {
+    command: "nsenter -a -t PID sh, to look into a container, and there: mount -t devtmpfs none /mnt && ls /mnt",
+    aim: "the host's disks lie in the container's /mnt",
+    make: look_inside,
+    learnt: &[
+        "setns with a pidfd enters all namespaces at once; only children are born in the PID namespace",
+        "namespaces say what a process sees: what it may do has to be taken away once more",
+        "a directory that is left open is a way out, whatever the root is",
+    ],
+    beyond: "runc joins in a C constructor before Go's threads begin, and copies itself, so that no container can \
+             overwrite it through /proc/PID/exe; crun and youki do it as here",
+    next: "its images still come from this machine: chapter 11 fetches them",
+};
+
+fn look_inside(prison: &Prison) -> Result<Blow> {
+    if prison.step < FIRST_WITH_RECORDS {
+        bail!("this attack is for containers that stay");
+    }
+    let store = Store::new(prison.bench, "attack");
+    let id = store.start(&[], &["sleep", "1000"])?;
+    let line = "mkdir -p /tmp/hosts && mount -t devtmpfs none /tmp/hosts && ls /tmp/hosts";
+    let attempt = match prison.step {
+        FIRST_WITH_RECORDS => {
+            let pid = store.process(&id, "process")?.0.to_string();
+            let words = ["-a", "-t", &pid, "sh", "-c", line];
+            run("nsenter".as_ref(), &words)?
+        }
+        _ => store.run(&["exec", &id, "sh", "-c", line])?,
+    };
+    let struck = attempt.code == 0 && attempt.output.lines().count() > 3;
+    Ok(Blow {
+        struck,
+        seen: match struck {
+            true => "ls shows the names in the host's /dev".into(),
+            false => format!("mount said: {}", permission(&attempt.errors)),
+        },
     })
 }
 

@@ -11,6 +11,8 @@ pub mod step05;
 pub mod step06;
 pub mod step07;
 pub mod step08;
+pub mod step09;
+pub mod step10;
 
 use crate::container::Container;
 use crate::course::Chapter;

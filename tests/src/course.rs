@@ -1,7 +1,9 @@
 //! The table of the course: chapters and their exercises.
 
-use crate::attacks::{Attack, CAPS, CGROUP, MOUNT, OVERLAY, PID, ROOT, TTY, UTS};
-use crate::checks::{Check, step01, step02, step03, step04, step05, step06, step07, step08};
+use crate::attacks::{Attack, CAPS, CGROUP, DETACH, EXEC, MOUNT, OVERLAY, PID, ROOT, TTY, UTS};
+use crate::checks::{
+    Check, step01, step02, step03, step04, step05, step06, step07, step08, step09, step10,
+};
 use crate::trace::Trace;
 
 /// One chapter, which is one step.
@@ -117,6 +119,22 @@ pub const CHAPTERS: &[Chapter] = &[
         page: "08-overlay.md",
         exercises: step08::EXERCISES,
         attack: OVERLAY,
+    },
+    Chapter {
+        number: 9,
+        package: "step09-detach",
+        title: "outliving the caller",
+        page: "09-detach.md",
+        exercises: step09::EXERCISES,
+        attack: DETACH,
+    },
+    Chapter {
+        number: 10,
+        package: "step10-exec",
+        title: "looking in from outside",
+        page: "10-exec.md",
+        exercises: step10::EXERCISES,
+        attack: EXEC,
     },
 ];
 

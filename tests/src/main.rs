@@ -354,6 +354,7 @@ fn strike(chapter: &Chapter, step: usize, program: Option<PathBuf>) -> Result<u8
             bench,
             open,
             root_flag,
+            step,
         })?;
         println!("{}", serde_json::to_string(&blow)?);
         Ok(0)

@@ -108,7 +108,7 @@ fn the_readme_has_the_commands_that_work() {
     let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
     let newest = STEPS.last().unwrap();
     assert!(
-        readme.contains(&format!("cargo run -p {newest}\n")),
+        readme.contains(&format!("cargo run -p {newest} -- run -it\n")),
         "the newest step is {newest}"
     );
     assert!(readme.contains("\ncargo test\n"));

@@ -1,7 +1,7 @@
 //! Bad input and faults: an error that names the thing and the way out, and nothing left behind.
 
 use crate::stage::{
-    Root, STEPS, as_nobody, copy_of, folder, on_host, redact, run, script, step, step04,
+    Root, DIRECT, as_nobody, copy_of, folder, on_host, redact, run, script, step, step04,
     transcript, usual,
 };
 use progress::host::{CHANGED, Propagation, exit_code};
@@ -102,7 +102,7 @@ fn the_longest_hostname() {
 #[test]
 fn commands_that_end_badly_leave_the_host_as_it_was() {
     let root = Root::shared();
-    for package in STEPS {
+    for package in DIRECT {
         let flags = usual(package, &root.path());
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
         for command in [
@@ -112,7 +112,7 @@ fn commands_that_end_badly_leave_the_host_as_it_was() {
             // Left running in the container, they end with it.
             &["sh", "-c", "sleep 1000 & sleep 1000 & exit 4"],
         ] {
-            if package == "step01-uts" && command[0] == "sh" {
+            if *package == "step01-uts" && command[0] == "sh" {
                 continue;
             }
             on_unchanged_host(package, &[&flags[..], command].concat());
@@ -153,11 +153,11 @@ fn without_privilege_the_way_out_is_named() {
     let root = Root::shared();
     let root = root.path();
     let mut told = String::new();
-    for package in STEPS {
+    for package in DIRECT {
         let flags = usual(package, root.as_path());
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
         let output = run_as_nobody(package, &[&flags[..], &["true"]].concat());
-        if package >= "step07" {
+        if *package >= "step07" {
             // Which folder it couldn't make, depends on the machine.
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(125), "{said}");

@@ -1,6 +1,6 @@
 //! Step 7: what a container may use up.
 
-use crate::stage::{Root, STEPS, armed_root, folder, progress, step};
+use crate::stage::{Root, DIRECT, armed_root, folder, progress, step};
 use nix::sys::signal::Signal;
 use progress::checks::step07::group;
 use progress::container::{Container, Outcome, eventually, run as run_program};
@@ -11,7 +11,7 @@ use std::process::Command;
 use step07_cgroups::{Version, find};
 
 fn steps() -> &'static [&'static str] {
-    &STEPS[6..]
+    &DIRECT[6..]
 }
 
 fn in_root(package: &str, root: &Path, arguments: &[&str]) -> Outcome {

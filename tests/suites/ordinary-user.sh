@@ -37,7 +37,7 @@ as_learner() {
 }
 
 cd "$folder/home/ten-steps"
-echo "echo container says \$\$ \$(hostname)" | as_learner cargo run -p step08-overlay
+echo "echo container says \$\$ \$(hostname)" | as_learner cargo run -p step10-exec -- run --rm
 as_learner cargo test --offline --no-fail-fast
 echo "files of root: $(find "$folder/home" -user 0 | wc -l)"
 

@@ -1,6 +1,6 @@
 //! Step 6: what a container's root may do, and which attacks that ends.
 
-use crate::stage::{Root, STEPS, armed_root, folder, have, progress, run, step};
+use crate::stage::{Root, DIRECT, armed_root, folder, have, progress, run, step};
 use progress::attacker::CALLS;
 use progress::container::{Container, Outcome, run as run_program};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::process::Command;
 use step06_caps::capabilities::permitted;
 
 fn steps() -> &'static [&'static str] {
-    &STEPS[5..]
+    &DIRECT[5..]
 }
 
 fn in_root(package: &str, root: &Path, arguments: &[&str]) -> Outcome {
@@ -131,7 +131,7 @@ fn a_second_chroot_does_not_lead_out() {
     let marker = folder.path().join("marker");
     fs::write(&marker, "").unwrap();
     let this = progress().to_str().unwrap();
-    for package in &STEPS[2..] {
+    for package in &DIRECT[2..] {
         let climb = [this, "attacker", "climb", marker.to_str().unwrap()];
         let outcome = in_root(package, &root, &climb);
         let wanted = if *package < "step04" {
@@ -279,7 +279,7 @@ fn users_are_the_roots_own() {
 #[test]
 fn an_init_tells_nothing_of_the_host() {
     let root = Root::shared();
-    for package in &STEPS[1..] {
+    for package in &DIRECT[1..] {
         let mut program = Command::new(step(package));
         program
             .env("SECRET", "canary-4711")

@@ -1,13 +1,13 @@
 //! What the programs print and end with.
 
-use crate::stage::{Root, STEPS, folder, on_host, redact, step, step04, transcript, usual};
+use crate::stage::{Root, DIRECT, folder, on_host, redact, step, step04, transcript, usual};
 use progress::host::Propagation;
 use std::fs;
 use std::process::Command;
 
 #[test]
 fn the_exit_code_is_the_commands_own() {
-    for package in STEPS {
+    for package in DIRECT {
         let root = Root::shared();
         for (command, wanted) in [
             (&["true"][..], 0),
@@ -22,7 +22,7 @@ fn the_exit_code_is_the_commands_own() {
             // With no command it is a shell, which ends with its input.
             (&[], 0),
         ] {
-            if package == "step01-uts" && command.first() == Some(&"--init") {
+            if *package == "step01-uts" && command.first() == Some(&"--init") {
                 continue;
             }
             let mut program = Command::new(step(package));
@@ -44,7 +44,7 @@ fn the_exit_code_is_the_commands_own() {
 fn narration() {
     let root = Root::shared();
     let mut told = String::new();
-    let (steady, others) = STEPS.split_at(5);
+    let (steady, others) = DIRECT.split_at(5);
     for package in others {
         let mut program = Command::new(step(package));
         program.arg("--verbose").args(usual(package, &root.path()));
@@ -127,7 +127,7 @@ fn a_log_that_cannot_be_opened_is_named() {
 
 #[test]
 fn help() {
-    let told: String = STEPS
+    let told: String = DIRECT
         .into_iter()
         .map(|package| {
             let output = Command::new(step(package)).arg("--help").output().unwrap();

@@ -1,6 +1,6 @@
 //! Signals, descriptors, and whose end is whose.
 
-use crate::stage::{Root, STEPS, have, progress, step, usual};
+use crate::stage::{Root, DIRECT, have, progress, step, usual};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use progress::container::{Container, eventually, wait_for};
@@ -202,7 +202,7 @@ fn a_signal_that_the_caller_ignores_is_not_for_the_container() {
 /// A command starts with nothing blocked, nothing ignored, and descriptors 0 to 2.
 #[test]
 fn nothing_is_inherited_by_accident() {
-    for package in STEPS {
+    for package in DIRECT {
         let root = Root::shared();
         let mut command = Command::new("sh");
         // The caller ignores three signals, one of them a real-time signal, and leaves a door open.

@@ -13,7 +13,7 @@ use std::{env, fs};
 use tempfile::TempDir;
 
 /// The packages of the steps, in order.
-pub const STEPS: [&str; 8] = [
+pub const STEPS: [&str; 10] = [
     "step01-uts",
     "step02-pid",
     "step03-mount",
@@ -22,7 +22,12 @@ pub const STEPS: [&str; 8] = [
     "step06-caps",
     "step07-cgroups",
     "step08-overlay",
+    "step09-detach",
+    "step10-exec",
 ];
+
+/// Those whose program runs a command and nothing else; the others have subcommands.
+pub const DIRECT: &[&str] = STEPS.split_at(8).0;
 
 /// What every step takes to run a command in `root` that reads its input, as far as it has such flags.
 pub fn usual(package: &str, root: &Path) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Step 5: the container's terminal and its /dev.
 
-use crate::stage::{Root, STEPS, folder, have, run, script, step};
+use crate::stage::{Root, DIRECT, folder, have, run, script, step};
 use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 /// The steps that have terminals.
 fn steps() -> &'static [&'static str] {
-    &STEPS[4..]
+    &DIRECT[4..]
 }
 
 fn at_terminal(package: &str, root: &Path, flags: &[&str], text: &str) -> AtTerminal {
@@ -578,7 +578,7 @@ fn a_shell_without_flags_reads_what_there_is() {
 #[test]
 fn another_user_may_open_his_own_output() {
     let root = Root::shared();
-    for package in &STEPS[5..] {
+    for package in &DIRECT[5..] {
         let mut shell = at_terminal(
             package,
             &root.path(),
