@@ -1,7 +1,7 @@
 //! Bad input and faults: an error that names the thing and the way out, and nothing left behind.
 
 use crate::stage::{
-    Root, DIRECT, as_nobody, copy_of, folder, on_host, redact, run, script, step, step04,
+    DIRECT, Root, as_nobody, copy_of, folder, on_host, redact, run, script, step, step04,
     transcript, usual,
 };
 use progress::host::{CHANGED, Propagation, exit_code};

@@ -1,6 +1,6 @@
 //! Step 7: what a container may use up.
 
-use crate::stage::{Root, DIRECT, armed_root, folder, progress, step};
+use crate::stage::{DIRECT, Root, armed_root, folder, progress, step};
 use nix::sys::signal::Signal;
 use progress::checks::step07::group;
 use progress::container::{Container, Outcome, eventually, run as run_program};

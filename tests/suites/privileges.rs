@@ -1,6 +1,6 @@
 //! Step 6: what a container's root may do, and which attacks that ends.
 
-use crate::stage::{Root, DIRECT, armed_root, folder, have, progress, run, step};
+use crate::stage::{DIRECT, Root, armed_root, folder, have, progress, run, step};
 use progress::attacker::CALLS;
 use progress::container::{Container, Outcome, run as run_program};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! What the programs print and end with.
 
-use crate::stage::{Root, DIRECT, folder, on_host, redact, step, step04, transcript, usual};
+use crate::stage::{DIRECT, Root, folder, on_host, redact, step, step04, transcript, usual};
 use progress::host::Propagation;
 use std::fs;
 use std::process::Command;

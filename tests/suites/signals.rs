@@ -1,6 +1,6 @@
 //! Signals, descriptors, and whose end is whose.
 
-use crate::stage::{Root, DIRECT, have, progress, step, usual};
+use crate::stage::{DIRECT, Root, have, progress, step, usual};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use progress::container::{Container, eventually, wait_for};

@@ -1,6 +1,6 @@
 //! Step 5: the container's terminal and its /dev.
 
-use crate::stage::{Root, DIRECT, folder, have, run, script, step};
+use crate::stage::{DIRECT, Root, folder, have, run, script, step};
 use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};

@@ -9,9 +9,10 @@
 //! Which signals the parent passes on is told in [`signals`].
 
 mod hidden;
+pub mod report;
 pub mod signals;
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Result, anyhow};
 use hidden::hide;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -22,16 +23,15 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{ForkResult, Pid, pipe2};
-use serde::{Deserialize, Serialize};
+use report::Report;
 use signals::Signals;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic;
 use std::sync::OnceLock;
-use step01_uts::program::Ended;
-use step01_uts::{CloseRange, Refused, call, close_range};
+use step01_uts::{CloseRange, call, close_range};
 
 // ANCHOR: spawn
 /// Starts `body` as the first process of new namespaces, and returns when it has become its
@@ -43,7 +43,7 @@ use step01_uts::{CloseRange, Refused, call, close_range};
 /// See clone(2), pid_namespaces(7).
 ///
 /// # Errors
-/// [`Refused`] when the kernel makes no such child, and whatever error `body` returned or panic it
+/// [`Refused`](step01_uts::Refused) when the kernel makes no such child, and whatever error `body` returned or panic it
 /// ended in.
 pub fn spawn(namespaces: CloneFlags, body: impl Fn() -> Result<Infallible>) -> Result<Child> {
     // ANCHOR_END: spawn
@@ -108,18 +108,6 @@ pub struct ErrorPipe {
     writer: File,
 }
 // ANCHOR_END: ErrorPipe
-
-/// An error on its way to another process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Report {
-    /// The error's texts, the outermost first.
-    chain: Vec<String>,
-    /// The call at the root of it, when there was one: from here the parent has errno.
-    refused: Option<Refused>,
-    /// How the command ended by itself, when that is what there is to tell.
-    #[serde(default)]
-    ended: Option<Ended>,
-}
 
 impl ErrorPipe {
     // ANCHOR: new
@@ -203,34 +191,6 @@ pub fn die_with_parent() -> Result<()> {
     match writer[0].revents() {
         Some(events) if events.contains(PollFlags::POLLERR) => leave(EXIT_FAILURE),
         _ => Ok(()),
-    }
-}
-
-impl Report {
-    /// All that `error` says.
-    pub fn from(error: &Error) -> Report {
-        Report {
-            chain: error.chain().map(ToString::to_string).collect(),
-            refused: error.downcast_ref().cloned(),
-            ended: error.downcast_ref().cloned(),
-        }
-    }
-
-    /// Writes the report. When even that fails, nobody is left to be told.
-    fn send(&self, mut writer: &File) {
-        let _ = serde_json::to_vec(self).map(|text| writer.write_all(&text));
-    }
-
-    /// The error as it was there.
-    pub fn into_error(mut self) -> Error {
-        let root = self.chain.pop().unwrap_or_default();
-        let root = match (self.refused, self.ended) {
-            (Some(refused), _) => Error::new(refused),
-            (None, Some(ended)) => Error::new(ended),
-            (None, None) => anyhow!(root),
-        };
-        let outwards = self.chain.into_iter().rev();
-        outwards.fold(root, |error, context| error.context(context))
     }
 }
 

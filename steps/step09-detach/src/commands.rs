@@ -604,7 +604,7 @@ fn wait(container: &Container) -> Result<u8> {
         if let Some(socket) = knock(container)? {
             let connection = Connection::with(socket, &Message::Wait)?;
             if let Some(ending) = connection.wait()? {
-                let code = |report: step02_pid::Report| exit_code(&report.into_error());
+                let code = |report: step02_pid::report::Report| exit_code(&report.into_error());
                 return Ok(ending.outcome.unwrap_or_else(code));
             }
         }

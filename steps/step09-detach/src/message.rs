@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use step02_pid::Report;
+use step02_pid::report::Report;
 
 /// One message. Bytes go as they are, behind a digit; everything else is JSON.
 #[derive(Debug, Serialize, Deserialize)]
