@@ -11,7 +11,7 @@ use crate::monitor::launch;
 use crate::record::Record;
 use crate::status::Status;
 use crate::store::{Container, Store};
-use crate::{name, send, stop};
+use crate::{is_running, name, send, stop};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use nix::libc;
@@ -599,8 +599,8 @@ impl Wait {
 /// The exit code of a container, when it has ended.
 fn wait(container: &Container) -> Result<u8> {
     let record = container.record()?;
-    let status = container.status(&record);
-    if status.is_up() || status == Status::Restarting {
+    // Its process may have ended, and its monitor be about to note it.
+    if record.state.monitor.as_ref().is_some_and(is_running) {
         if let Some(socket) = knock(container)? {
             let connection = Connection::with(socket, &Message::Wait)?;
             if let Some(ending) = connection.wait()? {

@@ -214,7 +214,8 @@ impl Store {
     /// The container of that name.
     fn named(&self, name: &str) -> Option<Container> {
         let id = fs::read_link(self.names.join(name::valid(name).ok()?)).ok()?;
-        let container = self.container(id.to_str()?.into());
+        let id = id.to_str().filter(|id| is_id(id))?;
+        let container = self.container(id.into());
         // A link that a crash has left leads to nothing, or to a container of another name.
         let record = container.record().ok()?;
         (record.name == name).then_some(container)
@@ -343,7 +344,7 @@ impl Store {
     fn leads_to_broken(&self, link: &Path) -> bool {
         let id = fs::read_link(link).ok();
         let id = id.and_then(|id| id.into_os_string().into_string().ok());
-        id.is_some_and(|id| {
+        id.filter(|id| is_id(id)).is_some_and(|id| {
             let container = self.container(id);
             !container.is_gone() && container.record().is_err()
         })
