@@ -789,6 +789,7 @@ fn a_full_disk_ends_nobody() {
         dock.until_it_says("box", "before");
         let mut filler = File::create(dock.state.join("filler")).unwrap();
         let _ = std::io::copy(&mut std::io::repeat(0), &mut filler);
+        drop(filler);
         File::create(gate.join("full")).unwrap();
         eventually(|| gate.join("spoken").exists().then_some(())).expect("it stands still");
         assert_eq!(dock.status("box").0, "running");

@@ -13,6 +13,7 @@ mod engine;
 mod exercises;
 mod explanations;
 mod faults;
+mod joining;
 mod layers;
 mod lifecycle;
 mod limits;

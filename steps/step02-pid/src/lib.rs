@@ -140,6 +140,13 @@ impl ErrorPipe {
         // ANCHOR_END: exercise_outcome
     }
 
+    /// The half of a child that becomes no command and goes on: says how it went.
+    pub fn tell(self, outcome: &Result<()>) {
+        if let Err(error) = outcome {
+            Report::from(error).send(&self.writer);
+        }
+    }
+
     // ANCHOR: report
     /// The child's half: runs `body`, and leaves only by becoming its command or by `_exit`.
     ///

@@ -23,8 +23,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::prctl::{set_keepcaps, set_no_new_privs, set_pdeathsig};
-use nix::sys::signal::Signal;
+use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
 use step01_uts::call;
@@ -46,8 +45,6 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// Which system calls it may make; all, without one.
     pub filter: Option<Filter>,
-    /// Whether it goes on when whoever started it has gone (step 10).
-    pub outlives_parent: bool,
 }
 // ANCHOR_END: Process
 
@@ -71,11 +68,8 @@ pub fn confine(process: &Process) -> Result<()> {
     lower_bounding_set(process.capabilities.bounding)?;
     become_user(&process.user)?;
     drop_capabilities(&process.capabilities)?;
-    match process.outlives_parent {
-        true => call!(set_pdeathsig(None::<Signal>))?,
-        // A change of user made the kernel forget this.
-        false => die_with_parent()?,
-    }
+    // A change of user made the kernel forget this.
+    die_with_parent()?;
     if process.no_new_privileges {
         filter(its_filter, true)?;
     }

@@ -157,7 +157,6 @@ impl Privileges {
             capabilities: CapSets::of(self.capabilities, user.uid),
             no_new_privileges: self.no_new_privileges,
             filter: self.filter.clone(),
-            outlives_parent: false,
             user,
         }
     }

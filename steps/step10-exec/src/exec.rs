@@ -3,11 +3,10 @@
 use crate::{Prison, close_behind, join, namespaces_of, same_prison};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
 use std::path::PathBuf;
 use step01_uts::{Narration, Refused, call};
-use step02_pid::signals;
+use step02_pid::{Child, ErrorPipe, fork, leave, signals};
 use step04_pivot_root::environment;
 use step04_pivot_root::files::State;
 use step04_pivot_root::witness::Witness;
@@ -17,8 +16,10 @@ use step06_caps::users::UserArgs;
 use step07_cgroups::group::Groups;
 use step09_detach::client::terminal_size;
 use step09_detach::commands::up;
+use step09_detach::record::Record;
 use step09_detach::status::Status;
-use step09_detach::store::Store;
+use step09_detach::store::{Container, Store};
+use step09_detach::{Identity, detach, is_running};
 
 /// Run another command in a container that runs
 #[derive(Debug, Args)]
@@ -73,10 +74,20 @@ impl Exec {
                 record.name
             );
         }
-        let args = &record.arguments;
         let ended = || format!("container {} has just ended", record.name);
         let process = record.state.process.as_ref().with_context(ended)?;
-        let pidfd = process.open()?.with_context(ended)?;
+        let entered = self.enter(&container, &record, process);
+        entered.map_err(|error| match error.downcast_ref::<Refused>() {
+            // The command couldn't be executed, whatever happened since.
+            Some(refused) if refused.is("execve") => error,
+            _ if is_running(process) => error,
+            _ => error.context(ended()),
+        })
+    }
+
+    fn enter(&self, container: &Container, record: &Record, process: &Identity) -> Result<u8> {
+        let args = &record.arguments;
+        let pidfd = process.open()?.context("its PID 1 is gone")?;
         let prison = Prison {
             groups: Groups::of(&record.id)?.doors()?,
             rlimits: args.limits.ulimit.clone(),
@@ -89,10 +100,9 @@ impl Exec {
             false => args.privileges(&container.folder),
         };
         let privileges = privileges.resolve()?;
-        let user = if self.user.user.is_some() {
-            &self.user
-        } else {
-            &args.user
+        let user = match self.user.user {
+            Some(_) => &self.user,
+            None => &args.user,
         };
         let hostname = args.hostname.as_deref().unwrap_or(record.short_id());
         let given = [
@@ -105,11 +115,16 @@ impl Exec {
         let workdir = self.workdir.as_deref().unwrap_or(&args.env.workdir);
         let root = PathBuf::from(format!("/proc/{}/root", process.pid));
         let witness = Witness::new(&root, &self.command[0], &defaults, workdir)?;
+        let namespaces = namespaces_of(process.pid)?;
+        let keeper = self.detach.then(Keeper::new).transpose()?;
+        if let Some(Keeper::Caller(outcome)) = keeper {
+            return outcome.map(|()| 0);
+        }
         let terminal = self.terminal()?;
 
         // Nobody in there may look into the one who is about to come in.
         call!(set_dumpable(false))?;
-        let child = join(&pidfd, namespaces_of(process.pid)?, || {
+        let child = join(&pidfd, namespaces, || {
             close_behind(workdir)?;
             witness.hand_over()?;
             let user = user.find()?;
@@ -117,19 +132,13 @@ impl Exec {
             let environment = environment(hostname, &variables);
             terminal.attach()?;
             terminal.give_to(user.uid)?;
-            let mut process = privileges.process(user);
-            process.outlives_parent = self.detach;
-            same_prison(&prison, &process)?;
+            same_prison(&prison, &privileges.process(user))?;
             step01_uts::exec(&self.command, &environment)
         });
-        let child = child.map_err(|error| match error.downcast_ref::<Refused>() {
-            Some(refused) if is_too_late(refused) => error.context(ended()),
-            _ => error,
-        });
-        if self.detach {
-            return witness.testify(child.map(|_| 0));
+        match keeper {
+            Some(Keeper::Itself(pipe)) => keep(pipe, child, &witness),
+            _ => witness.testify(child.and_then(|child| terminal.relay(&child))),
         }
-        witness.testify(child.and_then(|child| terminal.relay(&child)))
     }
     // ANCHOR_END: exec
 
@@ -148,11 +157,39 @@ impl Exec {
     }
 }
 
-/// Whether the kernel refused because the container's PID 1 is gone.
-fn is_too_late(refused: &Refused) -> bool {
-    match refused.errno() {
-        Errno::ESRCH => refused.is("setns"),
-        Errno::ENOMEM => refused.is("clone3"),
-        _ => false,
+/// The two sides of `-d`: somebody has to stay, for the command ends with its parent, and when it has ended
+/// it waits for its parent to notice. Until then the container can't end either: zap_pid_ns_processes in the
+/// kernel waits for every process in there to be reaped.
+enum Keeper {
+    /// The one who asked for it, and how it went.
+    Caller(Result<()>),
+    /// The one who stays.
+    Itself(ErrorPipe),
+}
+
+impl Keeper {
+    fn new() -> Result<Keeper> {
+        let pipe = ErrorPipe::new()?;
+        Ok(match call!(fork())? {
+            Some(_) => Keeper::Caller(pipe.outcome()),
+            None => Keeper::Itself(pipe),
+        })
     }
+}
+
+/// Tells the caller how it went, lets go of it, and stays until the command has ended.
+fn keep(pipe: ErrorPipe, child: Result<Child>, witness: &Witness) -> ! {
+    let stayed = match child {
+        Ok(child) => {
+            pipe.tell(&Ok(()));
+            // Its pidfd goes, too: the number is enough for a parent.
+            detach(&[]).and_then(|()| child.wait())
+        }
+        Err(error) => {
+            let outcome = witness.testify(Err(error));
+            pipe.tell(&outcome.map(drop));
+            Ok(0)
+        }
+    };
+    leave(stayed.unwrap_or(0))
 }
