@@ -264,14 +264,9 @@ fn top_and_stats() {
     let table = dock.ok(&["stats", "--no-stream"]);
     assert!(table.starts_with("CONTAINER ID   NAME   CPU %"), "{table}");
     // It ends when the container does.
-    let mut command = dock.command(&["stats", "busy"]);
-    let mut watching = command.stdout(Stdio::null()).spawn().unwrap();
+    let watching = dock.foreground(&["stats", "busy"]);
     dock.ok(&["rm", "-f", "busy"]);
-    assert!(
-        eventually(|| watching.try_wait().unwrap())
-            .unwrap()
-            .success()
-    );
+    assert_eq!(watching.ended().unwrap().code, 0);
     assert!(dock.fails(&["stats", "busy"]).contains("no such container"));
 }
 

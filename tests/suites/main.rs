@@ -7,6 +7,7 @@ mod browser;
 mod checkout;
 mod checks;
 mod commits;
+mod crowd;
 mod desk;
 mod dock;
 mod engine;

@@ -97,10 +97,14 @@ impl Connection {
         let connection = Connection { socket };
         match connection.next()? {
             Some(Message::Started) => Ok(connection),
-            Some(Message::Ended(ending)) => match ending.outcome {
-                Err(report) => Err(report.into_error()),
-                Ok(code) => bail!("it ended with {code} before it began"),
-            },
+            Some(Message::Ended(ending)) => {
+                // Until it is gone, and has let go of the container.
+                while connection.next()?.is_some() {}
+                match ending.outcome {
+                    Err(report) => Err(report.into_error()),
+                    Ok(code) => bail!("it ended with {code} before it began"),
+                }
+            }
             Some(other) => bail!("the monitor begins with {other:?}"),
             None => bail!("the container's monitor was killed before the command ran"),
         }

@@ -11,7 +11,7 @@ use crate::monitor::launch;
 use crate::record::Record;
 use crate::status::Status;
 use crate::store::{Container, Store};
-use crate::{is_running, name, send, stop};
+use crate::{Identity, is_running, name, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use nix::libc;
@@ -175,7 +175,6 @@ fn converse(connection: Connection, attachment: &Attachment, stats: bool) -> Res
 
 /// Removes a container that never ran.
 fn discard(container: &Container) -> Result<()> {
-    container.wait_for_death()?;
     match container.is_gone() {
         true => Ok(()),
         false => match container.take_life()? {
@@ -277,9 +276,12 @@ fn end(container: &Container, signal: Option<i32>, patience: Option<Duration>) -
             let_things_settle(container)?;
             continue;
         }
-        if let Some(socket) = knock(container)? {
+        let connection = match knock(container)? {
+            Some(socket) => Some(Connection::with(socket, &Message::Wait)?),
+            None => None,
+        };
+        if let Some(connection) = &connection {
             // Otherwise its monitor would start it again.
-            let connection = Connection::with(socket, &Message::Wait)?;
             connection.insist(&Message::LetItEnd(true))?;
         }
         if status == Status::Paused {
@@ -290,9 +292,21 @@ fn end(container: &Container, signal: Option<i32>, patience: Option<Duration>) -
             let signal = signal.unwrap_or(record.arguments.stop_signal);
             stop(process, signal, patience)?;
         }
-        container.wait_for_death()?;
-        return Ok(());
+        // Not for its life, which somebody else may have by now, who starts it.
+        return match connection {
+            Some(connection) => connection.wait().map(drop),
+            None => wait_for_monitor(&record),
+        };
     }
+}
+
+/// Waits until the monitor that `record` tells of has ended.
+fn wait_for_monitor(record: &Record) -> Result<()> {
+    let monitor = record.state.monitor.as_ref();
+    if let Some(pidfd) = monitor.map(Identity::open).transpose()?.flatten() {
+        wait_for_end(&pidfd, None)?;
+    }
+    Ok(())
 }
 
 /// Ask containers to end, and insist after a while
@@ -608,7 +622,7 @@ fn wait(container: &Container) -> Result<u8> {
                 return Ok(ending.outcome.unwrap_or_else(code));
             }
         }
-        container.wait_for_death()?;
+        wait_for_monitor(&record)?;
     }
     let record = container.record()?;
     let known = match container.status(&record) {

@@ -454,7 +454,7 @@ impl Monitor<'_> {
         };
         self.serve_clients(clients, command)?;
         if !door.is_empty() {
-            self.admit();
+            self.admit(command);
         }
         if !input.is_empty() {
             self.type_on(command);
@@ -536,12 +536,17 @@ impl Monitor<'_> {
         }
     }
 
-    fn admit(&mut self) {
+    fn admit(&mut self, command: &Command) {
         let flags = SockFlag::SOCK_CLOEXEC;
         if let Ok(socket) = accept4(self.door.as_raw_fd(), flags) {
             // SAFETY: the kernel has just opened it for us.
             let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-            self.clients.push(Client::new(socket, false));
+            let mut client = Client::new(socket, false);
+            if command.pid.is_some() {
+                // The others have heard it when it was news.
+                client.tell(&Message::Started.encode());
+            }
+            self.clients.push(client);
         }
     }
 

@@ -457,14 +457,6 @@ impl Container {
         }
     }
 
-    /// Waits until nobody has its life: until its monitor has gone.
-    pub fn wait_for_death(&self) -> Result<()> {
-        match File::open(self.life_path()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            file => Lock::wait(file?).map(drop),
-        }
-    }
-
     /// Calls it `name` from now on.
     ///
     /// # Errors
@@ -486,10 +478,10 @@ impl Container {
     pub fn remove(&self, life: &Lock) -> Result<()> {
         debug_assert!(life.is_of(&self.life_path()));
         let gone = self.store.containers.join(format!(".old-{}", self.id));
-        let name = self.record().map(|record| record.name);
         {
             let _names = self.store.lock_names()?;
             let _record = self.lock_record()?;
+            let name = self.record().map(|record| record.name);
             match fs::rename(&self.folder, &gone) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 renamed => renamed.with_context(|| self.folder.display().to_string())?,
