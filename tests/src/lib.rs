@@ -19,6 +19,7 @@ pub mod exercises;
 pub mod generate;
 pub mod hang;
 pub mod host;
+pub mod points;
 pub mod programs;
 pub mod regions;
 pub mod repairs;

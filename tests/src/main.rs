@@ -15,11 +15,12 @@ use progress::doctor::doctor;
 use progress::editor::{Editor, configure};
 use progress::generate::generate;
 use progress::host::{Propagation, pretend, supervise};
+use progress::points::{self, Fault};
 use progress::trace::Trace;
 use progress::xray::xray;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use step01_uts::program;
 
 /// Where you are in the course, and whether what you wrote holds
@@ -209,6 +210,18 @@ enum Action {
     #[command(hide = true)]
     Generate,
 
+    /// Run a command in which one process is killed, or has a call fail, at a point
+    #[command(hide = true)]
+    StrikeAt {
+        role: usize,
+        point: u64,
+        /// 0: it is killed
+        errno: i32,
+        folder: PathBuf,
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+
     /// Make a chapter's attack right here, from a container of a step's program
     #[command(hide = true)]
     Strike {
@@ -283,6 +296,22 @@ fn main() -> ExitCode {
             exercise,
             program,
         }) => record(find(chapter)?, exercise, program),
+        Some(Action::StrikeAt {
+            role,
+            point,
+            errno,
+            folder,
+            command,
+        }) => {
+            let fault = match errno {
+                0 => Fault::Kill,
+                errno => Fault::Error(errno),
+            };
+            let mut program = Command::new(&command[0]);
+            let struck = points::strike(program.args(&command[1..]), role, point, fault, &folder)?;
+            println!("{}", serde_json::to_string(&struck)?);
+            Ok(0)
+        }
         Some(Action::Strike {
             chapter,
             step,

@@ -3,10 +3,12 @@
 use crate::stage::{Root, folder, step};
 use progress::container::{Container, Outcome, eventually, run_with};
 use progress::evidence::Process;
+use progress::host::exit_code;
 use serde_json::Value;
 use std::fs;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 pub const STEP: &str = "step10-exec";
 
@@ -38,7 +40,7 @@ impl Dock {
 
     /// Runs it, with nothing to read.
     pub fn run(&self, words: &[&str]) -> Outcome {
-        run_with(&mut self.command(words)).unwrap()
+        outcome_of(&mut self.command(words))
     }
 
     /// Runs one that succeeds, and returns what it printed.
@@ -150,6 +152,33 @@ impl Dock {
         assert!(!mounts.contains(&state), "a mount is left: {mounts}");
         let monitors: Vec<_> = monitors(&self.state);
         assert!(monitors.is_empty(), "monitors are left: {monitors:?}");
+    }
+}
+
+/// Runs a program that may have to wait for others: until somebody has reaped what a killed process has left,
+/// say, which some machines' first processes do every other second.
+pub fn outcome_of(command: &mut Command) -> Outcome {
+    let [mut output, mut errors] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(errors.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let Some(status) = eventually(|| child.try_wait().unwrap()) else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("{command:?}: it hangs");
+    };
+    let text = |file: &mut fs::File| {
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Outcome {
+        code: exit_code(status),
+        output: text(&mut output),
+        errors: text(&mut errors),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Bad input and faults: an error that names the thing and the way out, and nothing left behind.
 
+use crate::dock::{Dock, groups_of, monitors, outcome_of};
 use crate::stage::{
-    DIRECT, Root, as_nobody, copy_of, folder, on_host, redact, run, script, step, step04,
-    transcript, usual,
+    DIRECT, Root, as_nobody, copy_of, folder, nested, on_host, progress, redact, run, script, step,
+    step04, transcript, usual,
 };
+use progress::container::eventually;
 use progress::host::{CHANGED, Propagation, exit_code};
+use progress::points::Struck;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -287,4 +290,181 @@ fn an_export_to_a_file_system_without_links_is_warned_of() {
         "{said}"
     );
     assert!(folder.path().join("root/etc").is_dir());
+}
+
+/// What is done to containers, and what it takes to do it again.
+struct Scene {
+    words: &'static [&'static str],
+    /// Whether there is a container `box`, and whether it runs.
+    prepared: Option<bool>,
+    /// How many processes take part: caller, monitor, and those in the container.
+    roles: usize,
+}
+
+const SCENES: [Scene; 6] = [
+    Scene {
+        words: &["run", "-d", "--name", "box"],
+        prepared: None,
+        roles: 3,
+    },
+    Scene {
+        words: &["start", "box"],
+        prepared: Some(false),
+        roles: 3,
+    },
+    Scene {
+        words: &["stop", "-t", "0", "box"],
+        prepared: Some(true),
+        roles: 1,
+    },
+    Scene {
+        words: &["exec", "box", "true"],
+        prepared: Some(true),
+        roles: 2,
+    },
+    Scene {
+        words: &["rm", "box"],
+        prepared: Some(false),
+        roles: 1,
+    },
+    Scene {
+        words: &["rename", "box", "other"],
+        prepared: Some(false),
+        roles: 1,
+    },
+];
+
+/// Plays a scene with a fault at a point, and looks whether all that is left can be put right.
+fn play(dock: &Dock, scene: &Scene, role: usize, point: u64, errno: i32) -> Struck {
+    let image = dock.root.path().display().to_string();
+    if let Some(runs) = scene.prepared {
+        let how = if runs {
+            &["run", "-d"][..]
+        } else {
+            &["create"]
+        };
+        dock.ok(&[how, &["--name", "box", "--image", &image, "sleep", "1000"]].concat());
+    }
+    let mut words = scene.words.to_vec();
+    if scene.words[0] == "run" {
+        words.extend(["--image", &image, "sleep", "1000"]);
+    }
+    let program = step(crate::dock::STEP).display().to_string();
+    let (role_text, point_text, errno_text) =
+        (role.to_string(), point.to_string(), errno.to_string());
+    let state = dock.state.display().to_string();
+    let mut harness = Command::new(progress());
+    harness
+        .args([
+            "strike-at",
+            &role_text,
+            &point_text,
+            &errno_text,
+            &state,
+            "--",
+            &program,
+        ])
+        .args(&words)
+        .env("TEN_STEPS_STATE", &dock.state)
+        .env("RUST_BACKTRACE", "0");
+    let outcome = outcome_of(&mut harness);
+    let told = outcome.output.lines().last().unwrap_or_default();
+    let struck: Struck = serde_json::from_str(told).unwrap_or_else(|_| {
+        panic!(
+            "{words:?} {role} {point}: {} {}",
+            outcome.output, outcome.errors
+        )
+    });
+    let shown = format!(
+        "{words:?}, role {role}, point {point}, errno {errno}: {struck:?} {}",
+        outcome.errors
+    );
+    if errno != 0 {
+        assert!([0, 125].contains(&struck.code), "{shown}");
+        assert!(struck.code == 0 || !outcome.errors.is_empty(), "{shown}");
+    }
+
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dock.state.join("containers"))
+        .unwrap()
+        .flatten()
+    {
+        let name = entry.file_name().into_string().unwrap();
+        let record = entry.path().join("config.json");
+        // One that is being made or removed is nobody's.
+        if !name.starts_with('.') && record.exists() {
+            let text = fs::read(&record).unwrap();
+            let whole = serde_json::from_slice::<serde_json::Value>(&text);
+            assert!(
+                whole.is_ok_and(|record| record["id"] == name),
+                "{shown}: half a record"
+            );
+        }
+        ids.push(name.rsplit('-').next().unwrap().to_owned());
+    }
+    let listed = dock.run(&["ps", "-aq", "--no-trunc"]);
+    assert_eq!((listed.code, listed.errors.as_str()), (0, ""), "{shown}");
+    let outlives_a_kill = scene.words[0] != "rm" && scene.prepared.is_some();
+    assert!(
+        !outlives_a_kill || listed.output.lines().count() == 1,
+        "{shown}: a container is lost"
+    );
+    let clean = eventually(|| {
+        // A monitor whose caller was killed goes on, and its container may begin only now.
+        for id in dock.ok(&["ps", "-q", "--no-trunc"]).lines() {
+            dock.run(&["stop", "-t", "0", id]);
+        }
+        dock.ok(&["prune", "-f"]);
+        let groups = ids.iter().any(|id| !groups_of(id).is_empty());
+        let monitors = !monitors(&dock.state).is_empty();
+        (!groups && !monitors).then_some(())
+    });
+    assert!(clean.is_some(), "{shown}: groups or monitors are left");
+    dock.is_empty();
+    struck
+}
+
+/// Plays all scenes with a fault at each point, or at every `stride`-th, and returns how many points there were.
+fn play_all(errno: i32, stride: usize) -> Vec<(String, usize, u64)> {
+    let mut told = Vec::new();
+    let dock = Dock::new();
+    dock.run_in(&["--rm"], &["true"]);
+    for scene in &SCENES {
+        for role in 0..scene.roles {
+            let mut points = 0;
+            for point in (0..).step_by(stride) {
+                if play(&dock, scene, role, point, errno).call.is_none() {
+                    break;
+                }
+                points += 1;
+            }
+            told.push((scene.words.join(" "), role, points));
+        }
+    }
+    told
+}
+
+/// One of caller, monitor and child is killed at every system call that changes something: what is left is put
+/// right by `prune`.
+#[test]
+fn a_kill_at_every_call() {
+    let stride = if nested() { 25 } else { 1 };
+    let told = play_all(0, stride);
+    println!("points tried, for each command and process: {told:?}");
+    let all: u64 = told.iter().map(|(_, _, points)| points).sum();
+    println!("{all} points tried");
+    assert!(told.iter().all(|(_, _, points)| *points > 0), "{told:?}");
+}
+
+/// The disk is full, or broken, at every write to the state folder: no record is lost or half written.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn an_error_at_every_write() {
+    let stride = if nested() { 10 } else { 1 };
+    for errno in [nix::libc::ENOSPC, nix::libc::EIO] {
+        let told = play_all(errno, stride);
+        println!("writes that failed with {errno}, for each command and process: {told:?}");
+        let all: u64 = told.iter().map(|(_, _, points)| points).sum();
+        assert!(all > 10, "{told:?}");
+    }
 }

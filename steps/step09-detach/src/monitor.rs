@@ -341,7 +341,8 @@ impl Monitor<'_> {
         let _ = std::fs::remove_file(container.store().run().join(container.socket()));
         drop((self.door, self.log, life));
         let last = Message::Ended(ending).encode();
-        self.clients.retain_mut(|client| client.tell(&last));
+        self.clients
+            .retain_mut(|client| client.tell(&last) && !client.backlog.is_empty());
         // Those who haven't read all of it yet: nobody else waits for them.
         while !self.clients.is_empty() {
             let mut polled: Vec<_> = self
