@@ -128,7 +128,7 @@ fn a_log_that_cannot_be_opened_is_named() {
 #[test]
 fn help() {
     let told: String = DIRECT
-        .into_iter()
+        .iter()
         .map(|package| {
             let output = Command::new(step(package)).arg("--help").output().unwrap();
             transcript(&format!("{package} --help"), &output)

@@ -47,7 +47,7 @@ impl Boot {
             );
             return Ok(0);
         }
-        let (records, _) = store.records()?;
+        let records = store.records()?.records;
         let wanted = records.iter().rev().filter(|(container, record)| {
             let state = &record.state;
             record.arguments.restart.at_boot(state.stopped)

@@ -46,9 +46,9 @@ impl Keys {
     pub fn parse(text: &str) -> Result<Keys, String> {
         let key = |text: &str| match (text.as_bytes(), text.strip_prefix("ctrl-")) {
             (&[byte], _) if byte.is_ascii() => Ok(byte),
-            (_, Some(key)) => match key.as_bytes() {
-                &[byte @ b'a'..=b'z'] => Ok(byte - b'a' + 1),
-                &[byte @ (b'@' | b'['..=b'_')] => Ok(byte - b'@'),
+            (_, Some(key)) => match *key.as_bytes() {
+                [byte @ b'a'..=b'z'] => Ok(byte - b'a' + 1),
+                [byte @ (b'@' | b'['..=b'_')] => Ok(byte - b'@'),
                 _ => Err(format!("there is no key {text}")),
             },
             _ => Err(format!("{text:?} is no key: type a, or ctrl-a")),

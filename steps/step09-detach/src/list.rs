@@ -2,7 +2,7 @@
 
 use crate::record::{Record, SHORT};
 use crate::status::{Status, rough, sentence};
-use crate::store::{Container, Store};
+use crate::store::{Container, Records, Store};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -121,7 +121,7 @@ impl List {
     /// Prints the list.
     pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.state)?;
-        let (records, broken) = store.records()?;
+        let Records { records, broken } = store.records()?;
         let lines: Vec<Line> = records
             .iter()
             .filter_map(|(container, record)| self.line(container, record))

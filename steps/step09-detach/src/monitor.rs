@@ -554,11 +554,13 @@ impl Monitor<'_> {
     fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) -> Result<()> {
         let mut gone = Vec::new();
         for (position, events) in ready.iter().enumerate() {
-            if events.contains(PollFlags::POLLOUT) && !self.clients[position].flush() {
-                gone.push(position);
-            } else if events.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR)
-                && !self.serve(position, command)?
-            {
+            let asks = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
+            let stays = match events {
+                events if events.contains(PollFlags::POLLOUT) => self.clients[position].flush(),
+                events if events.intersects(asks) => self.serve(position, command)?,
+                _ => true,
+            };
+            if !stays {
                 gone.push(position);
             }
         }

@@ -3,7 +3,6 @@
 use crate::is_running;
 use crate::record::{Phase, Record, Time};
 use crate::store::Container;
-use humantime::format_duration;
 use serde::Serialize;
 use std::time::Duration;
 use step07_cgroups::group::Groups;
@@ -103,26 +102,19 @@ pub fn rough(time: Time) -> String {
 fn rough_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as u64);
-    match seconds {
-        0 => "Less than a second".into(),
-        1 => "1 second".into(),
-        ..60 => format!("{seconds} seconds"),
-        ..120 => "About a minute".into(),
-        ..3600 => format!("{minutes} minutes"),
-        _ => match hours {
-            1 => "About an hour".into(),
-            ..48 => format!("{hours} hours"),
-            ..336 => format!("{} days", hours / 24),
-            ..1440 => format!("{} weeks", hours / 24 / 7),
-            ..17520 => format!("{} months", hours / 24 / 30),
-            _ => format!("{} years", hours / 24 / 365),
-        },
+    match (seconds, hours) {
+        (0, _) => "Less than a second".into(),
+        (1, _) => "1 second".into(),
+        (2..60, _) => format!("{seconds} seconds"),
+        (60..120, _) => "About a minute".into(),
+        (120..3600, _) => format!("{minutes} minutes"),
+        (_, ..=1) => "About an hour".into(),
+        (_, 2..48) => format!("{hours} hours"),
+        (_, 48..336) => format!("{} days", hours / 24),
+        (_, 336..1440) => format!("{} weeks", hours / 24 / 7),
+        (_, 1440..17520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
     }
-}
-
-/// A time to wait, as an error tells it.
-pub fn exact(duration: Duration) -> String {
-    format_duration(duration).to_string()
 }
 
 #[cfg(test)]

@@ -47,6 +47,15 @@ pub struct Container {
     store: Store,
 }
 
+/// What is known of all containers.
+#[derive(Debug)]
+pub struct Records {
+    /// The newest first.
+    pub records: Vec<(Container, Record)>,
+    /// What is wrong with those whose record can't be read.
+    pub broken: Vec<anyhow::Error>,
+}
+
 /// A lock that lasts as long as somebody has this file open, a process that was forked with it included.
 #[derive(Debug)]
 pub struct Lock(File);
@@ -159,7 +168,7 @@ impl Store {
     }
 
     /// All containers that have a record, the newest first; and what is wrong with the others.
-    pub fn records(&self) -> Result<(Vec<(Container, Record)>, Vec<anyhow::Error>)> {
+    pub fn records(&self) -> Result<Records> {
         let (mut records, mut broken) = (Vec::new(), Vec::new());
         for container in self.containers()? {
             match container.record() {
@@ -169,7 +178,7 @@ impl Store {
             }
         }
         records.sort_by_key(|(_, record)| std::cmp::Reverse(record.created));
-        Ok((records, broken))
+        Ok(Records { records, broken })
     }
 
     fn container(&self, id: String) -> Container {

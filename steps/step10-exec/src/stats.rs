@@ -90,7 +90,7 @@ impl Stats {
 
     /// The records of those that are asked for and run.
     fn running(&self, store: &Store) -> Result<Vec<Record>> {
-        let (records, _) = store.records()?;
+        let records = store.records()?.records;
         let wanted = |record: &Record| {
             self.containers.is_empty()
                 || self
