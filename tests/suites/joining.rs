@@ -7,7 +7,7 @@ use progress::checks::step05::AtTerminal;
 use progress::container::{eventually, run_with};
 use pty_process::blocking::Command as PtyCommand;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -435,18 +435,13 @@ fn cp_is_not_led_out() {
     let outcome = dock.run(&["cp", "box:/tree", &to]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
     assert!(
-        outcome.errors.contains("left out: it is a device"),
+        outcome.errors.contains("left out: it is no file"),
         "{}",
         outcome.errors
     );
     let tree = target.join("tree");
     assert!(fs::symlink_metadata(tree.join("up")).unwrap().is_symlink());
-    assert!(
-        fs::symlink_metadata(tree.join("pipe"))
-            .unwrap()
-            .file_type()
-            .is_fifo()
-    );
+    assert!(!tree.join("pipe").exists());
     assert!(!tree.join("zero").exists());
     assert_eq!(
         fs::metadata(tree.join("setuid")).unwrap().mode() & 0o7777,
@@ -579,4 +574,180 @@ fn a_rootfs_of_ones_own() {
     dock.ok(&["commit", "box", &archive]);
     dock.ok(&["rm", "box"]);
     dock.is_empty();
+}
+
+/// A device that the container's root has put where exec finds /dev/null isn't opened.
+#[test]
+fn no_device_is_opened_for_the_container() {
+    let dock = Dock::new();
+    dock.start(&["--name", "box"], &["sleep", "1000"]);
+    // Memory of the kernel's, for an example that harms nobody; the rules let nobody in there open it.
+    dock.ok(&[
+        "exec",
+        "box",
+        "sh",
+        "-c",
+        "rm /dev/null; mknod /dev/null c 1 11",
+    ]);
+    for flags in [&[][..], &["-d"]] {
+        let words = [&["exec"], flags, &["box", "sleep", "0"]].concat();
+        let why = dock.fails(&words);
+        assert!(
+            why.contains("/dev/null in the container is something else"),
+            "{why}"
+        );
+    }
+    dock.ok(&["exec", "-i", "box", "true"]);
+}
+
+/// The host's program, which the container makes us execute in there, can't be written to.
+#[test]
+fn the_hosts_program_stays_as_it_is() {
+    let dock = Dock::new();
+    let program = dock.folder.path().join("other");
+    fs::copy(crate::stage::step(crate::dock::STEP), &program).unwrap();
+    let before = fs::read(&program).unwrap();
+    let script = "printf '#!/proc/self/exe\\n' >/bin/trap; chmod 755 /bin/trap; echo ready; \
+        while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || echo OWNED >>$p/exe; done; done 2>/dev/null";
+    let id = dock.start(&["--name", "box"], &["sh", "-c", script]);
+    dock.until_it_says("box", "ready");
+    for _ in 0..40 {
+        // Another file than the one that the container's monitor keeps busy.
+        let mut command = std::process::Command::new(&program);
+        command
+            .args(["exec", "box", "trap"])
+            .env("TEN_STEPS_STATE", &dock.state);
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        assert!(
+            fs::read(&program).unwrap() == before,
+            "the container has written to it"
+        );
+    }
+    // And the monitor's own can't even be opened for writing.
+    let monitor = dock.process(&id, "monitor").file("exe");
+    let error = File::options().append(true).open(monitor).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS));
+}
+
+/// Somebody who doesn't see the control groups joins none, and nothing.
+#[test]
+fn who_sees_no_groups_does_not_come_in() {
+    let dock = Dock::new();
+    dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let script = "umount -l /sys/fs/cgroup; exec \"$0\" exec box true";
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", script])
+        .arg(crate::stage::step(crate::dock::STEP));
+    let outcome = crate::dock::outcome_of(command.env("TEN_STEPS_STATE", &dock.state));
+    assert_eq!(outcome.code, 125, "{}", outcome.errors);
+    assert!(
+        outcome.errors.contains("control groups"),
+        "{}",
+        outcome.errors
+    );
+}
+
+/// What was started in the background goes on, and exec doesn't wait for it.
+#[test]
+fn exec_ends_with_its_command() {
+    let dock = Dock::new();
+    dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let outcome = dock.run(&["exec", "box", "sh", "-c", "sleep 1000 & echo said"]);
+    assert_eq!((outcome.code, outcome.output.as_str()), (0, "said\n"));
+    assert!(dock.ok(&["top", "box"]).matches("sleep 1000").count() == 2);
+    // A second terminal is as good as the first.
+    for _ in 0..2 {
+        let outcome = dock.run(&["exec", "-t", "box", "tty"]);
+        assert!(
+            outcome.output.starts_with("/dev/pts/"),
+            "{} {}",
+            outcome.output,
+            outcome.errors
+        );
+    }
+}
+
+#[test]
+fn cp_leaves_alone_what_is_no_file() {
+    let dock = Dock::new();
+    let volume = dock.folder.path().join("volume");
+    fs::write(&volume, "old\n").unwrap();
+    let flag = format!("{}:/vol", volume.display());
+    dock.start(&["--name", "box", "-v", &flag], &["sleep", "1000"]);
+    let host = |name: &str| dock.folder.path().join(name).display().to_string();
+    fs::write(host("new"), "new\n").unwrap();
+    // A file that something is mounted on stays mounted.
+    dock.ok(&["cp", &host("new"), "box:/vol"]);
+    assert_eq!(fs::read_to_string(&volume).unwrap(), "new\n");
+    assert!(
+        dock.ok(&["exec", "box", "cat", "/proc/self/mountinfo"])
+            .contains(" /vol ")
+    );
+    let node = host("node");
+    nix::unistd::mkfifo(node.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(
+        dock.fails(&["cp", "box:/vol", &node])
+            .contains("stays as it is")
+    );
+    symlink(host("new"), host("link")).unwrap();
+    assert!(
+        dock.fails(&["cp", "box:/etc/hostname", &host("link")])
+            .contains("that is a link")
+    );
+    // Names with colons, and without slashes.
+    fs::create_dir(host("d")).unwrap();
+    fs::write(host("a:b"), "colon\n").unwrap();
+    dock.ok(&["cp", &host("a:b"), "box:/tmp/"]);
+    assert_eq!(dock.ok(&["exec", "box", "cat", "/tmp/a:b"]), "colon\n");
+    dock.ok(&["cp", "box:etc", &host("d")]);
+    assert!(Path::new(&host("d/etc/hostname")).exists());
+    // Nobody reads what it says: its /work is still there.
+    dock.ok(&[
+        "exec",
+        "box",
+        "sh",
+        "-c",
+        "mkdir /work /t; echo x >/work/thesis; mknod /t/p p; echo y >/t/y",
+    ]);
+    dock.ok(&["stop", "-t", "0", "box"]);
+    let mut command = dock.command(&["cp", "box:/t/.", &host("out")]);
+    let (read, write) = nix::unistd::pipe().unwrap();
+    drop(read);
+    assert!(
+        command
+            .stderr(Stdio::from(write))
+            .status()
+            .unwrap()
+            .success()
+    );
+    dock.ok(&["start", "box"]);
+    assert_eq!(dock.ok(&["exec", "box", "cat", "/work/thesis"]), "x\n");
+}
+
+/// Layers on layers: nothing is asked of the host, and what is new is new.
+#[test]
+fn diff_of_several_layers() {
+    let dock = Dock::new();
+    let folder = dock.folder.path();
+    let (low, high) = (folder.join("low"), folder.join("high"));
+    fs::create_dir_all(low.join("opt/app/old")).unwrap();
+    fs::create_dir_all(high.join("opt")).unwrap();
+    fs::write(high.join("opt/app"), "a file now").unwrap();
+    symlink("/etc", high.join("opt/hosts-etc")).unwrap();
+    let image = |path: &Path| path.display().to_string();
+    let (base, low, high) = (image(&dock.root.path()), image(&low), image(&high));
+    let images = ["--image", &high, "--image", &low, "--image", &base];
+    let script = "rm /opt/app /opt/hosts-etc; mkdir -p /opt/app/old /opt/hosts-etc; \
+        echo x >/opt/app/old/x; echo x >/opt/hosts-etc/passwd";
+    dock.ok(&[
+        &["run", "--name", "box"],
+        &images[..],
+        &["sh", "-c", script],
+    ]
+    .concat());
+    let diff = dock.ok(&["diff", "box"]);
+    let wanted = "C /opt\nC /opt/app\nA /opt/app/old\nA /opt/app/old/x\nC /opt/hosts-etc\nA /opt/hosts-etc/passwd\n";
+    assert_eq!(diff, wanted);
 }

@@ -857,6 +857,22 @@ fn commit_while_it_runs() {
     dock.ok(&["commit", "box", archive]);
     let outcome = dock.run(&["run", "--rm", "--image", archive, "cat", "/mine"]);
     assert_eq!(outcome.output, "mine\n", "{}", outcome.errors);
+    // At its end, as in step 8.
+    let at_end = dock.folder.path().join("end.tar");
+    let words = ["--rm", "--commit", at_end.to_str().unwrap()];
+    assert_eq!(dock.run_in(&words, &["sh", "-c", "echo end >/end"]).code, 0);
+    let image = [
+        "run",
+        "--rm",
+        "--image",
+        at_end.to_str().unwrap(),
+        "cat",
+        "/end",
+    ];
+    assert_eq!(dock.ok(&image), "end\n");
+    let words = ["--name", "kept", "--commit", at_end.to_str().unwrap()];
+    assert_eq!(dock.run_in(&words, &["true"]).code, 0);
+    assert_eq!(dock.status("kept").0, "exited");
     assert!(
         dock.fails(&["commit", "box", "/no/such/place.tar"])
             .contains("there is no directory")

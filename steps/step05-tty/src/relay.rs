@@ -26,6 +26,18 @@ pub struct Relay {
     pub slave: Option<OwnedFd>,
     /// A terminal of ours, and the container's, which has the same size.
     pub size: Option<(OwnedFd, Rc<OwnedFd>)>,
+    /// How long it goes on when the child has ended.
+    pub until: Until,
+}
+
+/// How long a relay goes on when the child has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Until {
+    /// Until nobody has the other ends open any more. When PID 1 has ended, all have.
+    #[default]
+    AllHaveEnded,
+    /// Until what was said so far is carried: others, whom it started, may go on.
+    AllIsSaid,
 }
 
 /// Carries bytes from one descriptor to another. It holds no more than one buffer: a reader
@@ -103,9 +115,18 @@ impl Relay {
             if let (Some(code), true) = (ended, self.output.is_empty()) {
                 return Ok(code);
             }
-            let [signal, input, output @ ..] = &self.wait(&signals)?[..] else {
+            let all_carried = self.output.iter().all(|pump| pump.buffer.is_empty());
+            let last_look = ended.is_some() && self.until == Until::AllIsSaid && all_carried;
+            let timeout = match last_look {
+                true => PollTimeout::ZERO,
+                false => PollTimeout::NONE,
+            };
+            let [signal, input, output @ ..] = &self.wait(&signals, timeout)?[..] else {
                 unreachable!("the two of them are always there");
             };
+            if let (Some(code), true) = (ended, last_look && !output.contains(&true)) {
+                return Ok(code);
+            }
             if self.carry(*input, output) == Flow::Refused {
                 // Whoever reads us has gone: the container shall know, by a hang-up or SIGPIPE.
                 let terminal = std::mem::take(&mut self).slave;
@@ -137,7 +158,7 @@ impl Relay {
 
     /// Waits until something can be done, and says what: receive a signal, carry the input, carry
     /// each of the outputs.
-    fn wait(&self, signals: &Signals) -> Result<Vec<bool>> {
+    fn wait(&self, signals: &Signals, timeout: PollTimeout) -> Result<Vec<bool>> {
         let nothing = PollFlags::empty();
         let input = self.input.as_ref();
         let mut polled = vec![
@@ -146,7 +167,7 @@ impl Relay {
             input.map_or(PollFd::new(signals.as_fd(), nothing), Pump::waits_for),
         ];
         polled.extend(self.output.iter().map(Pump::waits_for));
-        match poll(&mut polled, PollTimeout::NONE) {
+        match poll(&mut polled, timeout) {
             Err(Errno::EINTR) => return Ok(vec![false; polled.len()]),
             outcome => outcome?,
         };

@@ -1,19 +1,19 @@
 //! What the command has for its standard input, output and error: a terminal of the container's
 //! (`-t`), or the host's own files and pipes. The host's terminal it never has.
 
-use crate::relay::{Pump, Relay};
+use crate::relay::{Pump, Relay, Until};
 use crate::{Pty, copy_size, open_pty, raw_mode, set_size, take_terminal};
 use anyhow::{Result, bail};
 use clap::Args;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, makedev};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2, setsid, ttyname};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use step01_uts::call;
 use step02_pid::Child;
@@ -120,6 +120,7 @@ impl Tty {
         Ok(Terminal::Pty {
             interactive: self.interactive,
             size,
+            is_console: true,
             child,
             parent,
         })
@@ -134,6 +135,8 @@ pub enum Terminal {
         interactive: bool,
         /// Its rows and columns; those of the host's terminal, when nobody says.
         size: Option<(u16, u16)>,
+        /// Whether it becomes the container's /dev/console.
+        is_console: bool,
         /// The child's end of the socket.
         child: OwnedFd,
         /// The parent's end of the socket.
@@ -164,7 +167,12 @@ impl Terminal {
     /// container's /dev.
     pub fn attach(&self) -> Result<()> {
         match self {
-            Terminal::Pty { child, size, .. } => {
+            Terminal::Pty {
+                child,
+                size,
+                is_console,
+                ..
+            } => {
                 let pty = open_pty()?;
                 if let Some(size) = size {
                     set_size(&pty.master, *size)?;
@@ -173,7 +181,9 @@ impl Terminal {
                 } else if stdout().is_terminal() {
                     copy_size(stdout(), &pty.master)?;
                 }
-                be_console(&pty)?;
+                if *is_console {
+                    be_console(&pty)?;
+                }
                 call!(send(child, [&pty.master, &pty.slave]))?;
                 take_terminal(&pty.slave)?;
                 dup2_stdin(&pty.slave)?;
@@ -226,6 +236,11 @@ impl Terminal {
     /// The parent's half: carries bytes and signals until `child` has ended, and returns its exit
     /// code.
     pub fn relay(self, child: &Child) -> Result<u8> {
+        self.relay_until(child, Until::AllHaveEnded)
+    }
+
+    /// As [`Terminal::relay`], for a command that joined a container (step 10).
+    pub fn relay_until(self, child: &Child, until: Until) -> Result<u8> {
         match self {
             Terminal::Pty {
                 interactive,
@@ -237,6 +252,7 @@ impl Terminal {
                 let mut relay = Relay {
                     output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
                     slave: Some(slave),
+                    until,
                     ..Relay::default()
                 };
                 if stdout().is_terminal() {
@@ -249,7 +265,10 @@ impl Terminal {
                 raw_mode(stdin().as_fd(), || relay.run(child))
             }
             Terminal::Streams([input, output, error]) => {
-                let mut relay = Relay::default();
+                let mut relay = Relay {
+                    until,
+                    ..Relay::default()
+                };
                 if let Some(outside) = input.outside() {
                     dont_wait(&outside, OFlag::O_WRONLY)?;
                     relay.input = Some(Pump::new(duplicate(stdin())?, Rc::new(outside)));
@@ -314,8 +333,25 @@ impl Terminal {
     }
 }
 
-fn null() -> nix::Result<OwnedFd> {
-    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+/// Opens /dev/null, and makes sure that it is the one: in a container that runs, root may have put another device
+/// there.
+fn null() -> Result<OwnedFd> {
+    const NULL: u64 = makedev(1, 3);
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = open("/dev/null", flags, Mode::empty())?;
+    let stat = fstat(&found)?;
+    let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+    if !is_device || stat.st_rdev != NULL {
+        bail!(
+            "/dev/null in the container is something else\nhelp: rm /dev/null; mknod -m 666 /dev/null c 1 3"
+        );
+    }
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    Ok(open(by_number(&found).as_str(), flags, Mode::empty())?)
+}
+
+fn by_number(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// Master and slave, as the child has sent them.

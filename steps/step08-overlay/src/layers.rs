@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -383,8 +383,7 @@ fn show<T>(layers: Vec<&Path>, target: &Path, look: impl FnOnce(&Path) -> Result
     let [_, _, ..] = used[..] else {
         return look(used.first().unwrap_or(&lowest));
     };
-    call!(unshare(CloneFlags::CLONE_NEWNS))?;
-    make_private()?;
+    let _home = private_mounts()?;
     let opened: Vec<_> = used
         .iter()
         .map(|layer| directory_at(layer))
@@ -403,6 +402,22 @@ fn show<T>(layers: Vec<&Path>, target: &Path, look: impl FnOnce(&Path) -> Result
         Some(&*data)
     ))?;
     look(target)
+}
+
+/// Gives the calling process mounts of its own, until what is returned is dropped: then those are gone, and the
+/// process is back where it was, in `/`.
+pub fn private_mounts() -> Result<impl Drop> {
+    struct Home(OwnedFd);
+    impl Drop for Home {
+        fn drop(&mut self) {
+            let _ = setns(&self.0, CloneFlags::CLONE_NEWNS);
+        }
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let home = Home(call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?);
+    call!(unshare(CloneFlags::CLONE_NEWNS))?;
+    make_private()?;
+    Ok(home)
 }
 
 /// Removes the directories that nobody has locked: those of programs that were killed before they

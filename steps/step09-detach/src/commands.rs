@@ -57,6 +57,10 @@ impl Command {
     /// Does it, and returns the exit code.
     pub fn run(self) -> Result<u8> {
         match self {
+            Command::Run(_) | Command::Start(_) | Command::Attach(_) | Command::Logs(_) => {}
+            _ => end_with_the_reader(),
+        }
+        match self {
             Command::Run(run) => run.run(),
             Command::Create(create) => create.run(),
             Command::Ps(list) => list.run(),
@@ -77,6 +81,12 @@ impl Command {
             Command::Boot(boot) => boot.run(),
         }
     }
+}
+
+/// Has this process end quietly when nobody reads any more what it prints: SIGPIPE, which Rust ignores.
+pub fn end_with_the_reader() {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// Make a container and run its command

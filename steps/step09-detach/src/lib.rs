@@ -26,6 +26,7 @@ pub mod monitor;
 pub mod name;
 pub mod record;
 pub mod restart;
+pub mod sealed;
 pub mod slim;
 pub mod start;
 pub mod status;

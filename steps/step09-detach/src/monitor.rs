@@ -10,6 +10,7 @@ use crate::log::{Log, Stream};
 use crate::message::{Ending, LONGEST, Message, open_door, receive, send_now};
 use crate::record::{Phase, Time};
 use crate::restart::BackOff;
+use crate::sealed;
 use crate::slim::slim_down;
 use crate::start::{Life, start};
 use crate::store::{Container, Lock, Store};
@@ -22,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, accept4, socketpair};
-use nix::unistd::{Pid, execve, getpid, read, write};
+use nix::unistd::{Pid, getpid, read, write};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -98,10 +99,8 @@ impl Errand {
             let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
-        let program = c"/proc/self/exe";
         let words = [MONITOR.to_owned(), CString::new(serde_json::to_vec(self)?)?];
-        let no_variables: [CString; 0] = [];
-        Ok(call!(execve(program, &words, &no_variables))?)
+        sealed::execute(&words, &[])
     }
 }
 

@@ -8,17 +8,16 @@
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{
-    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat,
-    utimensat,
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs::{self, File};
+use std::io::{self, Write, stderr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -26,7 +25,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct Tree {
     root: OwnedFd,
     /// Whether it is one that we don't trust: nothing leads out of it.
-    is_closed: bool,
+    pub(crate) is_closed: bool,
     called: String,
 }
 
@@ -44,7 +43,12 @@ pub struct Place {
     directory: OwnedFd,
     name: OsString,
     shown: PathBuf,
+    /// How many directories below where the copy began.
+    depth: usize,
 }
+
+/// Each takes some descriptors, of which a process has a thousand.
+const DEEPEST: usize = 200;
 
 impl Tree {
     /// The tree below `root`: a container's, which is `closed`, or the host's own.
@@ -97,6 +101,7 @@ impl Tree {
             directory: opened.with_context(|| self.shown(directory))?,
             name: name.into(),
             shown: self.shown(path).into(),
+            depth: 0,
         })
     }
 
@@ -135,6 +140,14 @@ impl Place {
         openat(&self.directory, self.name.as_os_str(), flags, mode)
     }
 
+    /// Whether something is mounted on what is here.
+    fn is_mounted(&self) -> Result<bool> {
+        match self.open(OFlag::O_PATH, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(false),
+            found => Ok(mount_of(&found?)? != mount_of(&self.directory)?),
+        }
+    }
+
     /// The place `name` in the directory that is here.
     pub fn below(&self, name: &OsStr) -> Result<Place> {
         let directory = self.open(OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty());
@@ -142,6 +155,7 @@ impl Place {
             directory: directory.with_context(|| self.shown.display().to_string())?,
             name: name.into(),
             shown: self.shown.join(name),
+            depth: self.depth + 1,
         })
     }
 }
@@ -166,12 +180,11 @@ pub fn copy(from: &Place, to: &Place, manner: Manner) -> Result<()> {
         SFlag::S_IFREG => copy_file(from, to, &original, manner).with_context(shown),
         SFlag::S_IFDIR => copy_directory(from, to, &original, manner),
         SFlag::S_IFLNK => copy_link(from, to, &original, manner).with_context(shown),
-        SFlag::S_IFIFO => copy_fifo(to, &original, manner).with_context(shown),
         _ => {
-            eprintln!(
-                "{}: left out: it is a device or a socket",
-                from.shown.display()
-            );
+            let name = from.shown.display().to_string();
+            let note = format!("{}: left out: it is no file\n", name.escape_debug());
+            // Nobody need read it.
+            let _ = stderr().write_all(note.as_bytes());
             Ok(())
         }
     }
@@ -181,29 +194,32 @@ pub fn copy(from: &Place, to: &Place, manner: Manner) -> Result<()> {
 fn make_room(to: &Place) -> Result<()> {
     match to.stat()?.map(|found| kind(&found)) {
         None => Ok(()),
-        Some(SFlag::S_IFDIR) => bail!("there is a directory"),
-        Some(_) => Ok(unlinkat(
+        Some(SFlag::S_IFREG | SFlag::S_IFLNK) => Ok(unlinkat(
             &to.directory,
             to.name.as_os_str(),
             UnlinkatFlags::NoRemoveDir,
         )?),
+        Some(SFlag::S_IFDIR) => bail!("there is a directory"),
+        Some(_) => bail!("there is something that is no file, and stays"),
     }
 }
 
 fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
-    // O_NONBLOCK: it may have become a pipe that nobody writes to.
-    let source = from.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
-    if kind(&fstat(&source)?) != SFlag::S_IFREG {
+    // To open a device is to use it, and it may have become one: first a look, then the file itself.
+    let found = from.open(OFlag::O_PATH, Mode::empty())?;
+    if kind(&fstat(&found)?) != SFlag::S_IFREG {
         bail!("it is being replaced");
     }
-    let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-    let copy = match make_room(to) {
-        // Something is mounted on it: it stays the same file.
-        Err(error) if error.downcast_ref() == Some(&Errno::EBUSY) => {
-            to.open(OFlag::O_WRONLY | OFlag::O_TRUNC, Mode::empty())?
-        }
-        made => {
-            made?;
+    let source = open_again(&found, OFlag::O_RDONLY)?;
+    let copy = match to.is_mounted()? {
+        // It stays the same file. To take its name away would take the mount away, in the container.
+        true => open_again(
+            &to.open(OFlag::O_PATH, Mode::empty())?,
+            OFlag::O_WRONLY | OFlag::O_TRUNC,
+        )?,
+        false => {
+            make_room(to)?;
+            let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
             to.open(new, Mode::S_IRUSR | Mode::S_IWUSR)?
         }
     };
@@ -212,7 +228,26 @@ fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
     finish(&copy.into(), original, manner)
 }
 
+/// Opens a file that is known already.
+fn open_again(found: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    open(path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// The mount that a file is on: mnt_id in proc_pid_fdinfo(5).
+fn mount_of(file: &OwnedFd) -> Result<String> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    Ok(line.context("fdinfo without mnt_id")?.trim().to_owned())
+}
+
 fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
+    if from.depth > DEEPEST {
+        bail!(
+            "{}: deeper than {DEEPEST} directories",
+            from.shown.display()
+        );
+    }
     let shown = || to.shown.display().to_string();
     match mkdirat(&to.directory, to.name.as_os_str(), Mode::S_IRWXU) {
         Err(Errno::EEXIST) => {}
@@ -262,19 +297,6 @@ fn copy_link(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
         &modified,
         flag,
     )?)
-}
-
-fn copy_fifo(to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
-    make_room(to)?;
-    mknodat(
-        &to.directory,
-        to.name.as_os_str(),
-        SFlag::S_IFIFO,
-        Mode::S_IRUSR | Mode::S_IWUSR,
-        0,
-    )?;
-    let made = to.open(OFlag::O_RDWR | OFlag::O_NONBLOCK, Mode::empty())?;
-    finish(&made, original, manner)
 }
 
 /// Gives a copy its owner, its mode and its times, in this order: a change of owner takes setuid away.

@@ -4,16 +4,12 @@ use crate::copy::{Manner, Tree, copy, copy_contents, kind};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{getgid, getuid};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf, absolute};
-use step01_uts::call;
-use step03_mount::make_private;
+use std::path::{Component, Path, PathBuf, absolute};
 use step04_pivot_root::files::State;
-use step08_overlay::layers::Home;
+use step08_overlay::layers::{Home, private_mounts};
 use step09_detach::record::Record;
 use step09_detach::store::{Container, Store};
 
@@ -114,6 +110,10 @@ impl Cp {
         target: &Path,
         manner: Manner,
     ) -> Result<()> {
+        let last_name = match source.components().next_back() {
+            Some(Component::Normal(name)) => Some(name.to_owned()),
+            _ => None,
+        };
         let contents = self.source.ends_with("/.");
         let wants_directory = self.destination.ends_with('/') || self.destination.ends_with("/.");
         let source = match self.follow_link || contents || self.source.ends_with('/') {
@@ -127,21 +127,33 @@ impl Cp {
         if !is_directory && (contents || self.source.ends_with('/')) {
             bail!("{}: it is no directory", self.source);
         }
+        if !to.is_closed && !wants_directory {
+            // It may be what an earlier copy brought out, and then the container chose where it leads.
+            let place = to.place(target)?;
+            if place
+                .stat()?
+                .is_some_and(|found| kind(&found) == SFlag::S_IFLNK)
+            {
+                bail!(
+                    "{}: that is a link\nhelp: name what it leads to, or put a slash behind it",
+                    self.destination
+                );
+            }
+        }
         let there = to.stat(target)?.map(|found| kind(&found));
         match there {
             Some(SFlag::S_IFDIR) => {
                 let target = to.followed(target)?;
-                if contents {
-                    return copy_contents(&source, &target, manner);
-                }
-                let name = Path::new(self.source.trim_end_matches('/')).file_name();
-                let name = name.or_else(|| Path::new(&self.source).file_name());
-                match name.filter(|name| name.to_str().is_none_or(|name| !name.contains(':'))) {
-                    Some(name) => copy(&source, &target.below(name)?, manner),
+                match last_name {
+                    Some(name) if !contents => copy(&source, &target.below(&name)?, manner),
                     // The root of a container has no name.
-                    None => copy_contents(&source, &target, manner),
+                    _ => copy_contents(&source, &target, manner),
                 }
             }
+            Some(kind) if kind != SFlag::S_IFREG => bail!(
+                "{}: it is neither a file nor a directory, and stays as it is",
+                self.destination
+            ),
             Some(_) if is_directory => bail!("{}: it is no directory", self.destination),
             Some(_) if wants_directory => bail!("{}: it is no directory", self.destination),
             Some(_) => copy(&source, &to.followed(target)?, manner),
@@ -170,7 +182,8 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
     // Nobody may start it meanwhile, or remove it.
     let Some(_life) = container.take_life()? else {
         bail!(
-            "container {} is just being started, or removed",
+            "container {0} is being started, removed or copied to by somebody else\nhelp: try again, or `stop {0}` \
+             when it is about to start again",
             record.name
         );
     };
@@ -183,12 +196,10 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
         volatile: false,
     };
     let layers = args.layers.open(&args.files, home, false)?;
-    call!(unshare(CloneFlags::CLONE_NEWNS))?;
-    make_private()?;
+    // Dropped before the layers, which tidy up what then isn't covered any more.
+    let _home = private_mounts()?;
     let root = layers.mount()?;
-    let done = directory(&root).and_then(|opened| work(tree(opened)));
-    call!(umount2(&root, MntFlags::MNT_DETACH))?;
-    done
+    work(tree(directory(&root)?))
 }
 
 /// The root directory of a container's PID 1, with all that is mounted there.

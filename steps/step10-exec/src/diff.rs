@@ -3,11 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, Metadata};
 use std::io::{ErrorKind, Write, stdout};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -68,29 +71,40 @@ impl Diff {
 }
 
 /// What the layers below have at `path`; nothing where one of them has taken it away.
-fn below(lower: &[PathBuf], path: &Path) -> Option<(usize, Metadata)> {
-    for (number, layer) in lower.iter().enumerate() {
-        // What is below something that was taken away is away, too.
+fn below(lower: &[PathBuf], path: &Path) -> Option<Metadata> {
+    'layers: for layer in lower {
         let mut at = layer.clone();
-        for part in path.components() {
+        let mut parts = path.components().peekable();
+        let mut hides_the_rest = false;
+        while let Some(part) = parts.next() {
             at.push(part);
-            match at.symlink_metadata() {
-                Ok(found) if is_whiteout(&found) => return None,
-                _ => {}
-            }
-        }
-        if let Ok(found) = at.symlink_metadata() {
-            return Some((number, found));
-        }
-        let mut at = layer.clone();
-        for part in path.components() {
-            at.push(part);
-            if is_opaque(&at) {
-                return None;
+            let Ok(found) = at.symlink_metadata() else {
+                match hides_the_rest {
+                    true => return None,
+                    false => continue 'layers,
+                }
+            };
+            match parts.peek() {
+                _ if is_whiteout(&found) => return None,
+                None => return Some(found),
+                // A file, or a link, in the place of a directory: nothing is below it, here or further down.
+                Some(_) if !found.is_dir() => return None,
+                Some(_) => hides_the_rest |= is_opaque(&at),
             }
         }
     }
     None
+}
+
+/// The names in a directory of a layer, which is no link; none, when it is gone.
+fn names_in(directory: &Path) -> Result<Vec<OsString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = match open(directory, flags, Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let entries = fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
+    Ok(entries.flatten().map(|entry| entry.file_name()).collect())
 }
 
 /// Adds what `upper` has at `path` and below to `changes`.
@@ -100,29 +114,19 @@ fn compare(
     path: &Path,
     changes: &mut BTreeMap<PathBuf, char>,
 ) -> Result<()> {
-    for entry in fs::read_dir(upper.join(path))? {
-        let entry = entry?;
-        let path = path.join(entry.file_name());
+    for name in names_in(&upper.join(path))? {
+        let path = path.join(name);
         // It may be gone again.
         let Ok(now) = upper.join(&path).symlink_metadata() else {
             continue;
         };
-        let before = below(lower, &path);
         let is_place = PLACES.iter().any(|place| Path::new(place) == path);
-        match before {
-            None if is_place => {}
+        match below(lower, &path) {
+            None if is_place || is_whiteout(&now) => {}
             Some(_) if is_whiteout(&now) => drop(changes.insert(path, 'D')),
-            None if is_whiteout(&now) => {}
-            None => {
-                changes.insert(path.clone(), 'A');
-                if now.is_dir() {
-                    compare(upper, lower, &path, changes)?;
-                }
-            }
-            Some((_, was)) if now.is_dir() && was.is_dir() => {
+            Some(was) if now.is_dir() && was.is_dir() => {
                 let known = changes.len();
-                let replaced = is_opaque(&upper.join(&path));
-                if replaced {
+                if is_opaque(&upper.join(&path)) {
                     deleted(upper, lower, &path, changes)?;
                 }
                 compare(upper, lower, &path, changes)?;
@@ -131,8 +135,9 @@ fn compare(
                     changes.insert(path, 'C');
                 }
             }
-            Some(_) => {
-                changes.insert(path.clone(), 'C');
+            before => {
+                let kind = if before.is_some() { 'C' } else { 'A' };
+                changes.insert(path.clone(), kind);
                 if now.is_dir() {
                     compare(upper, lower, &path, changes)?;
                 }
@@ -150,11 +155,8 @@ fn deleted(
     changes: &mut BTreeMap<PathBuf, char>,
 ) -> Result<()> {
     for layer in lower {
-        let Ok(entries) = fs::read_dir(layer.join(path)) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let path = path.join(entry.file_name());
+        for name in names_in(&layer.join(path))? {
+            let path = path.join(name);
             let is_there = upper.join(&path).symlink_metadata().is_ok();
             if !is_there && below(lower, &path).is_some() {
                 changes.insert(path, 'D');

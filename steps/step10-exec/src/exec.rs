@@ -3,13 +3,19 @@
 use crate::{Prison, close_behind, join, namespaces_of, same_prison};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::prctl::set_dumpable;
+use nix::sys::stat::umask;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use step01_uts::{Narration, Refused, call};
 use step02_pid::{Child, ErrorPipe, fork, leave, signals};
 use step04_pivot_root::environment;
 use step04_pivot_root::files::State;
 use step04_pivot_root::witness::Witness;
+use step05_tty::COMMANDS_UMASK;
+use step05_tty::relay::Until;
 use step05_tty::terminal::{Stream, Terminal, Tty};
 use step06_caps::privileges::PrivilegeArgs;
 use step06_caps::users::UserArgs;
@@ -17,6 +23,7 @@ use step07_cgroups::group::Groups;
 use step09_detach::client::terminal_size;
 use step09_detach::commands::up;
 use step09_detach::record::Record;
+use step09_detach::sealed::be_sealed;
 use step09_detach::status::Status;
 use step09_detach::store::{Container, Store};
 use step09_detach::{Identity, detach, is_running};
@@ -76,10 +83,12 @@ impl Exec {
         }
         let ended = || format!("container {} has just ended", record.name);
         let process = record.state.process.as_ref().with_context(ended)?;
+        be_sealed(record.state.monitor.as_ref().map(|monitor| monitor.pid))?;
         let entered = self.enter(&container, &record, process);
         entered.map_err(|error| match error.downcast_ref::<Refused>() {
             // The command couldn't be executed, whatever happened since.
             Some(refused) if refused.is("execve") => error,
+            Some(refused) if is_too_late(refused) => error.context(ended()),
             _ if is_running(process) => error,
             _ => error.context(ended()),
         })
@@ -89,7 +98,7 @@ impl Exec {
         let args = &record.arguments;
         let pidfd = process.open()?.context("its PID 1 is gone")?;
         let prison = Prison {
-            groups: Groups::of(&record.id)?.doors()?,
+            groups: doors(record, process)?,
             rlimits: args.limits.ulimit.clone(),
         };
         let privileges = match self.privileged {
@@ -127,17 +136,22 @@ impl Exec {
         let child = join(&pidfd, namespaces, || {
             close_behind(workdir)?;
             witness.hand_over()?;
-            let user = user.find()?;
-            let variables = [user.environment(), given.clone()].concat();
-            let environment = environment(hostname, &variables);
-            terminal.attach()?;
-            terminal.give_to(user.uid)?;
-            same_prison(&prison, &privileges.process(user))?;
-            step01_uts::exec(&self.command, &environment)
+            let mut variables = Vec::new();
+            same_prison(&prison, || {
+                let user = user.find()?;
+                variables = [user.environment(), given.clone()].concat();
+                umask(COMMANDS_UMASK);
+                take_limits_of_the_first();
+                terminal.attach()?;
+                terminal.give_to(user.uid)?;
+                Ok(privileges.process(user))
+            })?;
+            step01_uts::exec(&self.command, &environment(hostname, &variables))
         });
         match keeper {
             Some(Keeper::Itself(pipe)) => keep(pipe, child, &witness),
-            _ => witness.testify(child.and_then(|child| terminal.relay(&child))),
+            _ => witness
+                .testify(child.and_then(|child| terminal.relay_until(&child, Until::AllIsSaid))),
         }
     }
     // ANCHOR_END: exec
@@ -153,8 +167,62 @@ impl Exec {
         }
         self.tty.check()?;
         signals::hold()?;
-        self.tty.open_apart(terminal_size().ok())
+        let mut terminal = self.tty.open_apart(terminal_size().ok())?;
+        if let Terminal::Pty { is_console, .. } = &mut terminal {
+            *is_console = false;
+        }
+        Ok(terminal)
     }
+}
+
+/// Gives the calling process, which has joined a container, the limits of its PID 1: getrlimit(2). One that is higher
+/// than our own may be, becomes our own.
+fn take_limits_of_the_first() {
+    // As many as the kernel has: RLIM_NLIMITS.
+    for resource in 0..16 {
+        // SAFETY: rlimit is two numbers, which the kernel writes and reads.
+        unsafe {
+            let [mut theirs, mut ours]: [libc::rlimit; 2] = std::mem::zeroed();
+            let nothing = std::ptr::null_mut::<libc::rlimit>();
+            let limit = |pid: i32, new: *const libc::rlimit, old: *mut libc::rlimit| {
+                libc::syscall(libc::SYS_prlimit64, pid, resource, new, old)
+            };
+            if limit(1, nothing, &raw mut theirs) == 0 && limit(0, nothing, &raw mut ours) == 0 {
+                theirs.rlim_max = theirs.rlim_max.min(ours.rlim_max);
+                theirs.rlim_cur = theirs.rlim_cur.min(theirs.rlim_max);
+                limit(0, &raw const theirs, nothing);
+            }
+        }
+    }
+}
+
+/// Whether the kernel refused because the container's PID 1 is gone, or going.
+fn is_too_late(refused: &Refused) -> bool {
+    match refused.errno() {
+        Errno::ESRCH => refused.is("setns"),
+        Errno::ENOMEM => refused.is("clone3"),
+        _ => false,
+    }
+}
+
+/// The files by which one joins the control groups that the container's PID 1 is in.
+///
+/// # Errors
+/// One of them can't be seen from here: who joins the others only, could use what PID 1 mustn't.
+fn doors(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
+    let doors = Groups::of(&record.id)?.doors()?;
+    let theirs = fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
+    let ours = format!("/ten-steps/{}", record.id);
+    let wanted = theirs.lines().filter(|line| line.ends_with(&ours)).count();
+    if doors.len() < wanted || (wanted == 0 && theirs.contains("/..")) {
+        bail!(
+            "container {} is in {wanted} control groups, and {} of them can be seen from here\nhelp: type this where \
+             /sys/fs/cgroup is mounted as it was for `run`, and in no cgroup namespace of its own",
+            record.name,
+            doors.len()
+        );
+    }
+    Ok(doors)
 }
 
 /// The two sides of `-d`: somebody has to stay, for the command ends with its parent, and when it has ended

@@ -25,7 +25,7 @@ use nix::unistd::close;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use step01_uts::call;
 use step02_pid::{Child, spawn};
@@ -63,7 +63,11 @@ pub fn join(
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let home = call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?;
     call!(setns(pidfd, namespaces))?;
-    let child = spawn(CloneFlags::empty(), body);
+    let child = spawn(CloneFlags::empty(), || {
+        // The way home is ours alone.
+        call!(close(home.as_raw_fd()))?;
+        body()
+    });
     // We go on outside, where /proc knows us.
     call!(setns(&home, CloneFlags::CLONE_NEWNS))?;
     child
@@ -84,11 +88,12 @@ pub struct Prison {
 
 // ANCHOR: same_prison
 /// Confines the calling process, which has joined a container, as those that were born there: into its
-/// control groups, to its limits, and to what `process` may do.
+/// control groups, to its limits, and to what the process may do that `make_ready` returns.
 ///
-/// The order is that of a container's own start. Control groups come first: from there on, all that this
-/// process does is on the container's account. See cgroups(7), and `confine` of step 6.
-pub fn same_prison(prison: &Prison, process: &Process) -> Result<()> {
+/// The order is that of a container's own start. Control groups come first: what `make_ready` does in there, it
+/// does on the container's account, and a device that it is led to isn't opened. See cgroups(7), and `confine` of
+/// step 6.
+pub fn same_prison(prison: &Prison, make_ready: impl FnOnce() -> Result<Process>) -> Result<()> {
     // ANCHOR_END: same_prison
     // ANCHOR: exercise_same_prison
     for (path, mut group) in prison.groups.iter().map(|(path, file)| (path, file)) {
@@ -96,8 +101,9 @@ pub fn same_prison(prison: &Prison, process: &Process) -> Result<()> {
         let joined = group.write_all(b"0");
         joined.with_context(|| format!("0 to {}", path.display()))?;
     }
+    let process = make_ready()?;
     set_rlimits(&prison.rlimits)?;
-    confine(process)
+    confine(&process)
     // ANCHOR_END: exercise_same_prison
 }
 

@@ -1,10 +1,11 @@
 //! Step 10: a small Docker.
 
+use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::{Shell, generate};
 use std::process::ExitCode;
 use step01_uts::program;
-use step09_detach::commands::Command;
+use step09_detach::commands::{Command, end_with_the_reader};
 use step09_detach::monitor::be_monitor;
 use step10_exec::cp::Cp;
 use step10_exec::diff::Diff;
@@ -39,7 +40,17 @@ enum Commands {
 // ANCHOR: life
 fn main() -> ExitCode {
     be_monitor();
-    program(|args: Args| match args.command {
+    program(|args: Args| {
+        if !matches!(args.command, Commands::Detach(_) | Commands::Exec(_)) {
+            end_with_the_reader();
+        }
+        act(args.command)
+    })
+}
+// ANCHOR_END: life
+
+fn act(command: Commands) -> Result<u8> {
+    match command {
         Commands::Detach(command) => command.run(),
         Commands::Exec(exec) => exec.run(),
         Commands::Stats(stats) => stats.run(),
@@ -52,6 +63,5 @@ fn main() -> ExitCode {
             generate(shell, &mut program, name, &mut std::io::stdout());
             Ok(0)
         }
-    })
+    }
 }
-// ANCHOR_END: life

@@ -60,14 +60,15 @@ impl Stats {
     /// Shows it, until somebody has seen enough or none of the containers runs any more.
     pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.state)?;
+        let mut wanted = Vec::new();
         for name in &self.containers {
-            up(&store.find(name)?)?;
+            wanted.push(up(&store.find(name)?)?.id);
         }
         let clears = !self.no_stream && self.format == Format::Table && stdout().is_terminal();
-        let mut before = measure(&self.running(&store)?);
+        let mut before = measure(&running(&store, &wanted)?);
         loop {
             sleep(INTERVAL);
-            let records = self.running(&store)?;
+            let records = running(&store, &wanted)?;
             let after = measure(&records);
             let lines = records.iter().filter_map(|record| {
                 let now = after.get(&record.id)?;
@@ -86,23 +87,6 @@ impl Stats {
             }
             before = after;
         }
-    }
-
-    /// The records of those that are asked for and run.
-    fn running(&self, store: &Store) -> Result<Vec<Record>> {
-        let records = store.records()?.records;
-        let wanted = |record: &Record| {
-            self.containers.is_empty()
-                || self
-                    .containers
-                    .iter()
-                    .any(|name| *name == record.name || record.id.starts_with(name.as_str()))
-        };
-        Ok(records
-            .into_iter()
-            .filter(|(container, record)| container.status(record).is_up() && wanted(record))
-            .map(|(_, record)| record)
-            .collect())
     }
 
     fn show(&self, lines: impl Iterator<Item = Line>) -> Result<String> {
@@ -133,6 +117,16 @@ impl Stats {
         };
         Ok(table(heading, lines.map(cells)))
     }
+}
+
+/// The records of those that run, and are among the IDs that are `wanted`, if any is.
+fn running(store: &Store, wanted: &[String]) -> Result<Vec<Record>> {
+    let records = store.records()?.records.into_iter();
+    let is_wanted = |id: &String| wanted.is_empty() || wanted.contains(id);
+    Ok(records
+        .filter(|(container, record)| container.status(record).is_up() && is_wanted(&record.id))
+        .map(|(_, record)| record)
+        .collect())
 }
 
 /// A look at a container.

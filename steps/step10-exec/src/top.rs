@@ -82,7 +82,9 @@ fn describe(pid: i32, ticks: u64) -> Option<[String; 7]> {
     let command: Vec<_> = words.map(String::from_utf8_lossy).collect();
     let command = match command.join(" ") {
         // A zombie has no command line any more.
-        empty if empty.is_empty() => format!("[{}]", field("Name:")?.join(" ")),
+        empty if empty.is_empty() => format!("[{}]", field("Name:")?.join(" "))
+            .escape_debug()
+            .to_string(),
         command => command.escape_debug().to_string(),
     };
     Some([

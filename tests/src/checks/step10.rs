@@ -37,7 +37,7 @@ pub const EXERCISES: &[Exercise] = &[
         show: "cargo progress run 10 -- exec box cat /proc/self/status",
         hints: [
             "What holds PID 1 that isn't a namespace? Each of these has a function already.",
-            "\"0\" into each file of prison.groups, set_rlimits(&prison.rlimits)?, confine(process).",
+            "\"0\" into each file of prison.groups, make_ready()?, set_rlimits(&prison.rlimits)?, confine(&process).",
         ],
     },
     Exercise {
