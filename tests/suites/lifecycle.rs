@@ -944,3 +944,215 @@ fn help_of_the_commands() {
         .concat();
     insta::assert_snapshot!(redact(&told, &[]));
 }
+
+/// Whoever still has something to say when it ends hears how it ended.
+#[test]
+fn no_exit_code_is_lost() {
+    let dock = Dock::new();
+    for _ in 0..20 {
+        let words = dock.words(&["run", "--rm", "-i"], &[], &["sh", "-c", "read x; exit 3"]);
+        let mut command = dock.command(&[]);
+        let mut yes = Command::new("sh");
+        yes.args(["-c", "while echo y; do :; done"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut yes = yes.spawn().unwrap();
+        command.args(&words).stdin(yes.stdout.take().unwrap());
+        assert_eq!(command.status().unwrap().code(), Some(3));
+        // With it goes our end of the pipe.
+        drop(command);
+        yes.wait().unwrap();
+    }
+}
+
+/// A reader that is suspended holds up nobody else, and costs nothing.
+#[test]
+fn a_suspended_reader_holds_up_nobody() {
+    let dock = Dock::new();
+    let words = dock.words(
+        &["run", "--name", "box"],
+        &[],
+        &[
+            "sh",
+            "-c",
+            "while :; do echo 0123456789012345678901234567890123456789; done",
+        ],
+    );
+    let mut command = dock.command(&[]);
+    let mut program = command
+        .args(&words)
+        .stdout(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Nobody reads: all pipes on the way are full.
+    let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+    eventually(|| (dock.status("box").0 == "running").then_some(())).unwrap();
+    let monitor = dock.process(&full_id(&dock, "box"), "monitor");
+    let settled = || {
+        let log = || {
+            fs::metadata(dock.container(&full_id(&dock, "box")).join("container.log"))
+                .map(|of| of.len())
+        };
+        let before = log().ok()?;
+        dock.ok(&["ps"]);
+        (before > 1000 && log().ok()? == before).then_some(())
+    };
+    eventually(settled).unwrap();
+    kill(pid, Signal::SIGSTOP).unwrap();
+    dock.ok(&["stop", "-t", "0", "box"]);
+    assert_eq!(dock.ok(&["wait", "box"]), "137\n");
+    let switches = || {
+        monitor
+            .status("voluntary_ctxt_switches")
+            .unwrap_or_default()
+    };
+    eventually(|| monitor.status("State").ok()?.starts_with('S').then_some(())).unwrap();
+    let before = switches();
+    dock.ok(&["start", "box"]);
+    dock.ok(&["rm", "-f", "box"]);
+    assert_eq!(switches(), before, "it wakes up for nothing");
+    kill(pid, Signal::SIGCONT).unwrap();
+    let mut output = program.stdout.take().unwrap();
+    std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(137));
+    eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
+}
+
+/// Stopped in whatever moment of its many lives.
+#[test]
+fn one_that_is_being_restarted_can_be_stopped() {
+    let dock = Dock::new();
+    for round in 0..12_u32 {
+        let script = "[ -e /once ] && exec sleep 1000; echo x >/once; exit 1";
+        dock.start(
+            &["--name", "box", "--restart", "always"],
+            &["sh", "-c", script],
+        );
+        for _ in 0..round % 6 {
+            dock.ok(&["ps"]);
+        }
+        dock.ok(&["stop", "-t", "0", "box"]);
+        assert_eq!(dock.status("box").0, "exited");
+        dock.ok(&["rm", "box"]);
+    }
+    dock.is_empty();
+}
+
+/// A command that has changed its user outlives a monitor that is killed. It isn't forgotten.
+#[test]
+fn an_orphan_is_not_forgotten() {
+    let dock = Dock::new();
+    let script = "exec setpriv --reuid 1234 --regid 1234 --clear-groups sleep 1000";
+    let root = crate::stage::armed_root(dock.folder.path(), &["setpriv"]);
+    let root = root.to_str().unwrap();
+    dock.ok(&[
+        "run", "-d", "--name", "box", "--image", root, "sh", "-c", script,
+    ]);
+    let id = full_id(&dock, "box");
+    let first = dock.process(&id, "process");
+    eventually(|| (first.status("Uid").ok()?.starts_with("1234")).then_some(())).unwrap();
+    kill(dock.process(&id, "monitor").0, Signal::SIGKILL).unwrap();
+    eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
+    assert_eq!(dock.status("box").0, "running");
+    assert!(
+        dock.fails(&["rm", "box"])
+            .contains("its monitor was killed")
+    );
+    dock.ok(&["prune", "-f"]);
+    assert_eq!(dock.status("box").0, "running");
+    // To start it is to start it anew, once.
+    dock.ok(&["start", "box"]);
+    assert_ne!(dock.process(&id, "process"), first);
+    eventually(|| (!first.file("stat").exists()).then_some(())).unwrap();
+    dock.ok(&["rm", "-f", "box"]);
+    dock.is_empty();
+}
+
+/// The state folder by another name is the same one.
+#[test]
+fn a_state_folder_behind_a_link() {
+    let dock = Dock::new();
+    dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let link = dock.folder.path().join("link");
+    std::os::unix::fs::symlink(&dock.state, &link).unwrap();
+    let mut command = dock.command(&["stop", "-t", "0", "box"]);
+    assert!(
+        command
+            .env("TEN_STEPS_STATE", &link)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(dock.status("box").0, "exited");
+}
+
+/// What isn't typed any more isn't in a later life, either.
+#[test]
+fn input_over_several_lives() {
+    let dock = Dock::new();
+    let words = dock.words(
+        &["run", "-i", "--name", "box", "--restart", "on-failure:1"],
+        &[],
+        &["sh", "-c", "cat; exit 1"],
+    );
+    let mut command = dock.command(&[]);
+    command
+        .args(&words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut program = command.spawn().unwrap();
+    program.stdin.take().unwrap().write_all(b"hi\n").unwrap();
+    let ended = eventually(|| program.try_wait().unwrap()).expect("its second life reads for ever");
+    assert_eq!(ended.code(), Some(1));
+    // Somebody who attaches to one that was started without a terminal doesn't end its input.
+    dock.start(
+        &["--name", "other", "-i"],
+        &["sh", "-c", "while read x; do echo got $x; done; echo eof"],
+    );
+    for word in ["one", "two"] {
+        let mut attached = dock.command(&["attach", "other"]);
+        let mut attached = attached
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = attached.stdin.take().unwrap();
+        input.write_all(format!("{word}\n").as_bytes()).unwrap();
+        dock.until_it_says("other", &format!("got {word}"));
+        drop(input);
+        kill(
+            nix::unistd::Pid::from_raw(attached.id() as i32),
+            Signal::SIGKILL,
+        )
+        .unwrap();
+        attached.wait().unwrap();
+    }
+    assert!(!dock.logs("other").contains("eof"));
+}
+
+/// What asks `run` to end before the command runs is heard.
+#[test]
+fn a_start_can_be_given_up() {
+    let dock = Dock::new();
+    dock.run_in(&["--rm"], &["true"]);
+    fs::create_dir_all(dock.state.join("roots")).unwrap();
+    // Somebody is making the default root, and takes his time.
+    let lock = File::create(dock.state.join("roots/default.lock")).unwrap();
+    let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let mut command = dock.command(&["run", "sleep", "1000"]);
+    let mut program = command.stdin(Stdio::null()).spawn().unwrap();
+    eventually(|| (!monitors(&dock.state).is_empty()).then_some(())).unwrap();
+    kill(
+        nix::unistd::Pid::from_raw(program.id() as i32),
+        Signal::SIGINT,
+    )
+    .unwrap();
+    let ended = eventually(|| program.try_wait().unwrap()).expect("it doesn't hear");
+    assert_eq!(ended.code(), Some(130));
+    drop(lock);
+    eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
+    assert_eq!(dock.ok(&["ps", "-q"]), "");
+    dock.ok(&["prune", "-f"]);
+    dock.is_empty();
+}

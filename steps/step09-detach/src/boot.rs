@@ -48,6 +48,14 @@ impl Boot {
             return Ok(0);
         }
         let records = store.records()?.records;
+        for (container, record) in &records {
+            // Its monitor would have removed it.
+            if record.arguments.rm && !container.status(record).is_up() {
+                if let Some(life) = container.take_life()? {
+                    container.remove(&life)?;
+                }
+            }
+        }
         let wanted = records.iter().rev().filter(|(container, record)| {
             let state = &record.state;
             record.arguments.restart.at_boot(state.stopped)

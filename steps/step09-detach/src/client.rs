@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{read, write};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use step01_uts::program::Ended;
 use step02_pid::signals::{self, Signals};
 use step05_tty::{raw_mode, size};
 
@@ -95,6 +96,7 @@ impl Connection {
     /// It didn't start.
     pub(crate) fn started(socket: OwnedFd) -> Result<Connection> {
         let connection = Connection { socket };
+        connection.wait_or_give_up()?;
         match connection.next()? {
             Some(Message::Started) => Ok(connection),
             Some(Message::Ended(ending)) => {
@@ -110,10 +112,48 @@ impl Connection {
         }
     }
 
+    /// Waits until there is news. Whoever asks this process to end meanwhile doesn't want the container any more,
+    /// and by the end of this connection its monitor knows.
+    fn wait_or_give_up(&self) -> Result<()> {
+        const REQUESTS: [Signal; 4] = [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGQUIT,
+            Signal::SIGHUP,
+        ];
+        // Nothing is in there unless signals are held back.
+        let mut signals = Signals::new()?;
+        loop {
+            let mut polled = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut polled, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                polled => polled?,
+            };
+            let [news, signal] = polled.map(|each| each.any() == Some(true));
+            if news {
+                return Ok(());
+            }
+            let number = if signal {
+                signals.receive()?.number()
+            } else {
+                0
+            };
+            if REQUESTS.iter().any(|request| *request as i32 == number) {
+                let text = "it was asked to end before the command ran".to_owned();
+                let code = 128 + number as u8;
+                return Err(Ended { code, text }.into());
+            }
+        }
+    }
+
     /// That of somebody who comes later, and asks for something first.
-    pub fn with(socket: OwnedFd, request: &Message) -> Result<Connection> {
-        send_all(&socket, request)?;
-        Ok(Connection { socket })
+    pub fn with(socket: OwnedFd, request: &Message) -> Connection {
+        // Whether it has gone meanwhile, the first answer tells.
+        let _ = send_all(&socket, request);
+        Connection { socket }
     }
 
     fn next(&self) -> Result<Option<Message>> {

@@ -8,7 +8,7 @@ use crate::list::List;
 use crate::logs::Logs;
 use crate::message::{Message, knock};
 use crate::monitor::launch;
-use crate::record::Record;
+use crate::record::{Phase, Record};
 use crate::status::Status;
 use crate::store::{Container, Store};
 use crate::{Identity, is_running, name, send, stop, wait_for_end};
@@ -250,9 +250,14 @@ pub fn each(
 pub fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<Connection>> {
     loop {
         if let Some(life) = container.take_life()? {
+            end_orphan(container)?;
             return launch(container, life, size).map(Some);
         }
-        let status = container.status(&container.record()?);
+        let record = container.record()?;
+        let status = container.status(&record);
+        if status == Status::Paused {
+            bail!("container {0} is paused\nhelp: `unpause {0}`", record.name);
+        }
         if status.is_up() || status == Status::Restarting {
             return Ok(None);
         }
@@ -261,10 +266,29 @@ pub fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<C
     }
 }
 
+/// Ends what a container's monitor should have taken along when it was killed, and didn't: a command that has
+/// changed its user since, or was frozen. For who has its life.
+fn end_orphan(container: &Container) -> Result<()> {
+    let Some(process) = orphan(container) else {
+        return Ok(());
+    };
+    let groups = Groups::of(&container.id)?;
+    if groups.is_frozen().unwrap_or(false) {
+        groups.freeze(false)?;
+    }
+    stop(&process, libc::SIGKILL, Some(Duration::ZERO))
+}
+
+/// The process of a container without a monitor, if it runs all the same.
+fn orphan(container: &Container) -> Option<Identity> {
+    // Of a record that can't be read there is nothing to know.
+    container.record().ok()?.state.process.filter(is_running)
+}
+
 /// Waits until a container that has a monitor, and doesn't run, runs or has none.
 fn let_things_settle(container: &Container) -> Result<()> {
     match knock(container)? {
-        Some(socket) => Connection::with(socket, &Message::Wait)?.wait_for_news(),
+        Some(socket) => Connection::with(socket, &Message::Wait).wait_for_news(),
         // It isn't listening yet, or no longer, or it is a command that is about to be through.
         None => {
             sleep(Duration::from_millis(1));
@@ -286,15 +310,18 @@ fn end(container: &Container, signal: Option<i32>, patience: Option<Duration>) -
             let_things_settle(container)?;
             continue;
         }
-        let connection = match knock(container)? {
-            Some(socket) => Some(Connection::with(socket, &Message::Wait)?),
-            None => None,
-        };
+        let socket = knock(container)?;
+        let connection = socket.map(|socket| Connection::with(socket, &Message::Wait));
         if let Some(connection) = &connection {
             // Otherwise its monitor would start it again.
             connection.insist(&Message::LetItEnd(true))?;
         }
-        if status == Status::Paused {
+        // It may have begun another life until it heard.
+        let record = match container.record() {
+            Err(_) if container.is_gone() => return Ok(()),
+            record => record?,
+        };
+        if container.status(&record) == Status::Paused {
             // Who is frozen hears nothing.
             Groups::of(&record.id)?.freeze(false)?;
         }
@@ -374,6 +401,12 @@ impl Kill {
             let record = up(container)?;
             if self.signal == libc::SIGKILL {
                 return end(container, Some(libc::SIGKILL), Some(Duration::ZERO));
+            }
+            if self.signal == record.arguments.stop_signal {
+                // Whoever asks it to end doesn't want it started again.
+                if let Some(socket) = knock(container)? {
+                    Connection::with(socket, &Message::Wait).insist(&Message::LetItEnd(true))?;
+                }
             }
             let process = record.state.process.as_ref();
             match process.map(|process| process.open()).transpose()?.flatten() {
@@ -505,6 +538,14 @@ impl RestartArgs {
     fn run(&self) -> Result<u8> {
         let Patience(patience) = self.timeout;
         each(&self.names.state, &self.names.containers, |container| {
+            let record = container.record()?;
+            if record.arguments.rm {
+                bail!(
+                    "container {} is removed when it ends (--rm), and can't be started again\nhelp: `stop` it, and \
+                     `run` another",
+                    record.name
+                );
+            }
             end(container, None, patience)?;
             if let Some(connection) = begin(container, None)? {
                 connection.detach();
@@ -552,7 +593,7 @@ impl Attach {
             tty: record.arguments.tty.tty,
             detach_keys: self.detach_keys,
         };
-        let connection = Connection::with(socket, &Message::Attach)?;
+        let connection = Connection::with(socket, &Message::Attach);
         converse(connection, &attachment, record.arguments.limits.stats)
     }
 }
@@ -579,6 +620,13 @@ impl Rm {
 fn remove(container: &Container, force: bool) -> Result<()> {
     loop {
         if let Some(life) = container.take_life()? {
+            if orphan(container).is_some() && !force {
+                bail!(
+                    "container {0} is running, and its monitor was killed\nhelp: `stop {0}` first, or `rm -f {0}`",
+                    container.record()?.name
+                );
+            }
+            end_orphan(container)?;
             return container.remove(&life);
         }
         if force {
@@ -624,9 +672,10 @@ impl Wait {
 fn wait(container: &Container) -> Result<u8> {
     let record = container.record()?;
     // Its process may have ended, and its monitor be about to note it.
-    if record.state.monitor.as_ref().is_some_and(is_running) {
+    let lives = matches!(record.state.phase, Phase::Running | Phase::Restarting);
+    if lives && record.state.monitor.as_ref().is_some_and(is_running) {
         if let Some(socket) = knock(container)? {
-            let connection = Connection::with(socket, &Message::Wait)?;
+            let connection = Connection::with(socket, &Message::Wait);
             if let Some(ending) = connection.wait()? {
                 let code = |report: step02_pid::report::Report| exit_code(&report.into_error());
                 return Ok(ending.outcome.unwrap_or_else(code));
@@ -637,7 +686,7 @@ fn wait(container: &Container) -> Result<u8> {
     let record = container.record()?;
     let known = match container.status(&record) {
         Status::Created => Some(0),
-        _ if record.state.phase == crate::record::Phase::Exited => record.state.exit_code,
+        _ if record.state.phase != Phase::Running => record.state.exit_code,
         _ => None,
     };
     known.with_context(|| {
@@ -695,6 +744,8 @@ impl Commit {
         // One that is paused stays so.
         let running = container.status(&record) == Status::Running;
         if running {
+            // Who is interrupted now would leave it frozen.
+            signals::hold()?;
             groups.freeze(true)?;
         }
         let args = &record.arguments;
@@ -727,7 +778,7 @@ impl Prune {
         let mut code = 0;
         for container in store.containers()? {
             let removed = match container.take_life() {
-                Ok(Some(life)) => container.remove(&life),
+                Ok(Some(life)) if orphan(&container).is_none() => container.remove(&life),
                 // It runs, or somebody else has removed it.
                 _ => continue,
             };

@@ -56,7 +56,7 @@ impl FromStr for MaxSize {
 const SMALLEST: u64 = 4096;
 
 /// As much is written at once: a piece of output becomes several times as long when its lines are short.
-const PIECE: usize = 8 * 1024;
+const PIECE: usize = 4 * 1024;
 
 /// A log that is being written.
 pub struct Log {
@@ -130,9 +130,14 @@ impl Log {
         }
         let is_full = |max| self.size > 0 && self.size + entries.len() as u64 > max;
         if self.max_size.is_some_and(is_full) {
-            fs::rename(&self.path, former(&self.path))?;
-            self.file = open(&self.path)?;
-            self.size = 0;
+            // The new one first: where there is no room for it, the old one goes on.
+            let aside = self.path.with_extension("log.new");
+            let new = open(&aside)?;
+            match fs::rename(&self.path, former(&self.path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(&aside, &self.path)?,
+            }
+            (self.file, self.size) = (new, 0);
         }
         self.file.write_all(entries)?;
         self.size += entries.len() as u64;

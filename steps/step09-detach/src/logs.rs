@@ -1,7 +1,7 @@
 //! `logs`: what a container has said.
 
 use crate::log::{Entry, Stream, former};
-use crate::status::Status;
+use crate::record::Phase;
 use crate::store::{Container, Store};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -170,12 +170,10 @@ impl Reader<'_> {
 
     /// A descriptor that is readable when the container's monitor ends; nothing, when it has none.
     fn goes_on(&self) -> Option<std::os::fd::OwnedFd> {
-        let record = self.container.record().ok()?;
-        let status = self.container.status(&record);
-        if !status.is_up() && status != Status::Restarting {
-            return None;
-        }
-        record.state.monitor?.open().ok()?
+        // Its process may have ended, and its monitor still be writing down its last words.
+        let state = self.container.record().ok()?.state;
+        let lives = matches!(state.phase, Phase::Running | Phase::Restarting);
+        state.monitor.filter(|_| lives)?.open().ok()?
     }
 
     /// Waits until something is added, or the monitor ends.

@@ -59,7 +59,7 @@ pub struct Ending {
 }
 
 /// The most bytes of input or output in one message.
-pub const LONGEST: usize = 8 * 1024;
+pub const LONGEST: usize = 4 * 1024;
 
 const INPUT: u8 = b'0';
 const OUTPUT: u8 = b'1';
@@ -107,10 +107,23 @@ pub fn send_all(to: &OwnedFd, message: &Message) -> Result<()> {
 pub fn receive(from: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Message>> {
     loop {
         return match recv(from.as_raw_fd(), buffer, MsgFlags::empty()) {
-            Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
-            Err(Errno::EINTR) => continue,
+            Ok(0) => Ok(None),
+            // The other side has gone and left something unread. What it had sent before is still to come.
+            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
             Err(errno) => Err(errno.into()),
             Ok(length) => Message::decode(&buffer[..length]).map(Some),
+        };
+    }
+}
+
+/// Throws away what the other side has said; `false`: it has gone.
+pub fn ignore(from: &OwnedFd) -> bool {
+    let mut buffer = [0; LONGEST + 1];
+    loop {
+        return match recv(from.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => false,
+            Ok(_) | Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            Err(errno) => errno == Errno::EAGAIN,
         };
     }
 }

@@ -7,15 +7,15 @@
 use crate::client::Connection;
 use crate::detach;
 use crate::log::{Log, Stream};
-use crate::message::{Ending, LONGEST, Message, open_door, receive, send_now};
+use crate::message::{Ending, LONGEST, Message, ignore, open_door, receive, send_now};
 use crate::record::{Phase, Time};
-use crate::restart::BackOff;
+use crate::restart::{BackOff, Restart};
 use crate::sealed;
 use crate::slim::slim_down;
 use crate::start::{Life, start};
 use crate::store::{Container, Lock, Store};
 use crate::{Identity, record::Record};
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
@@ -177,6 +177,9 @@ struct Monitor<'a> {
     /// Whether somebody stopped it by hand.
     stopped: bool,
     restarts: u32,
+    policy: Restart,
+    /// Rows and columns of its terminal.
+    size: Option<(u16, u16)>,
 }
 
 /// What the command of a container is connected to.
@@ -207,7 +210,8 @@ impl Monitor<'_> {
         match monitor {
             Ok(Ok(mut monitor)) => {
                 monitor.clients.push(caller);
-                let ending = monitor.live(errand.size);
+                monitor.size = errand.size;
+                let ending = monitor.live();
                 monitor.part(ending, life);
             }
             Ok(Err(error)) => tell_failure(caller, &error),
@@ -217,13 +221,15 @@ impl Monitor<'_> {
     }
 
     fn new(container: &Container) -> Result<Monitor<'_>> {
-        let size = container.record()?.arguments.log_max_size;
+        let arguments = container.record()?.arguments;
         Ok(Monitor {
+            policy: arguments.restart,
+            size: None,
             container,
             signals: Signals::new()?,
             door: open_door(container)?,
             clients: Vec::new(),
-            log: Log::open(&container.log(), size)?,
+            log: Log::open(&container.log(), arguments.log_max_size)?,
             typed: VecDeque::new(),
             input_ends: false,
             let_it_end: false,
@@ -234,19 +240,18 @@ impl Monitor<'_> {
 
     // ANCHOR: live
     /// Has the container live, as often as its policy wants, and returns how it ended.
-    fn live(&mut self, mut size: Option<(u16, u16)>) -> Ending {
+    fn live(&mut self) -> Ending {
         let mut back_off = BackOff::new();
         loop {
             let begin = Instant::now();
-            let (container, size) = (self.container, size.take());
+            let (container, size) = (self.container, self.size);
             let life = container.record().and_then(|record| {
                 start(container, &record, size, |child, ends| {
                     self.relay(child, ends)
                 })
             });
-            let record = self.note_end(&life);
-            let ending = Ending::of(life, &record);
-            let again = record.is_ok_and(|record| record.state.phase == Phase::Restarting);
+            let again = self.note_end(&life);
+            let ending = Ending::of(life);
             if !again || !self.wait_before_restart(back_off.after(begin.elapsed())) {
                 return ending;
             }
@@ -257,17 +262,16 @@ impl Monitor<'_> {
 }
 
 impl Ending {
-    /// What is told of a `life`, and of a record that couldn't be kept.
-    fn of(life: Result<Life>, record: &Result<Record>) -> Ending {
+    /// What is told of a `life`.
+    fn of(life: Result<Life>) -> Ending {
         let (outcome, usage) = match life {
             Ok(life) => (life.outcome, Some(life.usage)),
             Err(error) => (Err(error), None),
         };
-        let outcome = match (outcome, record) {
-            (Ok(_), Err(error)) => Err(Report::from(error)),
-            (outcome, _) => outcome.map_err(|error| Report::from(&error)),
-        };
-        Ending { outcome, usage }
+        Ending {
+            outcome: outcome.map_err(|error| Report::from(&error)),
+            usage,
+        }
     }
 }
 
@@ -302,15 +306,17 @@ impl Monitor<'_> {
 
     /// Notes how it ended, and whether it is to be started again. One that never ran only has its error
     /// noted, which whoever started it hears.
-    fn note_end(&self, life: &Result<Life>) -> Result<Record> {
+    fn note_end(&self, life: &Result<Life>) -> bool {
         let (outcome, oom_killed) = match life {
             Ok(life) => (life.outcome.as_ref(), life.oom_killed),
             Err(error) => (Err(error), false),
         };
         let never_ran = life.is_err() && self.restarts == 0;
         let code = outcome.map_or_else(exit_code, |code| *code);
-        self.container.update(|record| {
-            let again = !self.let_it_end && record.arguments.restart.again(code, self.restarts);
+        let wanted = self.policy.again(code, self.restarts);
+        let again = !never_ran && !self.let_it_end && wanted;
+        let finished = Some(Time::now());
+        let note = |record: &mut Record| {
             let state = &mut record.state;
             state.error = outcome.err().map(|error| format!("{error:#}"));
             if never_ran {
@@ -321,11 +327,17 @@ impl Monitor<'_> {
                 false => Phase::Exited,
             };
             state.process = None;
-            state.finished = Some(Time::now());
+            state.finished = finished;
             state.exit_code = Some(code);
             state.oom_killed = oom_killed;
             state.stopped = self.stopped;
-        })
+        };
+        // The disk may be full of what the container has left in a place that is free by now. If it can't be
+        // noted, the kernel still says that it has ended, and nobody how.
+        if self.container.update(note).is_err() {
+            let _ = self.container.update(note);
+        }
+        again
     }
 
     /// Says goodbye: removes the container where that was asked for, lets go of it, and then tells everybody
@@ -354,23 +366,18 @@ impl Monitor<'_> {
                 })
                 .collect();
             let _ = poll(&mut polled, PollTimeout::NONE);
-            let ready: Vec<bool> = polled.iter().map(|each| each.any() == Some(true)).collect();
-            let mut ready = ready.into_iter();
-            self.clients.retain_mut(|client| match ready.next() {
-                Some(true) => client.flush() && !client.backlog.is_empty(),
-                _ => !client.backlog.is_empty(),
+            self.clients.retain_mut(|client| {
+                ignore(&client.socket) && client.flush() && !client.backlog.is_empty()
             });
         }
     }
 
     /// Stays with the command until it has ended and its last word is written. Returns its exit code.
-    fn relay(&mut self, child: Child, ends: Ends) -> Result<u8> {
-        if let Err(error) = self.note_start(&child) {
-            // A container that nobody would know of.
-            self.signals.pass_on(libc::SIGKILL, child.pid)?;
-            child.wait()?;
-            return Err(error);
+    fn relay(&mut self, child: &Child, ends: Ends) -> Result<u8> {
+        if self.restarts == 0 && self.caller_has_gone() {
+            bail!("whoever started it went before it ran");
         }
+        self.note_start(child)?;
         self.tell_all(&Message::Started);
         let mut command = Command {
             pid: Some(child.pid),
@@ -378,6 +385,7 @@ impl Monitor<'_> {
             output: ends.output,
             slave: ends.slave,
         };
+        self.forget_input(&mut command);
         narration::fall_silent()?;
         slim_down();
         loop {
@@ -392,14 +400,33 @@ impl Monitor<'_> {
         }
     }
 
+    /// Whether who started the container isn't there any more, by an end of its own or somebody else's wish.
+    fn caller_has_gone(&self) -> bool {
+        let Some(caller) = self.clients.iter().find(|client| client.owns_input) else {
+            return true;
+        };
+        let mut polled = [PollFd::new(caller.socket.as_fd(), PollFlags::empty())];
+        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// What was typed for an earlier life is nobody's, and an end of the input lasts.
+    fn forget_input(&mut self, command: &mut Command) {
+        let taken = Message::Taken.encode();
+        for (by, _) in std::mem::take(&mut self.typed) {
+            let typist = |client: &&mut Client| client.socket.as_raw_fd() == by;
+            if let Some(client) = self.clients.iter_mut().find(typist) {
+                client.tell(&taken);
+            }
+        }
+        if self.input_ends {
+            self.end_input(command);
+        }
+    }
+
     /// Carries what the command has said and nobody has read yet. Its processes are all gone: there is no
     /// more to come, though somebody outside may still hold the other end.
     fn last_words(&mut self, command: &mut Command) -> Result<()> {
         while command.output.iter().any(Option::is_some) {
-            if self.clients.iter().any(|client| !client.backlog.is_empty()) {
-                self.turn(command, PollTimeout::NONE)?;
-                continue;
-            }
             let outputs = command.output.iter().flatten();
             let mut polled: Vec<_> = outputs
                 .map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN))
@@ -408,7 +435,8 @@ impl Monitor<'_> {
                 return Ok(());
             }
             drop(polled);
-            self.turn(command, PollTimeout::ZERO)?;
+            // As much as the pipes hold, at most: whoever reads slowly gets it when the rest is in order.
+            (0..command.output.len()).for_each(|which| self.listen(which, command));
         }
         Ok(())
     }
@@ -587,13 +615,18 @@ impl Monitor<'_> {
                 self.typed.push_back((by, bytes));
                 self.type_on(command);
             }
+            // Another one who attaches may come again.
+            Message::EndOfInput if !client.owns_input => {}
             Message::EndOfInput => self.end_input(command),
             Message::Size(rows, columns) => {
+                self.size = Some((rows, columns));
                 if let (Some(_), Some(master)) = (&command.slave, &command.output[0]) {
                     let _ = set_size(master, (rows, columns));
                 }
             }
             Message::Signal(number) => {
+                let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+                self.let_it_end |= ends.iter().any(|end| *end as i32 == number);
                 if let Some(pid) = command.pid {
                     self.signals.pass_on(number, pid)?;
                     self.signals.ask(number, false, pid)?;
@@ -633,7 +666,10 @@ impl Monitor<'_> {
 
     fn tell_all(&mut self, message: &Message) {
         let encoded = message.encode();
-        self.clients.retain_mut(|client| client.tell(&encoded));
+        for client in &mut self.clients {
+            // Who has gone is noticed, with all that follows, when the socket says so.
+            client.tell(&encoded);
+        }
     }
 
     fn tell_watchers(&mut self, message: &Message) {

@@ -9,9 +9,9 @@
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -70,19 +70,18 @@ fn execveat(program: &OwnedFd, words: &[CString], variables: &[CString]) -> nix:
 /// overwritten anyway: because it is on such a mount, or because the process `guard`, which is there as long as the
 /// container is, executes the same file, and the kernel protects that (ETXTBSY).
 pub fn be_sealed(guard: Option<i32>) -> Result<()> {
+    if statvfs(ITSELF)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
     let opened = File::options().write(true).open(ITSELF);
-    let errno = opened
-        .err()
-        .and_then(|error: io::Error| error.raw_os_error());
+    let busy = opened.is_err_and(|error| error.raw_os_error() == Some(Errno::ETXTBSY as i32));
     let file = |path: &str| fs::metadata(path).map(|of| (of.dev(), of.ino())).ok();
     let guarded = guard.is_some_and(|pid| {
         let theirs = file(&format!("/proc/{pid}/exe"));
         theirs.is_some() && theirs == file(ITSELF)
     });
-    match errno.map(Errno::from_raw) {
-        Some(Errno::EROFS) => return Ok(()),
-        Some(Errno::ETXTBSY) if guarded => return Ok(()),
-        _ => {}
+    if busy && guarded {
+        return Ok(());
     }
     let words: Result<Vec<_>, _> = env::args_os()
         .map(|word| CString::new(word.as_bytes()))

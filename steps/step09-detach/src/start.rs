@@ -2,7 +2,9 @@
 
 use crate::record::Record;
 use crate::store::Container;
+use crate::{send, wait_for_end};
 use anyhow::Result;
+use nix::libc;
 use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use step01_uts::{call, exec};
@@ -48,7 +50,7 @@ pub fn start(
     container: &Container,
     record: &Record,
     size: Option<(u16, u16)>,
-    relay: impl FnOnce(Child, Ends) -> Result<u8>,
+    relay: impl FnOnce(&Child, Ends) -> Result<u8>,
 ) -> Result<Life> {
     let args = &record.arguments;
     let hostname = args.hostname.as_deref().unwrap_or(record.short_id());
@@ -112,7 +114,12 @@ pub fn start(
     };
     // The one who stays needs none of this.
     drop((devices, names, volumes, given));
-    let outcome = terminal.ends().and_then(|ends| relay(child, ends));
+    let outcome = terminal.ends().and_then(|ends| relay(&child, ends));
+    if outcome.is_err() {
+        // Nobody would stay with it. It has ended already, as a rule, and then nothing happens.
+        send(&child.pidfd, libc::SIGKILL)?;
+        wait_for_end(&child.pidfd, None)?;
+    }
     let outcome = witness.testify(outcome);
     let outcome = layers.settle(outcome, args.layers.commit.as_ref());
     let usage = cgroup.groups().usage();

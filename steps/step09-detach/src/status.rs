@@ -85,7 +85,9 @@ pub fn sentence(record: &Record, status: Status) -> String {
             ago(state.finished)
         ),
         Status::Exited => match (state.phase, state.exit_code) {
-            (Phase::Exited, Some(code)) => format!("Exited ({code}){}", ago(state.finished)),
+            (Phase::Exited | Phase::Restarting, Some(code)) => {
+                format!("Exited ({code}){}", ago(state.finished))
+            }
             // Its monitor is about to note how.
             _ if state.monitor.as_ref().is_some_and(is_running) => "Exiting".into(),
             _ => "Exited (unknown)".into(),

@@ -114,11 +114,12 @@ impl Store {
     /// It takes root.
     pub fn open(state: &files::State) -> Result<Store> {
         let make = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
-        let usual = state.dir == Path::new(files::USUAL);
         let opened = || -> std::io::Result<Store> {
             make(&state.dir, 0o755)?;
             // As the mount table has it.
             let state = state.dir.canonicalize()?;
+            let usual = Path::new(files::USUAL).canonicalize();
+            let usual = usual.is_ok_and(|usual| usual == state);
             let store = Store {
                 containers: state.join("containers"),
                 names: state.join("names"),
@@ -315,12 +316,19 @@ impl Store {
     /// Removes what crashes have left, which no command would find: folders of containers that were being made or
     /// removed, names, locks and sockets of containers that aren't there. Says how many.
     pub fn sweep(&self) -> Result<usize> {
-        let mut swept = 0;
+        let (mut swept, mut failed) = (0, None);
         for entry in fs::read_dir(&self.containers)?.flatten() {
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            if hidden && Lock::attempt(File::open(entry.path())?)?.is_some() {
-                tear_down(&entry.path())?;
-                swept += 1;
+            // Whoever is making or removing it has it locked, or has just finished.
+            let Ok(folder) = File::open(entry.path()) else {
+                continue;
+            };
+            if hidden && Lock::attempt(folder)?.is_some() {
+                match tear_down(&entry.path()) {
+                    Ok(()) => swept += 1,
+                    // The others needn't stay for that.
+                    Err(error) => failed = Some(error),
+                }
             }
         }
         let names = self.lock_names()?;
@@ -346,7 +354,7 @@ impl Store {
                 let _ = fs::remove_file(container.life_path());
             }
         }
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 
     /// Whether a name's container is there, and its record can't be read: it may be its name.

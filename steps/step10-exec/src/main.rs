@@ -41,7 +41,10 @@ enum Commands {
 fn main() -> ExitCode {
     be_monitor();
     program(|args: Args| {
-        if !matches!(args.command, Commands::Detach(_) | Commands::Exec(_)) {
+        if !matches!(
+            args.command,
+            Commands::Detach(_) | Commands::Exec(_) | Commands::Cp(_)
+        ) {
             end_with_the_reader();
         }
         act(args.command)
