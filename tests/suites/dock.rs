@@ -150,8 +150,13 @@ impl Dock {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let state = self.state.display().to_string();
         assert!(!mounts.contains(&state), "a mount is left: {mounts}");
-        let monitors: Vec<_> = monitors(&self.state);
-        assert!(monitors.is_empty(), "monitors are left: {monitors:?}");
+        // Who has told of the end is about to leave.
+        let gone = eventually(|| monitors(&self.state).is_empty().then_some(()));
+        assert!(
+            gone.is_some(),
+            "monitors are left: {:?}",
+            monitors(&self.state)
+        );
     }
 }
 

@@ -56,7 +56,7 @@ impl FromStr for MaxSize {
 const SMALLEST: u64 = 4096;
 
 /// As much is written at once: a piece of output becomes several times as long when its lines are short.
-const PIECE: usize = 4 * 1024;
+const PIECE: usize = 2 * 1024;
 
 /// A log that is being written.
 pub struct Log {
@@ -65,6 +65,8 @@ pub struct Log {
     /// Up to here it holds whole entries.
     size: u64,
     max_size: Option<u64>,
+    /// Where entries are put together: always the same memory.
+    entries: Vec<u8>,
     /// So many bytes of output couldn't be written, and why.
     lost: Option<(usize, io::Error)>,
 }
@@ -79,6 +81,7 @@ impl Log {
             file,
             max_size: max_size.0,
             lost: None,
+            entries: Vec::with_capacity(PIECE + 1024),
         };
         log.forget_half_an_entry();
         Ok(log)
@@ -88,7 +91,7 @@ impl Log {
     /// it can be written again, an entry says how much is missing.
     pub fn write(&mut self, stream: Stream, said: &[u8]) {
         let now = format_rfc3339_nanos(SystemTime::now());
-        let mut entries = Vec::new();
+        let mut entries = std::mem::take(&mut self.entries);
         let mut held = 0;
         for part in said.split_inclusive(|byte| *byte == b'\n') {
             let (text, tag) = match part.split_last() {
@@ -108,6 +111,8 @@ impl Log {
         if held > 0 {
             self.add(&entries, held);
         }
+        entries.clear();
+        self.entries = entries;
     }
 
     fn add(&mut self, entries: &[u8], bytes: usize) {

@@ -182,6 +182,17 @@ struct Monitor<'a> {
     size: Option<(u16, u16)>,
 }
 
+/// What came of waiting.
+enum Turn {
+    Nothing,
+    Something,
+    /// A child may have ended.
+    MayHaveEnded,
+}
+
+/// What ends sooner needn't be prepared for a long time. In milliseconds.
+const A_MOMENT: u8 = 100;
+
 /// What the command of a container is connected to.
 #[derive(Default)]
 struct Command {
@@ -387,10 +398,17 @@ impl Monitor<'_> {
         };
         self.forget_input(&mut command);
         narration::fall_silent()?;
-        slim_down();
+        let mut patience = PollTimeout::from(A_MOMENT);
         loop {
-            if !self.turn(&mut command, PollTimeout::NONE)? {
-                continue;
+            match self.turn(&mut command, patience)? {
+                Turn::Nothing => {
+                    // It will be here for a while.
+                    slim_down();
+                    patience = PollTimeout::NONE;
+                    continue;
+                }
+                Turn::Something => continue,
+                Turn::MayHaveEnded => {}
             }
             if let Some((_, code)) = reap(command.pid)? {
                 (command.pid, command.input, command.slave) = (None, None, None);
@@ -441,8 +459,8 @@ impl Monitor<'_> {
         Ok(())
     }
 
-    /// Waits until something can be done, and does it. Says whether a child may have ended.
-    fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<bool> {
+    /// Waits until something can be done, and does it.
+    fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
         let nothing = PollFlags::empty();
         let is_behind = self.clients.iter().any(|client| !client.backlog.is_empty());
         // Whoever reads slowly makes the command wait, as a pipe does.
@@ -469,7 +487,8 @@ impl Monitor<'_> {
             PollFd::new(client.socket.as_fd(), events)
         }));
         match poll(&mut polled, timeout) {
-            Err(Errno::EINTR) => return Ok(false),
+            Err(Errno::EINTR) => return Ok(Turn::Something),
+            Ok(0) => return Ok(Turn::Nothing),
             polled => polled?,
         };
         let ready: Vec<PollFlags> = polled
@@ -493,16 +512,16 @@ impl Monitor<'_> {
             }
         }
         match signal.is_empty() {
-            true => Ok(false),
+            true => Ok(Turn::Something),
             false => self.obey(command),
         }
     }
 
     /// A signal that somebody sent to this process is meant for the container; SIGCHLD is for us.
-    fn obey(&mut self, command: &Command) -> Result<bool> {
+    fn obey(&mut self, command: &Command) -> Result<Turn> {
         let number = self.signals.receive()?.number();
         if number == Signal::SIGCHLD as i32 {
-            return Ok(true);
+            return Ok(Turn::MayHaveEnded);
         }
         if number == Signal::SIGTERM as i32 {
             // The machine is going down.
@@ -511,7 +530,7 @@ impl Monitor<'_> {
         if let Some(pid) = command.pid {
             self.signals.pass_on(number, pid)?;
         }
-        Ok(false)
+        Ok(Turn::Something)
     }
 
     /// Reads what the command has said, writes it down, and passes it on.
@@ -527,7 +546,9 @@ impl Monitor<'_> {
             Ok(length) => {
                 let stream = [Stream::Output, Stream::Error][which];
                 self.log.write(stream, &buffer[..length]);
-                self.tell_watchers(&Message::Output(stream, buffer[..length].to_vec()));
+                if self.clients.iter().any(|client| client.watches) {
+                    self.tell_watchers(&Message::Output(stream, buffer[..length].to_vec()));
+                }
             }
         }
     }
