@@ -507,7 +507,7 @@ fn nothing_wakes_up_for_nothing() {
         number.parse::<u64>().unwrap()
     };
     let works_of_others = || {
-        for _ in 0..20 {
+        for _ in 0..80 {
             dock.ok(&["ps"]);
         }
     };
