@@ -441,20 +441,27 @@ impl Monitor<'_> {
         }
     }
 
-    /// Carries what the command has said and nobody has read yet. Its processes are all gone: there is no
-    /// more to come, though somebody outside may still hold the other end.
+    /// Carries what the command has said and nobody has read yet. Its processes are all gone, and there is no more to
+    /// come: but somebody outside may still hold the other end, and even write to it.
     fn last_words(&mut self, command: &mut Command) -> Result<()> {
-        while command.output.iter().any(Option::is_some) {
-            let outputs = command.output.iter().flatten();
-            let mut polled: Vec<_> = outputs
-                .map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN))
-                .collect();
-            if poll(&mut polled, PollTimeout::ZERO)? == 0 {
-                return Ok(());
+        // The most that a pipe holds, /proc/sys/fs/pipe-max-size as it usually is.
+        const TURNS: usize = 1024 * 1024 / LONGEST;
+        for _ in 0..TURNS {
+            let mut nothing_left = true;
+            for which in 0..command.output.len() {
+                let Some(output) = &command.output[which] else {
+                    continue;
+                };
+                let mut polled = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut polled, PollTimeout::ZERO)? > 0 {
+                    nothing_left = false;
+                    // Whoever reads slowly gets it when all the rest is in order.
+                    self.listen(which, command);
+                }
             }
-            drop(polled);
-            // As much as the pipes hold, at most: whoever reads slowly gets it when the rest is in order.
-            (0..command.output.len()).for_each(|which| self.listen(which, command));
+            if nothing_left {
+                break;
+            }
         }
         Ok(())
     }
