@@ -5,6 +5,7 @@ use crate::stage::{nested, redact};
 use nix::sys::signal::{Signal, kill};
 use progress::checks::step05::AtTerminal;
 use progress::container::{Container, eventually};
+use progress::evidence::Process;
 use progress::programs::workspace;
 use pty_process::blocking::Command as PtyCommand;
 use std::fs::{self, File};
@@ -377,6 +378,17 @@ fn signals_reach_the_command() {
         &["sh", "-c", "echo ready; exec sleep 1000"],
     );
     let container = dock.foreground(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    // A shell would hear.
+    let is_sleep = |process: &Process| process.status("Name").is_ok_and(|name| name == "sleep");
+    let sleeps = || {
+        container
+            .program()
+            .tree()
+            .iter()
+            .any(is_sleep)
+            .then_some(())
+    };
+    eventually(sleeps).unwrap();
     for _ in 0..3 {
         container.signal(Signal::SIGINT).unwrap();
         let program = container.program();
