@@ -298,10 +298,13 @@ pub fn redact_report(text: &str, replacements: &[(&Path, &str)]) -> String {
     let mut redacted = String::new();
     for line in text.split_inclusive('\n') {
         let mut rest = line;
-        if let Some(at) = rest.find("/tmp/.tmp") {
+        for scratch in ["/tmp/.tmp", "/var/lib/ten-steps/check-"] {
+            let Some(at) = rest.find(scratch) else {
+                continue;
+            };
             redacted += &rest[..at];
             redacted += "SCRATCH";
-            rest = rest[at + "/tmp/.tmp".len()..].trim_start_matches(|c: char| c.is_alphanumeric());
+            rest = rest[at + scratch.len()..].trim_start_matches(|c: char| c.is_alphanumeric());
         }
         while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
             let (before, digits) = rest.split_at(at);

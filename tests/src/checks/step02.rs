@@ -206,7 +206,10 @@ pub const EXERCISES: &[Exercise] = &[
                       killed the command. Only the command's end is init's",
                 shows: |traces| {
                     let taken = |call: &&Call| call.is("wait4", "") && call.result == "PID";
-                    traces[0].process(1).iter().filter(taken).count() == 1
+                    let init = traces[0].process(1);
+                    // The scene's command ends with 5.
+                    let of_the_command = |call: &Call| call.is("exit_group", "5");
+                    init.iter().filter(taken).count() == 1 && !init.iter().any(of_the_command)
                 },
             },
             Mistake {
