@@ -243,7 +243,7 @@ fn the_second_kernel() {
     let suites = std::env::current_exe().unwrap();
     let filters = "checks::our_solution_holds limits:: privileges:: layers:: commits:: archives:: terminal::a_shell_without_flags \
         terminal::names_are_bound_in terminal::input_is_passed_on faults::commands_that_end_badly signals::nothing_is_inherited \
-        lifecycle::the_life_of lifecycle::the_truth lifecycle::policies lifecycle::commit joining::exit_codes joining::environment \
+        lifecycle::the_life_of lifecycle::commit joining::exit_codes joining::environment \
         joining::top_and_stats joining::it_dies crowd::two_hundred";
     let command = format!("{} --test-threads 2 {filters}\n", suites.display());
     let Some(said) = boot(&command) else { return };

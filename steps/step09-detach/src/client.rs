@@ -5,7 +5,7 @@ use crate::message::{Ending, LONGEST, Message, receive, send_all};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{read, write};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -121,7 +121,10 @@ impl Connection {
             Signal::SIGQUIT,
             Signal::SIGHUP,
         ];
-        // Nothing is in there unless signals are held back.
+        if !SigSet::thread_get_mask()?.contains(Signal::SIGTERM) {
+            // Signals aren't held back: whoever asks ends us, and the socket says so.
+            return Ok(());
+        }
         let mut signals = Signals::new()?;
         loop {
             let mut polled = [
