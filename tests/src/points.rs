@@ -134,6 +134,10 @@ pub fn strike(
                 continue;
             }
         };
+        for other in harness.tracees.iter().filter(|other| **other != caller) {
+            // Whoever is new begins stopped, and would stay so without us.
+            let _ = kill(*other, Signal::SIGCONT);
+        }
         return Ok(Struck {
             call: harness.call,
             code,
@@ -172,7 +176,15 @@ impl Harness<'_> {
             }
             WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP) => None,
             WaitStatus::Stopped(_, signal) => Some(signal),
-            WaitStatus::PtraceEvent(..) => None,
+            WaitStatus::PtraceEvent(_, _, event) => {
+                if event != libc::PTRACE_EVENT_EXEC {
+                    let new = Pid::from_raw(ptrace::getevent(pid)? as i32);
+                    if !self.tracees.contains(&new) {
+                        self.tracees.push(new);
+                    }
+                }
+                None
+            }
             _ => return Ok(()),
         };
         let goes_on = match self.call.is_some() && self.failing.is_none() {
