@@ -84,14 +84,14 @@ fn two_hundred_by_eight_shells() {
 fn the_list_grows_in_a_line() {
     let dock = Dock::new();
     dock.run_in(&["--name", "first-0"], &["true"]);
-    let id = dock.ok(&["inspect", "-f", "{{.Id}}", "first-0"]);
-    let template = fs::read_to_string(dock.container(id.trim()).join("config.json")).unwrap();
+    let id = dock.id("first-0");
+    let template = fs::read_to_string(dock.container(&id).join("config.json")).unwrap();
     let time = |many: usize| {
         let now = fs::read_dir(dock.state.join("containers")).unwrap().count();
         for number in now..many {
             let new = format!("{number:064x}");
             let text = template
-                .replace(id.trim(), &new)
+                .replace(&id, &new)
                 .replace("first-0", &format!("more-{number}"));
             fs::create_dir(dock.container(&new)).unwrap();
             fs::write(dock.container(&new).join("config.json"), text).unwrap();

@@ -94,6 +94,12 @@ impl Dock {
         Container::start_with(&mut self.command(words)).unwrap()
     }
 
+    /// The whole ID of a container.
+    pub fn id(&self, name: &str) -> String {
+        let id = self.ok(&["inspect", "-f", "{{.Id}}", name]);
+        id.trim().to_owned()
+    }
+
     pub fn container(&self, id: &str) -> PathBuf {
         self.state.join("containers").join(id)
     }

@@ -2,6 +2,7 @@
 //! outside.
 
 mod archives;
+mod attached;
 mod book;
 mod browser;
 mod checkout;
@@ -18,11 +19,13 @@ mod joining;
 mod layers;
 mod lifecycle;
 mod limits;
+mod monitors;
 mod privileges;
 mod programs;
 mod roots;
 mod signals;
 mod stage;
+mod surviving;
 mod terminal;
 mod vm;
 mod workshop;

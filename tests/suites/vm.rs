@@ -136,17 +136,11 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
             .strip_prefix("/")
             .unwrap(),
     );
-    fs::create_dir_all(scripts.parent().unwrap().join("tests")).unwrap();
+    fs::create_dir_all(scripts.parent().unwrap()).unwrap();
     run(Command::new("cp")
         .arg("-a")
         .arg(workspace().join("rootfs-scripts"))
         .arg(&scripts));
-    let snapshots = scripts.parent().unwrap().join("tests/suites/snapshots");
-    fs::create_dir_all(snapshots.parent().unwrap()).unwrap();
-    run(Command::new("cp")
-        .arg("-a")
-        .arg(workspace().join("tests/suites/snapshots"))
-        .arg(snapshots));
     let busybox = ["/bin/busybox", "/usr/bin/busybox"]
         .map(Path::new)
         .into_iter()

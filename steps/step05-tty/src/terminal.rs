@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2,
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use step01_uts::call;
 use step02_pid::Child;
@@ -192,21 +192,9 @@ impl Terminal {
             }
             Terminal::Streams([input, output, error]) => {
                 call!(setsid())?;
-                match input {
-                    Stream::Nothing => dup2_stdin(null()?)?,
-                    Stream::Pipe { inside, .. } => dup2_stdin(inside)?,
-                    Stream::Hosts => {}
-                }
-                match output {
-                    Stream::Nothing => dup2_stdout(null()?)?,
-                    Stream::Pipe { inside, .. } => dup2_stdout(inside)?,
-                    Stream::Hosts => {}
-                }
-                match error {
-                    Stream::Nothing => dup2_stderr(null()?)?,
-                    Stream::Pipe { inside, .. } => dup2_stderr(inside)?,
-                    Stream::Hosts => {}
-                }
+                input.put(|inside| dup2_stdin(inside))?;
+                output.put(|inside| dup2_stdout(inside))?;
+                error.put(|inside| dup2_stderr(inside))?;
             }
         }
         Ok(())
@@ -241,56 +229,35 @@ impl Terminal {
 
     /// As [`Terminal::relay`], for a command that joined a container (step 10).
     pub fn relay_until(self, child: &Child, until: Until) -> Result<u8> {
-        match self {
-            Terminal::Pty {
-                interactive,
-                parent,
-                ..
-            } => {
-                let [master, slave] = ends_of(&parent)?;
-                let master = Rc::new(master);
-                let mut relay = Relay {
-                    output: vec![Pump::new(Rc::clone(&master), duplicate(stdout())?)],
-                    slave: Some(slave),
-                    until,
-                    ..Relay::default()
-                };
-                if stdout().is_terminal() {
-                    relay.size = Some((stdout().as_fd().try_clone_to_owned()?, Rc::clone(&master)));
-                }
-                if !interactive {
-                    return relay.run(child);
-                }
-                relay.input = Some(Pump::new(duplicate(stdin())?, master));
-                raw_mode(stdin().as_fd(), || relay.run(child))
+        let ends = self.ends()?;
+        let is_terminal = ends.slave.is_some();
+        let [output, error] = ends.output.map(|end| end.map(Rc::new));
+        let mut relay = Relay {
+            slave: ends.slave,
+            until,
+            ..Relay::default()
+        };
+        if let Some(output) = output {
+            if is_terminal && stdout().is_terminal() {
+                relay.size = Some((stdout().as_fd().try_clone_to_owned()?, Rc::clone(&output)));
             }
-            Terminal::Streams([input, output, error]) => {
-                let mut relay = Relay {
-                    until,
-                    ..Relay::default()
-                };
-                if let Some(outside) = input.outside() {
-                    dont_wait(&outside, OFlag::O_WRONLY)?;
-                    relay.input = Some(Pump::new(duplicate(stdin())?, Rc::new(outside)));
-                }
-                if let Some(outside) = output.outside() {
-                    relay
-                        .output
-                        .push(Pump::new(Rc::new(outside), duplicate(stdout())?));
-                }
-                if let Some(outside) = error.outside() {
-                    relay
-                        .output
-                        .push(Pump::new(Rc::new(outside), duplicate(stderr())?));
-                }
-                relay.run(child)
-            }
+            relay.output.push(Pump::new(output, duplicate(stdout())?));
+        }
+        if let Some(error) = error {
+            relay.output.push(Pump::new(error, duplicate(stderr())?));
+        }
+        let Some(input) = ends.input else {
+            return relay.run(child);
+        };
+        relay.input = Some(Pump::new(duplicate(stdin())?, Rc::new(input)));
+        match is_terminal {
+            true => raw_mode(stdin().as_fd(), || relay.run(child)),
+            false => relay.run(child),
         }
     }
 }
 
-/// Our ends of what a command's descriptors lead to: of one made by [`Tty::open_apart`], of which none is
-/// the host's.
+/// Our ends of what a command's descriptors lead to. Where that is the host's own file, or nothing, we have none.
 #[derive(Debug)]
 pub struct Ends {
     /// Where its input is written; a write never waits.
@@ -367,6 +334,15 @@ fn dont_wait(descriptor: &OwnedFd, mode: OFlag) -> nix::Result<()> {
 }
 
 impl Stream {
+    /// Puts the command's end in its place, unless that is there already.
+    fn put(&self, place: impl FnOnce(BorrowedFd) -> nix::Result<()>) -> Result<()> {
+        match self {
+            Stream::Nothing => Ok(place(null()?.as_fd())?),
+            Stream::Pipe { inside, .. } => Ok(place(inside.as_fd())?),
+            Stream::Hosts => Ok(()),
+        }
+    }
+
     /// Our end of the pipe. The command's end is closed here: as long as we hold it ourselves, we
     /// never read the end.
     fn outside(self) -> Option<OwnedFd> {

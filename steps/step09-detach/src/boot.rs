@@ -1,6 +1,7 @@
 //! What a machine does for its containers when it starts.
 
-use crate::commands::{begin, each};
+use crate::commands::each;
+use crate::running::begin_detached;
 use crate::store::Store;
 use anyhow::Result;
 use clap::Args;
@@ -63,11 +64,6 @@ impl Boot {
                 && !container.status(record).is_up()
         });
         let names: Vec<String> = wanted.map(|(_, record)| record.name.clone()).collect();
-        each(&self.state, &names, |container| {
-            if let Some(connection) = begin(container, None)? {
-                connection.detach();
-            }
-            Ok(())
-        })
+        each(&self.state, &names, begin_detached)
     }
 }

@@ -36,6 +36,8 @@ pub struct Attachment {
     pub tty: bool,
     /// The keys that detach.
     pub detach_keys: Keys,
+    /// Whether the caller wants to know in the end what the container used.
+    pub stats: bool,
 }
 
 /// Bytes that a terminal sends for a sequence of keys.

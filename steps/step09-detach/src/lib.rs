@@ -8,24 +8,29 @@
 //! for the kernel to say, and a number alone isn't a process ([`is_running`]). Who wants it to end asks,
 //! waits, and then insists ([`stop`]).
 //!
-//! The process that stays is told in [`monitor`], what it does with the container in [`mod@start`], which is
-//! the closure of step 8. What is written down is in [`record`], and where in [`store`]; what was said is in
-//! [`log`]. How others talk to the monitor is told in [`message`] and [`client`], and what people type in
-//! [`commands`].
+//! The process that stays is told in [`monitor`] and [`relay`], how it comes to be in [`launch`], and what it
+//! does with the container in [`mod@start`], which is the closure of step 8. What is written down is in
+//! [`record`], and where in [`store`]; what was said is in [`log`]. How others talk to the monitor is told in
+//! [`message`] and [`client`], and what people type in [`commands`], [`running`], [`pausing`] and [`ending`].
 
 pub mod arguments;
 pub mod boot;
 pub mod client;
 pub mod commands;
+pub mod ending;
 pub mod inspect;
+pub mod launch;
 pub mod list;
 pub mod log;
 pub mod logs;
 pub mod message;
 pub mod monitor;
 pub mod name;
+pub mod pausing;
 pub mod record;
+pub mod relay;
 pub mod restart;
+pub mod running;
 pub mod sealed;
 pub mod slim;
 pub mod start;

@@ -1,7 +1,11 @@
 //! Names for containers, which people choose or get.
 
+use crate::store::Store;
+use anyhow::Result;
+use clap::Args;
 use std::fs::File;
 use std::io::{self, Read};
+use step04_pivot_root::files::State;
 
 /// Checks a name: letters, digits, `_`, `.` and `-`, the first one a letter or a digit, two at least: Docker's
 /// rule, which also keeps slashes out.
@@ -44,6 +48,29 @@ pub fn random(turn: u32) -> io::Result<String> {
         0..4 => format!("{quality}-{animal}"),
         _ => format!("{quality}-{animal}-{}", a << 8 | d),
     })
+}
+
+/// Call a container otherwise
+#[derive(Debug, Args)]
+pub struct Rename {
+    #[command(flatten)]
+    state: State,
+
+    /// The container, by its name or its ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+
+    /// Its new name
+    #[arg(value_name = "NAME", value_parser = valid)]
+    name: String,
+}
+
+impl Rename {
+    pub(crate) fn run(&self) -> Result<u8> {
+        let container = Store::open(&self.state)?.find(&self.container)?;
+        container.rename(&self.name)?;
+        Ok(0)
+    }
 }
 
 #[cfg(test)]

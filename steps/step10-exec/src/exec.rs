@@ -21,10 +21,9 @@ use step06_caps::privileges::PrivilegeArgs;
 use step06_caps::users::UserArgs;
 use step07_cgroups::group::Groups;
 use step09_detach::client::terminal_size;
-use step09_detach::commands::up;
+use step09_detach::commands::awake;
 use step09_detach::record::Record;
 use step09_detach::sealed::be_sealed;
-use step09_detach::status::Status;
 use step09_detach::store::{Container, Store};
 use step09_detach::{Identity, detach, is_running};
 
@@ -74,13 +73,7 @@ impl Exec {
     pub fn run(self) -> Result<u8> {
         self.narration.begin()?;
         let container = Store::open(&self.state)?.find(&self.container)?;
-        let record = up(&container)?;
-        if container.status(&record) == Status::Paused {
-            bail!(
-                "container {0} is paused\nhelp: `unpause {0}` first",
-                record.name
-            );
-        }
+        let record = awake(&container)?;
         let ended = || format!("container {} has just ended", record.name);
         let process = record.state.process.as_ref().with_context(ended)?;
         be_sealed(record.state.monitor.as_ref().map(|monitor| monitor.pid))?;

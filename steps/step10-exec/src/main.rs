@@ -6,7 +6,7 @@ use clap_complete::{Shell, generate};
 use std::process::ExitCode;
 use step01_uts::program;
 use step09_detach::commands::{Command, end_with_the_reader};
-use step09_detach::monitor::be_monitor;
+use step09_detach::launch::be_monitor;
 use step10_exec::cp::Cp;
 use step10_exec::diff::Diff;
 use step10_exec::exec::Exec;

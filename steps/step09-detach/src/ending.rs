@@ -1,0 +1,352 @@
+//! Commands that have containers end, or wait for it, or clear away what has ended.
+
+use crate::arguments::signal;
+use crate::client::Connection;
+use crate::commands::{Names, up};
+use crate::message::{Message, knock};
+use crate::pausing::thaw;
+use crate::record::{Phase, Record};
+use crate::running::begin_detached;
+use crate::status::Status;
+use crate::store::{Container, Store};
+use crate::{Identity, is_running, send, stop, wait_for_end};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::libc;
+use std::io::{Write, stderr, stdin, stdout};
+use std::thread::sleep;
+use std::time::Duration;
+use step01_uts::program::{exit_code, explain};
+use step04_pivot_root::files::State;
+use step07_cgroups::group::sweep_all;
+
+/// Ask containers to end, and insist after a while
+#[derive(Debug, Args)]
+pub struct Stop {
+    #[command(flatten)]
+    request: Request,
+
+    #[command(flatten)]
+    names: Names,
+}
+
+/// How a container is asked to end.
+#[derive(Debug, Args)]
+struct Request {
+    /// How long to wait before it is killed, in seconds; -1: for ever
+    #[arg(short = 't', long = "timeout", alias = "time", value_name = "SECONDS", default_value = "10",
+          allow_negative_numbers = true, value_parser = patience)]
+    timeout: Patience,
+
+    /// The signal to ask with [default: that of --stop-signal]
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal)]
+    signal: Option<i32>,
+}
+
+impl Request {
+    const KILL: Request = Request {
+        timeout: Patience(Some(Duration::ZERO)),
+        signal: Some(libc::SIGKILL),
+    };
+}
+
+/// A time to wait; for ever with none.
+#[derive(Debug, Clone, Copy)]
+struct Patience(Option<Duration>);
+
+fn patience(text: &str) -> Result<Patience, String> {
+    match text.parse::<f64>() {
+        Ok(-1.0) => Ok(Patience(None)),
+        Ok(seconds) => Duration::try_from_secs_f64(seconds)
+            .map(|duration| Patience(Some(duration)))
+            .map_err(|error| error.to_string()),
+        Err(_) => Err("it takes a number of seconds, or -1 for ever".into()),
+    }
+}
+
+impl Stop {
+    pub(crate) fn run(&self) -> Result<u8> {
+        self.names.each(|container| end(container, &self.request))
+    }
+}
+
+/// Send containers a signal
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// The signal
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal)]
+    signal: i32,
+
+    #[command(flatten)]
+    names: Names,
+}
+
+impl Kill {
+    pub(crate) fn run(&self) -> Result<u8> {
+        self.names.each(|container| {
+            let record = up(container)?;
+            if self.signal == libc::SIGKILL {
+                return end(container, &Request::KILL);
+            }
+            if self.signal == record.arguments.stop_signal {
+                // Whoever asks it to end doesn't want it started again.
+                if let Some(socket) = knock(container)? {
+                    Connection::with(socket, &Message::Wait).insist(&Message::LetItEnd(true))?;
+                }
+            }
+            let process = record.state.process.as_ref();
+            match process.map(|process| process.open()).transpose()?.flatten() {
+                Some(pidfd) => send(&pidfd, self.signal),
+                None => bail!("{} has just ended", record.name),
+            }
+        })
+    }
+}
+
+/// Stop containers and start them again
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    #[command(flatten)]
+    request: Request,
+
+    #[command(flatten)]
+    names: Names,
+}
+
+impl RestartArgs {
+    pub(crate) fn run(&self) -> Result<u8> {
+        self.names.each(|container| {
+            let record = container.record()?;
+            if record.arguments.rm {
+                bail!(
+                    "container {} is removed when it ends (--rm), and can't be started again\nhelp: `stop` it, and \
+                     `run` another",
+                    record.name
+                );
+            }
+            end(container, &self.request)?;
+            begin_detached(container)
+        })
+    }
+}
+
+/// Remove containers, with their changes and logs
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Kill them first, if they run
+    #[arg(short, long)]
+    force: bool,
+
+    #[command(flatten)]
+    names: Names,
+}
+
+impl Rm {
+    pub(crate) fn run(&self) -> Result<u8> {
+        self.names.each(|container| remove(container, self.force))
+    }
+}
+
+fn remove(container: &Container, force: bool) -> Result<()> {
+    loop {
+        if let Some(life) = container.take_life()? {
+            if orphan(container).is_some() && !force {
+                bail!(
+                    "container {0} is running, and its monitor was killed\nhelp: `stop {0}` first, or `rm -f {0}`",
+                    container.record()?.name
+                );
+            }
+            end_orphan(container)?;
+            return container.remove(&life);
+        }
+        if force {
+            match end(container, &Request::KILL) {
+                // It was to be removed when it ended.
+                _ if container.is_gone() => return Ok(()),
+                ended => ended?,
+            }
+            continue;
+        }
+        let record = container.record()?;
+        let status = container.status(&record);
+        if status.is_up() || status == Status::Restarting {
+            bail!(
+                "container {0} is {1}\nhelp: `stop {0}` first, or `rm -f {0}`",
+                record.name,
+                status.word()
+            );
+        }
+        let_things_settle(container)?;
+    }
+}
+
+/// Wait until containers have ended, and print their exit codes
+#[derive(Debug, Args)]
+pub struct Wait {
+    #[command(flatten)]
+    names: Names,
+}
+
+impl Wait {
+    pub(crate) fn run(&self) -> Result<u8> {
+        let store = Store::open(&self.names.state)?;
+        let found = self.names.containers.iter().map(|name| store.find(name));
+        for container in found.collect::<Result<Vec<_>>>()? {
+            println!("{}", wait(&container)?);
+        }
+        Ok(0)
+    }
+}
+
+/// The exit code of a container, when it has ended.
+fn wait(container: &Container) -> Result<u8> {
+    let record = container.record()?;
+    // Its process may have ended, and its monitor be about to note it.
+    let lives = matches!(record.state.phase, Phase::Running | Phase::Restarting);
+    if lives && record.state.monitor.as_ref().is_some_and(is_running) {
+        if let Some(socket) = knock(container)? {
+            let connection = Connection::with(socket, &Message::Wait);
+            if let Some(ending) = connection.wait()? {
+                let code = |report: step02_pid::report::Report| exit_code(&report.into_error());
+                return Ok(ending.outcome.unwrap_or_else(code));
+            }
+        }
+        wait_for_monitor(&record)?;
+    }
+    let record = container.record()?;
+    let known = match container.status(&record) {
+        Status::Created => Some(0),
+        _ if record.state.phase != Phase::Running => record.state.exit_code,
+        _ => None,
+    };
+    known.with_context(|| {
+        format!(
+            "nobody knows how container {} ended: its monitor was killed before it, or the power failed",
+            record.name
+        )
+    })
+}
+
+/// Remove all containers that don't run, and what crashes have left
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Don't ask
+    #[arg(short, long)]
+    force: bool,
+
+    #[command(flatten)]
+    state: State,
+}
+
+impl Prune {
+    pub(crate) fn run(&self) -> Result<u8> {
+        let store = Store::open(&self.state)?;
+        if !self.force && !self.is_sure()? {
+            return Ok(0);
+        }
+        let mut code = 0;
+        for container in store.containers()? {
+            let removed = match container.take_life() {
+                Ok(Some(life)) if orphan(&container).is_none() => container.remove(&life),
+                // It runs, or somebody else has removed it.
+                _ => continue,
+            };
+            match removed {
+                Ok(()) => println!("{}", container.id),
+                Err(error) => {
+                    eprintln!("{}", explain(&error));
+                    code = exit_code(&error);
+                }
+            }
+        }
+        store.sweep()?;
+        sweep_all()?;
+        Ok(code)
+    }
+
+    fn is_sure(&self) -> Result<bool> {
+        let mut asked = stderr();
+        write!(
+            asked,
+            "All containers that don't run will be removed, with their changes. Go on? [y/N] "
+        )?;
+        stdout().flush()?;
+        let mut answer = String::new();
+        stdin().read_line(&mut answer)?;
+        Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+    }
+}
+
+/// Ends what a container's monitor should have taken along when it was killed, and didn't: a command that has
+/// changed its user since, or was frozen. For who has its life.
+pub(crate) fn end_orphan(container: &Container) -> Result<()> {
+    let Some(process) = orphan(container) else {
+        return Ok(());
+    };
+    thaw(&container.id)?;
+    stop(&process, libc::SIGKILL, Some(Duration::ZERO))
+}
+
+/// The process of a container without a monitor, if it runs all the same.
+fn orphan(container: &Container) -> Option<Identity> {
+    // Of a record that can't be read there is nothing to know.
+    container.record().ok()?.state.process.filter(is_running)
+}
+
+/// Waits until a container that has a monitor, and doesn't run, runs or has none.
+pub(crate) fn let_things_settle(container: &Container) -> Result<()> {
+    match knock(container)? {
+        Some(socket) => Connection::with(socket, &Message::Wait).wait_for_news(),
+        // It isn't listening yet, or no longer, or it is a command that is about to be through.
+        None => {
+            sleep(Duration::from_millis(1));
+            Ok(())
+        }
+    }
+}
+
+/// Has a container end that runs, or is about to run again: asks, waits, and insists.
+/// Returns when its monitor has gone, too.
+fn end(container: &Container, request: &Request) -> Result<()> {
+    loop {
+        let record = container.record()?;
+        let status = container.status(&record);
+        if !status.is_up() && status != Status::Restarting {
+            if container.take_life()?.is_some() {
+                return Ok(());
+            }
+            let_things_settle(container)?;
+            continue;
+        }
+        let socket = knock(container)?;
+        let connection = socket.map(|socket| Connection::with(socket, &Message::Wait));
+        if let Some(connection) = &connection {
+            // Otherwise its monitor would start it again.
+            connection.insist(&Message::LetItEnd(true))?;
+        }
+        // It may have begun another life until it heard.
+        let record = match container.record() {
+            Err(_) if container.is_gone() => return Ok(()),
+            record => record?,
+        };
+        thaw(&record.id)?;
+        if let Some(process) = &record.state.process {
+            let signal = request.signal.unwrap_or(record.arguments.stop_signal);
+            stop(process, signal, request.timeout.0)?;
+        }
+        // Not for its life, which somebody else may have by now, who starts it.
+        return match connection {
+            Some(connection) => connection.wait().map(drop),
+            None => wait_for_monitor(&record),
+        };
+    }
+}
+
+/// Waits until the monitor that `record` tells of has ended.
+fn wait_for_monitor(record: &Record) -> Result<()> {
+    let monitor = record.state.monitor.as_ref();
+    if let Some(pidfd) = monitor.map(Identity::open).transpose()?.flatten() {
+        wait_for_end(&pidfd, None)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Commands that have a container hold still: `pause`, `unpause`, and `commit`, which saves it meanwhile.
+
+use crate::commands::{Names, up};
+use crate::status::Status;
+use crate::store::Store;
+use anyhow::{Result, bail};
+use clap::Args;
+use std::path::Path;
+use step02_pid::signals;
+use step04_pivot_root::files::State;
+use step07_cgroups::group::Groups;
+use step08_overlay::commit::Archive;
+
+/// Stop all processes of containers for a while
+#[derive(Debug, Args)]
+pub struct Pause {
+    #[command(flatten)]
+    names: Names,
+}
+
+/// Have the processes of containers go on
+#[derive(Debug, Args)]
+pub struct Unpause {
+    #[command(flatten)]
+    names: Names,
+}
+
+impl Pause {
+    pub(crate) fn run(&self) -> Result<u8> {
+        self.names.each(|container| {
+            let record = up(container)?;
+            match container.status(&record) {
+                Status::Paused => bail!("container {} is paused already", record.name),
+                _ => Groups::of(&record.id)?.freeze(true),
+            }
+        })
+    }
+}
+
+impl Unpause {
+    pub(crate) fn run(&self) -> Result<u8> {
+        self.names.each(|container| {
+            let record = up(container)?;
+            match container.status(&record) {
+                Status::Paused => Groups::of(&record.id)?.freeze(false),
+                _ => bail!("container {} isn't paused", record.name),
+            }
+        })
+    }
+}
+
+/// Save a container's root as an archive
+#[derive(Debug, Args)]
+pub struct Commit {
+    #[command(flatten)]
+    state: State,
+
+    /// The container, by its name or its ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+
+    /// FILE.tar, FILE.tar.gz or FILE.tar.zst
+    #[arg(value_name = "FILE", value_parser = Archive::parse)]
+    file: Archive,
+}
+
+impl Commit {
+    pub(crate) fn run(self) -> Result<u8> {
+        let container = Store::open(&self.state)?.find(&self.container)?;
+        self.file.check()?;
+        let record = container.record()?;
+        let groups = Groups::of(&record.id)?;
+        // One that is paused stays so.
+        let running = container.status(&record) == Status::Running;
+        if running {
+            // Who is interrupted now would leave it frozen.
+            signals::hold()?;
+            groups.freeze(true)?;
+        }
+        let args = &record.arguments;
+        let show = |root: &Path| self.file.write(root);
+        let saved = args.layers.show(&args.files, &container.folder, show);
+        if running {
+            groups.freeze(false)?;
+        }
+        saved.map(|()| 0)
+    }
+}
+
+/// Has the processes of a container go on, if it is paused: who is frozen hears nothing.
+pub(crate) fn thaw(id: &str) -> Result<()> {
+    let groups = Groups::of(id)?;
+    match groups.is_frozen().unwrap_or(false) {
+        true => groups.freeze(false),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,396 @@
+//! What goes to and fro between a command and those who are attached to it: what it says into the log and to them, what
+//! they type to it, and their signals.
+
+use crate::log::Stream;
+use crate::message::{LONGEST, Message, receive, send_now};
+use crate::monitor::Monitor;
+use crate::slim::slim_down;
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{SockFlag, accept4};
+use nix::unistd::{Pid, read, write};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use step02_pid::{Child, reap};
+use step05_tty::set_size;
+use step05_tty::terminal::Ends;
+
+/// Somebody who is attached, or waits.
+pub(crate) struct Client {
+    pub(crate) socket: OwnedFd,
+    /// Whether it wants to see what is said.
+    pub(crate) watches: bool,
+    /// Whether the command's input ends with it: it is who started the container, and stays.
+    pub(crate) owns_input: bool,
+    /// What it hasn't taken yet.
+    pub(crate) backlog: VecDeque<Vec<u8>>,
+}
+
+impl Client {
+    pub(crate) fn new(socket: OwnedFd, is_caller: bool) -> Client {
+        Client {
+            socket,
+            watches: is_caller,
+            owns_input: is_caller,
+            backlog: VecDeque::new(),
+        }
+    }
+
+    /// What it waits for.
+    pub(crate) fn waits_for(&self) -> PollFd<'_> {
+        let mut events = PollFlags::POLLIN;
+        events.set(PollFlags::POLLOUT, !self.backlog.is_empty());
+        PollFd::new(self.socket.as_fd(), events)
+    }
+
+    /// Tells it something, now or when it is ready; `false`: it has gone.
+    pub(crate) fn tell(&mut self, encoded: &[u8]) -> bool {
+        self.backlog.push_back(encoded.to_vec());
+        self.flush()
+    }
+
+    pub(crate) fn flush(&mut self) -> bool {
+        while let Some(message) = self.backlog.front() {
+            match send_now(&self.socket, message) {
+                Ok(()) => drop(self.backlog.pop_front()),
+                Err(Errno::EAGAIN) => return true,
+                Err(Errno::EINTR) => continue,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// What came of waiting.
+pub(crate) enum Turn {
+    Nothing,
+    Something,
+    /// A child may have ended.
+    MayHaveEnded,
+}
+
+/// What ends sooner needn't be prepared for a long time. In milliseconds.
+const A_MOMENT: u8 = 100;
+
+/// What the command of a container is connected to.
+#[derive(Default)]
+pub(crate) struct Command {
+    pid: Option<Pid>,
+    input: Option<OwnedFd>,
+    output: [Option<OwnedFd>; 2],
+    slave: Option<OwnedFd>,
+}
+
+impl Command {
+    /// That of `child`, whose ends we have.
+    pub(crate) fn of(child: &Child, ends: Ends) -> Command {
+        Command {
+            pid: Some(child.pid),
+            input: ends.input,
+            output: ends.output,
+            slave: ends.slave,
+        }
+    }
+}
+
+impl Monitor<'_> {
+    /// Stays with the command until it has ended and its last word is written. Returns its exit code.
+    pub(crate) fn stay_with(&mut self, mut command: Command) -> Result<u8> {
+        let mut patience = PollTimeout::from(A_MOMENT);
+        loop {
+            match self.turn(&mut command, patience)? {
+                Turn::Nothing => {
+                    // It will be here for a while.
+                    slim_down();
+                    patience = PollTimeout::NONE;
+                    continue;
+                }
+                Turn::Something => continue,
+                Turn::MayHaveEnded => {}
+            }
+            if let Some((_, code)) = reap(command.pid)? {
+                (command.pid, command.input, command.slave) = (None, None, None);
+                self.last_words(&mut command)?;
+                return Ok(code);
+            }
+        }
+    }
+
+    /// What was typed for an earlier life is nobody's, and an end of the input lasts.
+    pub(crate) fn forget_input(&mut self, command: &mut Command) {
+        for (by, _) in std::mem::take(&mut self.typed) {
+            self.tell_typist(by);
+        }
+        if self.input_ends {
+            self.end_input(command);
+        }
+    }
+
+    /// Carries what the command has said and nobody has read yet. Its processes are all gone, and there is no more to
+    /// come: but somebody outside may still hold the other end, and even write to it.
+    fn last_words(&mut self, command: &mut Command) -> Result<()> {
+        // The most that a pipe holds, /proc/sys/fs/pipe-max-size as it usually is.
+        const TURNS: usize = 1024 * 1024 / LONGEST;
+        for _ in 0..TURNS {
+            let mut nothing_left = true;
+            for which in 0..command.output.len() {
+                let Some(output) = &command.output[which] else {
+                    continue;
+                };
+                let mut polled = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut polled, PollTimeout::ZERO)? > 0 {
+                    nothing_left = false;
+                    // Whoever reads slowly gets it when all the rest is in order.
+                    self.listen(which, command);
+                }
+            }
+            if nothing_left {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done, and does it.
+    pub(crate) fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
+        let nothing = PollFlags::empty();
+        let is_behind = self.clients.iter().any(|client| !client.backlog.is_empty());
+        // Whoever reads slowly makes the command wait, as a pipe does.
+        let reading = if is_behind {
+            nothing
+        } else {
+            PollFlags::POLLIN
+        };
+        let idle = || PollFd::new(self.signals.as_fd(), nothing);
+        let input = command.input.as_ref().filter(|_| !self.typed.is_empty());
+        let mut polled = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.door.as_fd(), PollFlags::POLLIN),
+            input.map_or_else(idle, |input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)),
+        ];
+        for output in &command.output {
+            // An end that has hung up is always ready: it isn't asked while nobody can take what it has.
+            let output = output.as_ref().filter(|_| !is_behind);
+            polled.push(output.map_or_else(idle, |output| PollFd::new(output.as_fd(), reading)));
+        }
+        polled.extend(self.clients.iter().map(Client::waits_for));
+        match poll(&mut polled, timeout) {
+            Err(Errno::EINTR) => return Ok(Turn::Something),
+            Ok(0) => return Ok(Turn::Nothing),
+            polled => polled?,
+        };
+        let ready: Vec<PollFlags> = polled
+            .iter()
+            .map(|each| each.revents().unwrap_or(nothing))
+            .collect();
+        drop(polled);
+        let [signal, door, input, output, error, clients @ ..] = &ready[..] else {
+            unreachable!("five of them are always there");
+        };
+        self.serve_clients(clients, command)?;
+        if !door.is_empty() {
+            self.admit(command);
+        }
+        if !input.is_empty() {
+            self.type_on(command);
+        }
+        for (which, events) in [output, error].into_iter().enumerate() {
+            if !events.is_empty() {
+                self.listen(which, command);
+            }
+        }
+        match signal.is_empty() {
+            true => Ok(Turn::Something),
+            false => self.obey(command),
+        }
+    }
+
+    /// A signal that somebody sent to this process is meant for the container; SIGCHLD is for us.
+    fn obey(&mut self, command: &Command) -> Result<Turn> {
+        let number = self.signals.receive()?.number();
+        if number == Signal::SIGCHLD as i32 {
+            return Ok(Turn::MayHaveEnded);
+        }
+        if number == Signal::SIGTERM as i32 {
+            // The machine is going down.
+            self.let_it_end = true;
+        }
+        if let Some(pid) = command.pid {
+            self.signals.pass_on(number, pid)?;
+        }
+        Ok(Turn::Something)
+    }
+
+    /// Reads what the command has said, writes it down, and passes it on.
+    fn listen(&mut self, which: usize, command: &mut Command) {
+        let Some(output) = &command.output[which] else {
+            return;
+        };
+        let mut buffer = [0; LONGEST];
+        match read(output, &mut buffer) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // A pseudo-terminal whose last slave was closed answers EIO.
+            Ok(0) | Err(_) => command.output[which] = None,
+            Ok(length) => {
+                let stream = [Stream::Output, Stream::Error][which];
+                self.log.write(stream, &buffer[..length]);
+                let said = Message::Output(stream, buffer[..length].to_vec());
+                self.tell(&said, |client| client.watches);
+            }
+        }
+    }
+
+    /// Writes what was typed, as far as the command takes it, and tells who typed it.
+    fn type_on(&mut self, command: &mut Command) {
+        let Some((by, bytes)) = self.typed.front_mut() else {
+            return;
+        };
+        let written = match &command.input {
+            Some(input) => write(input, bytes),
+            None => Ok(bytes.len()),
+        };
+        match written {
+            Ok(length) => drop(bytes.drain(..length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // It has closed its input: it reads no more, and needs no more.
+            Err(_) => {
+                bytes.clear();
+                command.input = None;
+            }
+        }
+        if bytes.is_empty() {
+            let by = *by;
+            self.typed.pop_front();
+            if self.input_ends {
+                self.end_input(command);
+            }
+            self.tell_typist(by);
+        }
+    }
+
+    fn admit(&mut self, command: &Command) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        if let Ok(socket) = accept4(self.door.as_raw_fd(), flags) {
+            // SAFETY: the kernel has just opened it for us.
+            let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+            let mut client = Client::new(socket, false);
+            if command.pid.is_some() {
+                // The others have heard it when it was news.
+                client.tell(&Message::Started.encode());
+            }
+            self.clients.push(client);
+        }
+    }
+
+    fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) -> Result<()> {
+        let mut gone = Vec::new();
+        for (position, events) in ready.iter().enumerate() {
+            let asks = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
+            let stays = match events {
+                events if events.contains(PollFlags::POLLOUT) => self.clients[position].flush(),
+                events if events.intersects(asks) => self.serve(position, command)?,
+                _ => true,
+            };
+            if !stays {
+                gone.push(position);
+            }
+        }
+        for position in gone.into_iter().rev() {
+            let client = self.clients.remove(position);
+            if client.owns_input {
+                self.end_input(command);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a client asks for; `false`: it has gone.
+    fn serve(&mut self, position: usize, command: &mut Command) -> Result<bool> {
+        let client = &mut self.clients[position];
+        let mut buffer = [0; LONGEST + 1];
+        let Ok(Some(message)) = receive(&client.socket, &mut buffer) else {
+            return Ok(false);
+        };
+        match message {
+            Message::Attach => client.watches = true,
+            Message::Wait => client.watches = false,
+            Message::Input(bytes) => {
+                let by = client.socket.as_raw_fd();
+                self.typed.push_back((by, bytes));
+                self.type_on(command);
+            }
+            // Another one who attaches may come again.
+            Message::EndOfInput if !client.owns_input => {}
+            Message::EndOfInput => self.end_input(command),
+            Message::Size(rows, columns) => {
+                self.size = Some((rows, columns));
+                if let (Some(_), Some(master)) = (&command.slave, &command.output[0]) {
+                    let _ = set_size(master, (rows, columns));
+                }
+            }
+            Message::Signal(number) => {
+                let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+                self.let_it_end |= ends.iter().any(|end| *end as i32 == number);
+                if let Some(pid) = command.pid {
+                    self.signals.pass_on(number, pid)?;
+                    self.signals.ask(number, false, pid)?;
+                }
+            }
+            Message::Refused(stream) if client.owns_input => {
+                // The command shall know, by a hang-up or SIGPIPE. What it says to nobody isn't written either.
+                command.output[usize::from(stream == Stream::Error)] = None;
+                if let (Some(_), Some(pid)) = (command.slave.take(), command.pid) {
+                    self.signals.hang_up(pid)?;
+                }
+            }
+            Message::Refused(_) => client.watches = false,
+            Message::Detach => {
+                client.owns_input = false;
+                return Ok(false);
+            }
+            Message::LetItEnd(stopped) => {
+                self.let_it_end = true;
+                self.stopped = stopped;
+                client.tell(&Message::Taken.encode());
+            }
+            Message::Taken | Message::Output(..) | Message::Started | Message::Ended(_) => {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Nothing more will be typed. A terminal has no end that could be closed.
+    fn end_input(&mut self, command: &mut Command) {
+        self.input_ends = true;
+        if command.slave.is_none() && self.typed.is_empty() {
+            command.input = None;
+        }
+    }
+
+    /// Tells who has typed something that it has been read.
+    fn tell_typist(&mut self, by: RawFd) {
+        let is_typist = |client: &Client| client.socket.as_raw_fd() == by;
+        self.tell(&Message::Taken, is_typist);
+    }
+
+    /// Tells something to those of whom it holds.
+    pub(crate) fn tell(&mut self, message: &Message, whom: impl Fn(&Client) -> bool) {
+        let mut those = self
+            .clients
+            .iter_mut()
+            .filter(|client| whom(client))
+            .peekable();
+        if those.peek().is_none() {
+            return;
+        }
+        let encoded = message.encode();
+        // Who has gone is noticed, with all that follows, when the socket says so.
+        for client in those {
+            client.tell(&encoded);
+        }
+    }
+}

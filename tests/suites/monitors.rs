@@ -1,0 +1,226 @@
+//! Step 9: what a monitor does while its container runs: the log, and next to nothing else.
+
+use crate::dock::Dock;
+use crate::stage::nested;
+use progress::container::{Container, eventually};
+use progress::programs::workspace;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+
+/// The log is followed through several files, nothing is missing, and following ends with the container.
+#[test]
+fn logs_are_followed_through_rotation() {
+    let dock = Dock::new();
+    let gate = dock.folder.path().join("gate");
+    fs::create_dir(&gate).unwrap();
+    let volume = format!("{}:/gate", gate.display());
+    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); \
+        [ $((i % 100)) != 0 ] || while [ ! -e /gate/$i ]; do sleep 0.02; done; done";
+    let flags = ["--name", "box", "--log-max-size", "16k", "-v", &volume];
+    dock.start(&flags, &["sh", "-c", script]);
+    let mut command = dock.command(&["logs", "-f", "box"]);
+    let mut follower = command.stdout(Stdio::piped()).spawn().unwrap();
+    let output = follower.stdout.take().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+    for number in 0..2000 {
+        let line = lines.next().unwrap().unwrap();
+        assert_eq!(line, format!("line {number}"));
+        if (number + 1) % 100 == 0 {
+            // Only when all has been read so far: one old log is kept, not all.
+            File::create(gate.join((number + 1).to_string())).unwrap();
+        }
+    }
+    assert!(lines.next().is_none());
+    assert!(
+        eventually(|| follower.try_wait().unwrap())
+            .unwrap()
+            .success()
+    );
+    let id = dock.id("box");
+    for log in ["container.log", "container.log.1"] {
+        let size = fs::metadata(dock.container(&id).join(log)).unwrap().len();
+        assert!(size <= 16 * 1024, "{log}: {size}");
+    }
+    assert_eq!(
+        dock.ok(&["logs", "--tail", "3", "box"]),
+        "line 1997\nline 1998\nline 1999\n"
+    );
+    assert_eq!(dock.ok(&["logs", "-n", "0", "box"]), "");
+    let stamped = dock.ok(&["logs", "-t", "--tail", "1", "box"]);
+    let (time, text) = stamped.trim().split_once(' ').unwrap();
+    assert_eq!(text, "line 1999");
+    let since = dock.ok(&["logs", "--since", time, "box"]);
+    assert!(
+        since.ends_with(
+            "line 1999
+"
+        ) && !since.contains(
+            "line 1800
+"
+        ),
+        "{since}"
+    );
+    assert_eq!(dock.ok(&["logs", "--until", "1h", "box"]), "");
+    assert_eq!(
+        dock.ok(&["logs", "--tail", "1", "--since", "1h", "box"]),
+        "line 1999\n"
+    );
+    assert!(
+        dock.fails(&["logs", "--since", "soon", "box"])
+            .contains("it has to be a time")
+    );
+}
+
+/// Who follows a log, and the monitor, don't wake up when nothing happens.
+#[test]
+fn nothing_wakes_up_for_nothing() {
+    let dock = Dock::new();
+    let id = dock.start(
+        &["--name", "box"],
+        &["sh", "-c", "echo ready; exec sleep 1000"],
+    );
+    let mut command = dock.command(&["logs", "-f", "box"]);
+    let mut follower = Container::start_with(&mut command).unwrap();
+    let monitor = dock.process(&id, "monitor");
+    let asleep = |process: &progress::evidence::Process| {
+        process
+            .status("State")
+            .is_ok_and(|state| state.starts_with('S'))
+            .then_some(())
+    };
+    eventually(|| asleep(&monitor).and(asleep(&follower.program()))).unwrap();
+    let switches = |process: &progress::evidence::Process| {
+        let number = process.status("voluntary_ctxt_switches").unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let works_of_others = || {
+        for _ in 0..80 {
+            dock.ok(&["ps"]);
+        }
+    };
+    // The monitor tidies up once, when it is idle for the first time.
+    let quiet = || {
+        let before = switches(&monitor);
+        works_of_others();
+        (switches(&monitor) == before).then_some(())
+    };
+    eventually(quiet).expect("it is never at rest");
+    let before = (switches(&monitor), switches(&follower.program()));
+    works_of_others();
+    assert_eq!((switches(&monitor), switches(&follower.program())), before);
+    let threads = monitor.status("Threads").unwrap();
+    assert_eq!(threads, "1");
+    dock.ok(&["kill", "box"]);
+    follower.read_until("ready").unwrap();
+    assert_eq!(follower.ended().unwrap().code, 0);
+}
+
+/// The monitor has what the issue of its size allows, in the build that people use.
+#[test]
+fn the_monitor_is_small() {
+    if nested() {
+        return;
+    }
+    let build = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--quiet", "-p", crate::dock::STEP])
+        .current_dir(workspace())
+        .status()
+        .unwrap();
+    assert!(build.success());
+    // The pages of a file that was just written are dirty, too.
+    nix::unistd::sync();
+    let program = crate::stage::progress()
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("release")
+        .join(crate::dock::STEP);
+    let dock = Dock::new();
+    let words = dock.words(
+        &["run", "-d"],
+        &["-v", "/etc:/mnt:ro"],
+        &[
+            "sh",
+            "-c",
+            "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; exec sleep 1000",
+        ],
+    );
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(words).env("TEN_STEPS_STATE", &dock.state);
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let id = run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let monitor = dock.process(id.trim(), "monitor");
+    let size = |key: &str| -> u64 {
+        let text = fs::read_to_string(monitor.file("smaps_rollup")).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    // When it has tidied up, which it does when it is idle for the first time.
+    eventually(|| (size("Rss:") <= 2560).then_some(()));
+    let (private, resident) = (size("Private_Dirty:"), size("Rss:"));
+    println!("{private} kB are private and dirty, {resident} kB are resident");
+    assert!(
+        private <= 250 && resident <= 2560,
+        "{private} kB, {resident} kB"
+    );
+}
+
+/// The disk is full: the container runs, and says afterwards what is missing.
+#[test]
+fn a_full_disk_ends_nobody() {
+    let dock = Dock::new();
+    fs::create_dir(&dock.state).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=512k", "small"])
+        .arg(&dock.state)
+        .status();
+    assert!(mounted.unwrap().success());
+    let run = || {
+        let gate = dock.folder.path().join("gate");
+        fs::create_dir(&gate).unwrap();
+        let volume = format!("{}:/gate", gate.display());
+        let script = "echo before; while [ ! -e /gate/full ]; do sleep 0.02; done; i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; done; echo spoken >/gate/spoken; \
+            while [ ! -e /gate/free ]; do sleep 0.02; done; echo after; exec sleep 1000";
+        dock.start(&["--name", "box", "-v", &volume], &["sh", "-c", script]);
+        dock.until_it_says("box", "before");
+        let mut filler = File::create(dock.state.join("filler")).unwrap();
+        let _ = std::io::copy(&mut std::io::repeat(0), &mut filler);
+        drop(filler);
+        File::create(gate.join("full")).unwrap();
+        eventually(|| gate.join("spoken").exists().then_some(())).expect("it stands still");
+        assert_eq!(dock.status("box").0, "running");
+        fs::remove_file(dock.state.join("filler")).unwrap();
+        File::create(gate.join("free")).unwrap();
+        dock.until_it_says("box", "after");
+        let outcome = dock.run(&["logs", "box"]);
+        assert!(
+            outcome
+                .errors
+                .contains("bytes of output are missing here: "),
+            "{}",
+            outcome.errors
+        );
+        assert!(outcome.output.starts_with("before\n") && outcome.output.ends_with("after\n"));
+        dock.ok(&["rm", "-f", "box"]);
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    for id in dock.run(&["ps", "-aq"]).output.lines() {
+        dock.run(&["rm", "-f", id]);
+    }
+    let unmounted = Command::new("umount").arg("-l").arg(&dock.state).status();
+    assert!(unmounted.unwrap().success());
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
