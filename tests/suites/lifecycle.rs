@@ -307,6 +307,23 @@ fn inspect_tells_all() {
     );
 }
 
+/// A name that nobody has doesn't keep the others from being served.
+#[test]
+fn an_unknown_name_among_others() {
+    let dock = Dock::new();
+    dock.run_in(&["--name", "box"], &["sh", "-c", "exit 7"]);
+    for (words, printed) in [
+        (&["inspect", "-f", "{{.Name}}"][..], "box\n"),
+        (&["wait"], "7\n"),
+        (&["rm"], "box\n"),
+    ] {
+        let outcome = dock.run(&[words, &["nobody", "box"]].concat());
+        assert_eq!((outcome.code, &outcome.output[..]), (125, printed));
+        assert!(outcome.errors.contains("nobody"), "{}", outcome.errors);
+    }
+    dock.is_empty();
+}
+
 /// What a container changed becomes an archive while it runs, and an archive is an image again.
 #[test]
 fn commit_while_it_runs() {

@@ -1,10 +1,11 @@
 //! Step 9: what a monitor does while its container runs: the log, and next to nothing else.
 
 use crate::dock::Dock;
-use crate::stage::nested;
+use crate::stage::{have, nested, run};
 use progress::container::{Container, eventually};
+use progress::evidence::Process;
 use progress::programs::workspace;
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::process::{Command, Stdio};
 
 /// The log is followed through several files, nothing is missing, and following ends with the container.
@@ -82,14 +83,8 @@ fn nothing_wakes_up_for_nothing() {
     let mut command = dock.command(&["logs", "-f", "box"]);
     let mut follower = Container::start_with(&mut command).unwrap();
     let monitor = dock.process(&id, "monitor");
-    let asleep = |process: &progress::evidence::Process| {
-        process
-            .status("State")
-            .is_ok_and(|state| state.starts_with('S'))
-            .then_some(())
-    };
-    eventually(|| asleep(&monitor).and(asleep(&follower.program()))).unwrap();
-    let switches = |process: &progress::evidence::Process| {
+    eventually(|| (sleeps(&monitor) && sleeps(&follower.program())).then_some(())).unwrap();
+    let switches = |process: &Process| {
         let number = process.status("voluntary_ctxt_switches").unwrap();
         number.parse::<u64>().unwrap()
     };
@@ -113,6 +108,54 @@ fn nothing_wakes_up_for_nothing() {
     dock.ok(&["kill", "box"]);
     follower.read_until("ready").unwrap();
     assert_eq!(follower.ended().unwrap().code, 0);
+}
+
+fn sleeps(process: &Process) -> bool {
+    process
+        .status("State")
+        .is_ok_and(|state| state.starts_with('S'))
+}
+
+/// More come than a monitor may have files open: who comes too late is told, waits otherwise, and can end it.
+#[test]
+fn a_full_house() {
+    if !have("prlimit", "util-linux") {
+        return;
+    }
+    let dock = Dock::new();
+    let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let monitor = dock.process(&id, "monitor");
+    let files = || {
+        let numbers = fs::read_dir(format!("/proc/{}/fd", monitor.0)).unwrap();
+        let number = |entry: DirEntry| entry.file_name().to_str()?.parse::<usize>().ok();
+        let numbers = numbers.filter_map(|entry| number(entry.unwrap()));
+        numbers.collect::<Vec<_>>()
+    };
+    // Of the numbers below it, all will be taken.
+    let limit = files().iter().max().unwrap() + 3;
+    run(Command::new("prlimit")
+        .arg(format!("--pid={}", monitor.0))
+        .arg(format!("--nofile={limit}:{limit}")));
+    let wait = || {
+        let mut command = dock.command(&["wait", "box"]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let waiting: Vec<_> = (0..limit).map(|_| wait()).collect();
+    // One number is kept back.
+    eventually(|| (files().len() == limit).then_some(())).expect("it isn't full");
+    let said = dock.fails(&["attach", "box"]);
+    assert!(said.contains("as many files open as it may"), "{said}");
+    for _ in 0..20 {
+        dock.ok(&["ps"]);
+        eventually(|| sleeps(&monitor).then_some(())).expect("it spins");
+    }
+    dock.ok(&["kill", "box"]);
+    for waiting in waiting {
+        let output = waiting.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"137\n");
+    }
+    dock.ok(&["rm", "box"]);
+    dock.is_empty();
 }
 
 /// The monitor has what the issue of its size allows, in the build that people use.

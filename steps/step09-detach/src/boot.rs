@@ -1,6 +1,6 @@
 //! What a machine does for its containers when it starts.
 
-use crate::commands::each;
+use crate::commands::{each, named};
 use crate::running::begin_detached;
 use crate::store::Store;
 use anyhow::Result;
@@ -64,6 +64,6 @@ impl Boot {
                 && !container.status(record).is_up()
         });
         let names: Vec<String> = wanted.map(|(_, record)| record.name.clone()).collect();
-        each(&self.state, &names, begin_detached)
+        each(&self.state, &names, named(begin_detached))
     }
 }

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{read, write};
+use std::cell::Cell;
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use step01_uts::program::Ended;
@@ -16,6 +17,15 @@ use step05_tty::{raw_mode, size};
 /// Somebody's connection to a monitor.
 pub struct Connection {
     socket: OwnedFd,
+    /// Whether the monitor has said anything at all.
+    admitted: Cell<bool>,
+}
+
+impl From<OwnedFd> for Connection {
+    fn from(socket: OwnedFd) -> Connection {
+        let admitted = Cell::new(false);
+        Connection { socket, admitted }
+    }
 }
 
 /// How a conversation ended.
@@ -97,7 +107,7 @@ impl Connection {
     /// # Errors
     /// It didn't start.
     pub(crate) fn started(socket: OwnedFd) -> Result<Connection> {
-        let connection = Connection { socket };
+        let connection = Connection::from(socket);
         connection.wait_or_give_up()?;
         match connection.next()? {
             Some(Message::Started) => Ok(connection),
@@ -158,11 +168,15 @@ impl Connection {
     pub fn with(socket: OwnedFd, request: &Message) -> Connection {
         // Whether it has gone meanwhile, the first answer tells.
         let _ = send_all(&socket, request);
-        Connection { socket }
+        socket.into()
     }
 
     fn next(&self) -> Result<Option<Message>> {
-        receive(&self.socket, &mut vec![0; LONGEST_NEWS])
+        let message = receive(&self.socket, &mut vec![0; LONGEST_NEWS])?;
+        if message.is_some() {
+            self.admitted.set(true);
+        }
+        Ok(message)
     }
 
     /// Tells the monitor something, and waits until it has heard; `false`: it is gone.
@@ -368,6 +382,10 @@ impl Conversation<'_> {
             Some(Message::Taken) => self.waiting = false,
             Some(Message::Ended(ending)) => self.ending = Some(ending),
             Some(_) => {}
+            None if !self.connection.admitted.get() => bail!(
+                "the container's monitor lets nobody in: it has as many files open as it may, or was just killed\n\
+                 help: somebody who is attached, or waits, has to leave"
+            ),
             None => bail!(
                 "the container's monitor was killed, and the container with it: how it ended nobody knows"
             ),

@@ -90,24 +90,26 @@ pub struct Names {
 }
 
 impl Names {
-    /// [`each`] of them.
+    /// [`each`] of them, and prints its name when it is done, as Docker does.
     pub(crate) fn each(&self, what: impl FnMut(&Container) -> Result<()>) -> Result<u8> {
-        each(&self.state, &self.containers, what)
+        each(&self.state, &self.containers, named(what))
     }
 }
 
-/// Does something to each container and prints its name when it is done, as Docker does. One that fails
-/// doesn't keep the others from it.
+/// Does something to each container by its name. One that fails doesn't keep the others from it.
 pub fn each(
     state: &State,
     names: &[String],
-    mut what: impl FnMut(&Container) -> Result<()>,
+    mut what: impl FnMut(&str, &Container) -> Result<()>,
 ) -> Result<u8> {
     let store = Store::open(state)?;
     let mut code = 0;
     for name in names {
-        match store.find(name).and_then(|container| what(&container)) {
-            Ok(()) => println!("{name}"),
+        match store
+            .find(name)
+            .and_then(|container| what(name, &container))
+        {
+            Ok(()) => {}
             Err(error) if names.len() == 1 => return Err(error),
             Err(error) => {
                 eprintln!("{}", explain(&error));
@@ -116,6 +118,17 @@ pub fn each(
         }
     }
     Ok(code)
+}
+
+/// Prints the name of what was done.
+pub(crate) fn named(
+    mut what: impl FnMut(&Container) -> Result<()>,
+) -> impl FnMut(&str, &Container) -> Result<()> {
+    move |name, container| {
+        what(container)?;
+        println!("{name}");
+        Ok(())
+    }
 }
 
 /// The record of a container that has processes.

@@ -2,7 +2,7 @@
 
 use crate::arguments::signal;
 use crate::client::Connection;
-use crate::commands::{Names, up};
+use crate::commands::{Names, each, up};
 use crate::message::{Message, knock};
 use crate::pausing::thaw;
 use crate::record::{Phase, Record};
@@ -189,12 +189,11 @@ pub struct Wait {
 
 impl Wait {
     pub(crate) fn run(&self) -> Result<u8> {
-        let store = Store::open(&self.names.state)?;
-        let found = self.names.containers.iter().map(|name| store.find(name));
-        for container in found.collect::<Result<Vec<_>>>()? {
-            println!("{}", wait(&container)?);
-        }
-        Ok(0)
+        let Names { state, containers } = &self.names;
+        each(state, containers, |_, container| {
+            println!("{}", wait(container)?);
+            Ok(())
+        })
     }
 }
 

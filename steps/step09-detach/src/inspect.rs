@@ -1,11 +1,11 @@
 //! `inspect`: all that is known of a container, under Docker's names, and our own record beneath.
 
+use crate::commands::{Names, each};
 use crate::record::Record;
-use crate::store::{Container, Store};
+use crate::store::Container;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use step04_pivot_root::files::State;
 
 /// Print all that is known of containers, as JSON
 #[derive(Debug, Args)]
@@ -15,22 +15,17 @@ pub struct Inspect {
     format: Option<String>,
 
     #[command(flatten)]
-    state: State,
-
-    /// The containers, by their names or their IDs
-    #[arg(value_name = "CONTAINER", required = true)]
-    containers: Vec<String>,
+    names: Names,
 }
 
 impl Inspect {
     /// Prints it.
     pub fn run(&self) -> Result<u8> {
-        let store = Store::open(&self.state)?;
         let mut all = Vec::new();
-        for name in &self.containers {
-            let container = store.find(name)?;
-            all.push(describe(&container, &container.record()?)?);
-        }
+        let code = each(&self.names.state, &self.names.containers, |_, container| {
+            all.push(describe(container, &container.record()?)?);
+            Ok(())
+        })?;
         match &self.format {
             None => println!("{}", serde_json::to_string_pretty(&all)?),
             Some(template) => {
@@ -39,7 +34,7 @@ impl Inspect {
                 }
             }
         }
-        Ok(0)
+        Ok(code)
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Monitor<'a> {
     pub(crate) signals: Signals,
     pub(crate) door: OwnedFd,
     pub(crate) clients: Vec<Client>,
+    /// A descriptor that is kept back, to be used when there is none left.
+    pub(crate) spare: Option<OwnedFd>,
     pub(crate) log: Log,
     /// What was typed and isn't written yet, and by whom.
     pub(crate) typed: VecDeque<(i32, Vec<u8>)>,
@@ -81,12 +83,14 @@ impl Monitor<'_> {
 
     fn new(container: &Container) -> Result<Monitor<'_>> {
         let arguments = container.record()?.arguments;
+        let door = open_door(container)?;
         Ok(Monitor {
             policy: arguments.restart,
             size: None,
             container,
             signals: Signals::new()?,
-            door: open_door(container)?,
+            spare: Some(door.try_clone()?),
+            door,
             clients: Vec::new(),
             log: Log::open(&container.log(), arguments.log_max_size)?,
             typed: VecDeque::new(),

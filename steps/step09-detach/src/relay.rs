@@ -273,16 +273,24 @@ impl Monitor<'_> {
 
     fn admit(&mut self, command: &Command) {
         let flags = SockFlag::SOCK_CLOEXEC;
-        if let Ok(socket) = accept4(self.door.as_raw_fd(), flags) {
+        let socket = match accept4(self.door.as_raw_fd(), flags) {
             // SAFETY: the kernel has just opened it for us.
-            let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-            let mut client = Client::new(socket, false);
-            if command.pid.is_some() {
-                // The others have heard it when it was news.
-                client.tell(&Message::Started.encode());
-            }
-            self.clients.push(client);
+            Ok(socket) => unsafe { OwnedFd::from_raw_fd(socket) },
+            // Whoever knocks when there are no descriptors left is sent away, and doesn't wait for ever.
+            Err(Errno::EMFILE) if self.spare.take().is_some() => return self.admit(command),
+            Err(_) => return,
+        };
+        if self.spare.is_none() {
+            drop(socket);
+            self.spare = self.door.try_clone().ok();
+            return;
         }
+        let mut client = Client::new(socket, false);
+        if command.pid.is_some() {
+            // The others have heard it when it was news.
+            client.tell(&Message::Started.encode());
+        }
+        self.clients.push(client);
     }
 
     fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) -> Result<()> {
