@@ -7,9 +7,10 @@ use progress::checks::step05::AtTerminal;
 use progress::container::{eventually, run_with};
 use pty_process::blocking::Command as PtyCommand;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
+use step08_overlay::attributes::{attributes, set_attribute};
 
 #[test]
 fn exit_codes_and_explanations() {
@@ -441,7 +442,8 @@ fn cp_is_not_led_out() {
     );
     let tree = target.join("tree");
     assert!(fs::symlink_metadata(tree.join("up")).unwrap().is_symlink());
-    assert!(!tree.join("pipe").exists());
+    let pipe = fs::symlink_metadata(tree.join("pipe")).unwrap();
+    assert!(pipe.file_type().is_fifo(), "not opened, but made");
     assert!(!tree.join("zero").exists());
     assert_eq!(
         fs::metadata(tree.join("setuid")).unwrap().mode() & 0o7777,
@@ -674,6 +676,84 @@ fn exec_ends_with_its_command() {
     }
 }
 
+/// FIFOs, what is noted on a file, and capabilities, which go in, and out only when that is asked for.
+#[test]
+fn cp_keeps_what_there_is() {
+    let dock = Dock::new();
+    dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let folder = dock.folder.path().join("host");
+    fs::create_dir(&folder).unwrap();
+    let host = |name: &str| folder.join(name).display().to_string();
+    nix::unistd::mkfifo(&folder.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    fs::set_permissions(folder.join("fifo"), fs::Permissions::from_mode(0o642)).unwrap();
+    fs::write(folder.join("file"), "text\n").unwrap();
+    let own = File::open(&folder).unwrap();
+    // CAP_NET_RAW, permitted and effective: struct vfs_cap_data in linux/capability.h.
+    let net_raw: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    let notes = [
+        ("user.note", &b"kept"[..]),
+        ("security.capability", &net_raw),
+    ];
+    for (key, value) in notes {
+        set_attribute(&own, "file".as_ref(), key.as_ref(), value).unwrap();
+    }
+    let noted = |path: &Path| {
+        let mut keys: Vec<_> = attributes(path).unwrap().into_iter().collect();
+        keys.sort();
+        keys
+    };
+    let inside = |name: &str| {
+        let pid = dock.ok(&["inspect", "-f", "{{.State.Pid}}", "box"]);
+        Path::new("/proc").join(pid.trim()).join("root").join(name)
+    };
+    dock.ok(&["cp", &folder.display().to_string(), "box:/tree"]);
+    let fifo = fs::metadata(inside("tree/fifo")).unwrap();
+    assert!(fifo.file_type().is_fifo());
+    assert_eq!(fifo.mode() & 0o7777, 0o642);
+    assert_eq!(noted(&inside("tree/file")), noted(&folder.join("file")));
+    dock.ok(&["cp", "box:/tree", &host("out")]);
+    let keys = |path: &Path| {
+        noted(path)
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&folder.join("out/file")), ["user.note"]);
+    assert!(
+        fs::metadata(folder.join("out/fifo"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+    dock.ok(&["cp", "-a", "box:/tree", &host("all")]);
+    assert_eq!(noted(&folder.join("all/file")), noted(&folder.join("file")));
+}
+
+/// Where a container that doesn't run would have a volume, `cp` has it, too.
+#[test]
+fn cp_knows_volumes() {
+    let dock = Dock::new();
+    let volume = dock.folder.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("old"), "old\n").unwrap();
+    let flag = format!("{}:/data", volume.display());
+    let id = dock.start(&["--name", "box", "-v", &flag], &["sleep", "1000"]);
+    dock.ok(&["stop", "-t", "0", "box"]);
+    let host = |name: &str| dock.folder.path().join(name).display().to_string();
+    dock.ok(&["cp", "box:/data/old", &host("copy")]);
+    assert_eq!(fs::read_to_string(host("copy")).unwrap(), "old\n");
+    dock.ok(&["cp", &host("copy"), "box:/data/new"]);
+    assert_eq!(fs::read_to_string(volume.join("new")).unwrap(), "old\n");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&id), "{mounts}");
+    dock.ok(&["rm", "box"]);
+    assert!(volume.join("old").exists());
+    dock.is_empty();
+}
+
 #[test]
 fn cp_leaves_alone_what_is_no_file() {
     let dock = Dock::new();
@@ -714,7 +794,7 @@ fn cp_leaves_alone_what_is_no_file() {
         "box",
         "sh",
         "-c",
-        "mkdir /work /t; echo x >/work/thesis; mknod /t/p p; echo y >/t/y",
+        "mkdir /work /t; echo x >/work/thesis; mknod /t/n c 1 3; echo y >/t/y",
     ]);
     dock.ok(&["stop", "-t", "0", "box"]);
     let mut command = dock.command(&["cp", "box:/t/.", &host("out")]);

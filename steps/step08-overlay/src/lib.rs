@@ -211,7 +211,7 @@ pub fn move_mount(tree: &OwnedFd, target: &Path) -> nix::Result<()> {
 }
 
 /// The path by which the kernel knows an open file, for calls that take no descriptor.
-pub(crate) fn by_descriptor(file: &impl AsFd) -> PathBuf {
+pub fn by_descriptor(file: &impl AsFd) -> PathBuf {
     let file: BorrowedFd = file.as_fd();
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

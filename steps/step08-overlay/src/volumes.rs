@@ -143,7 +143,17 @@ impl OpenVolume {
         let flag = || format!("-v …:{}", self.target.display());
         let place = place.with_context(flag)?;
         outside_of_proc(&place).with_context(flag)?;
-        attach(&self.tree, &place)
+        self.attach_on(&place)
+    }
+
+    /// Puts it on `place`, wherever that is.
+    pub fn attach_on(&self, place: &Path) -> Result<()> {
+        attach(&self.tree, place)
+    }
+
+    /// DST.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// How deep it goes: a volume below another comes after it.

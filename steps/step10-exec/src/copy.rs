@@ -8,18 +8,21 @@
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
-use nix::sys::stat::{
-    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, utimensat,
+use nix::fcntl::{
+    AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat,
 };
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, fchownat, mkfifoat, symlinkat, unlinkat};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write, stderr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use step08_overlay::attributes::{attributes, set_attribute};
+use step08_overlay::by_descriptor;
 
 /// A root, as it is open, and what people call it.
 pub struct Tree {
@@ -82,6 +85,17 @@ impl Tree {
             opened => {
                 let opened = opened.with_context(|| self.shown(path))?;
                 Ok(Some(fstat(opened)?))
+            }
+        }
+    }
+
+    /// The path by which this process reaches what `path` leads to; `None`: nothing is there.
+    pub fn find(&self, path: &Path) -> Result<Option<PathBuf>> {
+        match self.open(path, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => Ok(None),
+            found => {
+                let found = found.with_context(|| self.shown(path))?;
+                Ok(Some(fs::read_link(by_descriptor(&found))?))
             }
         }
     }
@@ -180,6 +194,7 @@ pub fn copy(from: &Place, to: &Place, manner: Manner) -> Result<()> {
         SFlag::S_IFREG => copy_file(from, to, &original, manner).with_context(shown),
         SFlag::S_IFDIR => copy_directory(from, to, &original, manner),
         SFlag::S_IFLNK => copy_link(from, to, &original, manner).with_context(shown),
+        SFlag::S_IFIFO => copy_fifo(to, &original, manner).with_context(shown),
         _ => {
             let name = from.shown.display().to_string();
             let note = format!("{}: left out: it is no file\n", name.escape_debug());
@@ -225,13 +240,32 @@ fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
     };
     let (mut source, mut copy) = (File::from(source), File::from(copy));
     io::copy(&mut source, &mut copy)?;
-    finish(&copy.into(), original, manner)
+    finish(&copy.into(), original, manner)?;
+    copy_attributes(from, to, manner)
 }
 
 /// Opens a file that is known already.
 fn open_again(found: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
-    open(path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+    open(
+        &by_descriptor(found),
+        flags | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+fn copy_fifo(to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
+    make_room(to)?;
+    mkfifoat(
+        &to.directory,
+        to.name.as_os_str(),
+        Mode::S_IRUSR | Mode::S_IWUSR,
+    )?;
+    let made = to.open(OFlag::O_PATH, Mode::empty())?;
+    if kind(&fstat(&made)?) != SFlag::S_IFIFO {
+        bail!("it is being replaced");
+    }
+    // Not to be opened, which would wait for somebody at the other end.
+    finish(&made, original, manner)
 }
 
 /// The mount that a file is on: mnt_id in proc_pid_fdinfo(5).
@@ -256,7 +290,29 @@ fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner)
     let is_new = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let made = to.open(is_new, Mode::empty()).with_context(shown)?;
     copy_contents(from, to, manner)?;
-    finish(&made, original, manner).with_context(shown)
+    let finished = finish(&made, original, manner);
+    finished
+        .and_then(|()| copy_attributes(from, to, manner))
+        .with_context(shown)
+}
+
+/// What people and programs have noted on the file, and its capabilities, which are as good as setuid: xattr(7).
+fn copy_attributes(from: &Place, to: &Place, manner: Manner) -> Result<()> {
+    let source = by_descriptor(&from.directory).join(&from.name);
+    for (key, value) in attributes(&source)? {
+        let is_wanted = match key.as_bytes() {
+            b"security.capability" => manner.keeps_setuid,
+            key => key.starts_with(b"user."),
+        };
+        if is_wanted {
+            match set_attribute(&to.directory, &to.name, &key, &value) {
+                // That filesystem has no such thing.
+                Err(Errno::ENOTSUP) => {}
+                set => set.with_context(|| key.to_string_lossy().into_owned())?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Copies what is in the directory `from` into the directory `to`.
@@ -302,14 +358,17 @@ fn copy_link(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
 /// Gives a copy its owner, its mode and its times, in this order: a change of owner takes setuid away.
 fn finish(copy: &OwnedFd, original: &FileStat, manner: Manner) -> Result<()> {
     let (uid, gid) = manner.owner.unwrap_or((original.st_uid, original.st_gid));
-    fchown(copy, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    let mut mode = Mode::from_bits_truncate(original.st_mode);
+    // By a path, because one that is only known, and not open, can't be changed by its descriptor.
+    let path = by_descriptor(copy);
+    chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    let mut mode = original.st_mode & 0o7777;
     if !manner.keeps_setuid && kind(original) != SFlag::S_IFDIR {
-        mode.remove(Mode::S_ISUID | Mode::S_ISGID);
+        mode &= 0o1777;
     }
-    fchmod(copy, mode)?;
+    fs::set_permissions(&path, Permissions::from_mode(mode))?;
     let (accessed, modified) = times(original);
-    Ok(futimens(copy, &accessed, &modified)?)
+    let flag = UtimensatFlags::FollowSymlink;
+    Ok(utimensat(AT_FDCWD, &path, &accessed, &modified, flag)?)
 }
 
 fn times(of: &FileStat) -> (TimeSpec, TimeSpec) {

@@ -188,18 +188,28 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
         );
     };
     let args = &record.arguments;
-    if let Some(root) = &args.files.rootfs {
-        return work(tree(directory(root)?));
-    }
     let home = Home::Lasting {
         folder: &container.folder,
         volatile: false,
     };
-    let layers = args.layers.open(&args.files, home, false)?;
+    let layers = match &args.files.rootfs {
+        Some(_) => None,
+        None => Some(args.layers.open(&args.files, home, false)?),
+    };
     // Dropped before the layers, which tidy up what then isn't covered any more.
     let _home = private_mounts()?;
-    let root = layers.mount()?;
-    work(tree(directory(&root)?))
+    let root = match (&layers, &args.files.rootfs) {
+        (Some(layers), _) => &layers.mount()?,
+        (None, rootfs) => rootfs.as_deref().unwrap_or(Path::new("/")),
+    };
+    let tree = tree(directory(root)?);
+    for volume in args.layers.volumes()? {
+        // One that was never mounted has no place yet, and its container nothing in it.
+        if let Some(place) = tree.find(volume.target())? {
+            volume.attach_on(&place)?;
+        }
+    }
+    work(tree)
 }
 
 /// The root directory of a container's PID 1, with all that is mounted there.
