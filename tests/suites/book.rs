@@ -4,7 +4,7 @@
 //! With TEN_STEPS_BLESS=1 the consoles are written anew with what was printed, to be read and
 //! committed.
 
-use crate::stage::{STEPS, folder, have, nested, progress, run, step};
+use crate::stage::{STEPS, folder, have, nested, progress, run, step, write_program};
 use progress::course::{CHAPTERS, WRITTEN};
 use progress::generate::{folder as generated, sources, timelines};
 use progress::programs::{Programs, workspace};
@@ -12,7 +12,6 @@ use progress::regions::{body, names};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -125,8 +124,7 @@ impl Desk {
             ("cargo", cargo.as_str()),
             ("sudo", "#!/bin/sh\nexec \"$@\"\n"),
         ] {
-            fs::write(bin.join(name), text).unwrap();
-            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&bin.join(name), text);
         }
         Desk(folder)
     }

@@ -1,8 +1,8 @@
 //! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
 use crate::stage::{
-    NESTED, Root, STEPS, as_nobody, copy_of, folder, have, nested, redact, run, script, skip,
-    step04,
+    NESTED, Root, STEPS, as_nobody, copy_of, copy_program, folder, have, nested, redact, run,
+    script, skip, step04,
 };
 use progress::course::CHAPTERS;
 use progress::programs::workspace;
@@ -153,7 +153,7 @@ fn without_sudo_the_runner_runs_the_program() {
     let folder = folder();
     let program = copy_of("step01-uts", folder.path());
     let runner = folder.path().join("as-root");
-    fs::copy(workspace().join(".cargo/as-root"), &runner).unwrap();
+    copy_program(workspace().join(".cargo/as-root"), &runner);
     // A PATH with what the runner needs, and without sudo.
     let path = folder.path().join("bin");
     fs::create_dir(&path).unwrap();
@@ -164,8 +164,8 @@ fn without_sudo_the_runner_runs_the_program() {
     // A user namespace is for the steps; the suites need all of root.
     let deps = folder.path().join("deps");
     fs::create_dir(&deps).unwrap();
-    fs::copy("/usr/bin/id", deps.join("id")).unwrap();
-    fs::copy("/usr/bin/id", folder.path().join("step01-id")).unwrap();
+    copy_program("/usr/bin/id", deps.join("id"));
+    copy_program("/usr/bin/id", folder.path().join("step01-id"));
     for (program, uid) in [
         (deps.join("id"), "65534"),
         (folder.path().join("step01-id"), "0"),

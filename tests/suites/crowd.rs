@@ -1,7 +1,7 @@
 //! Many containers at once, and several commands on one.
 
 use crate::dock::{Dock, groups_of};
-use crate::stage::nested;
+use crate::stage::{copy_program, nested};
 use progress::container::{eventually, run_with};
 use std::collections::BTreeSet;
 use std::fs;
@@ -212,7 +212,7 @@ fn a_debian_from_end_to_end() {
         crate::stage::have("busybox", "busybox-static");
         return;
     };
-    fs::copy(busybox, debian.join("usr/bin/busybox")).unwrap();
+    copy_program(busybox, debian.join("usr/bin/busybox"));
     let site = dock.folder.path().join("site");
     fs::create_dir(&site).unwrap();
     fs::write(site.join("index.html"), "hello from the host\n").unwrap();

@@ -2,6 +2,7 @@
 
 use crate::stage::{
     Root, as_nobody, copy_of, folder, our_lines, redact, run, script, step04, transcript,
+    write_program,
 };
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use progress::container::eventually;
@@ -33,7 +34,7 @@ impl Broken {
     fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: u32) {
         let path = self.root().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
+        write_program(&path, bytes);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
@@ -313,8 +314,7 @@ fn what_a_root_says_is_shown_and_not_obeyed() {
 fn links_never_lead_out() {
     let broken = Broken::new();
     let outside = broken.folder.path().join("outside");
-    fs::write(&outside, "#!/bin/sh\n").unwrap();
-    fs::set_permissions(&outside, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&outside, "#!/bin/sh\n");
     let root = broken.root();
     symlink(&outside, root.join("usr/bin/absolute")).unwrap();
     symlink("../../../outside", root.join("usr/bin/relative")).unwrap();

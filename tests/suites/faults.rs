@@ -3,7 +3,7 @@
 use crate::dock::{Dock, groups_of, monitors, outcome_of};
 use crate::stage::{
     DIRECT, Root, as_nobody, copy_of, folder, nested, on_host, progress, redact, run, script, step,
-    step04, transcript, usual,
+    step04, transcript, usual, write_program,
 };
 use progress::container::eventually;
 use progress::host::{CHANGED, Propagation, exit_code};
@@ -259,8 +259,7 @@ fn an_export_to_a_file_system_without_links_is_warned_of() {
     let bin = folder.path().join("bin");
     fs::create_dir(&bin).unwrap();
     let stub = |name: &str, text: &str| {
-        fs::write(bin.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
-        run(Command::new("chmod").arg("755").arg(bin.join(name)));
+        write_program(&bin.join(name), format!("#!/bin/sh\n{text}\n"));
     };
     // What a shared Windows folder makes of a link: a copy.
     stub(

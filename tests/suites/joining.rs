@@ -1,7 +1,7 @@
 //! Step 10: looking in from outside.
 
-use crate::dock::Dock;
-use crate::stage::{armed_root, have};
+use crate::dock::{Dock, STEP};
+use crate::stage::{armed_root, copy_program, have, step};
 use nix::sys::signal::{Signal, kill};
 use progress::checks::step05::AtTerminal;
 use progress::container::{eventually, run_with};
@@ -607,7 +607,7 @@ fn no_device_is_opened_for_the_container() {
 fn the_hosts_program_stays_as_it_is() {
     let dock = Dock::new();
     let program = dock.folder.path().join("other");
-    fs::copy(crate::stage::step(crate::dock::STEP), &program).unwrap();
+    copy_program(step(STEP), &program);
     let before = fs::read(&program).unwrap();
     let script = "printf '#!/proc/self/exe\\n' >/bin/trap; chmod 755 /bin/trap; echo ready; \
         while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || echo OWNED >>$p/exe; done; done 2>/dev/null";

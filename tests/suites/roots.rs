@@ -1,7 +1,7 @@
 //! The ways to make a root filesystem, and the default one.
 
 use crate::engine::Engine;
-use crate::stage::{Root, folder, have, nested, on_host, run, script, skip, step04};
+use crate::stage::{Root, folder, have, nested, on_host, run, script, skip, step04, write_program};
 use progress::container::{Container, eventually};
 use progress::host::Propagation;
 use std::fs;
@@ -62,8 +62,7 @@ fn the_hosts_own_programs() {
 fn a_script_comes_with_its_interpreter() {
     let folder = folder();
     let greet = folder.path().join("greet");
-    fs::write(&greet, "#!/usr/bin/env bash\necho hello from $BASH\n").unwrap();
-    run(Command::new("chmod").arg("755").arg(&greet));
+    write_program(&greet, "#!/usr/bin/env bash\necho hello from $BASH\n");
     symlink("greet", folder.path().join("link")).unwrap();
     let root = folder.path().join("root");
     run(script("from-host.sh")

@@ -148,8 +148,30 @@ pub fn as_nobody(program: &Path) -> Command {
 /// A copy in `folder` of the program of a step, for everybody.
 pub fn copy_of(package: &str, folder: &Path) -> PathBuf {
     let copy = folder.join(package);
-    fs::copy(step(package), &copy).unwrap();
+    copy_program(step(package), &copy);
     copy
+}
+
+/// Copies a program, which can be executed at once. Had we opened the copy ourselves, a process that another test
+/// starts at this moment could still have it open for writing: ETXTBSY.
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    run(Command::new("cp").arg(from.as_ref()).arg(to.as_ref()));
+}
+
+/// Writes a program that can be executed at once, as [`copy_program`] does.
+pub fn write_program(path: &Path, bytes: impl AsRef<[u8]>) {
+    let mut command = Command::new("sh");
+    let command = command
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path);
+    let mut writer = command.stdin(Stdio::piped()).spawn().unwrap();
+    writer
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(bytes.as_ref())
+        .unwrap();
+    assert!(writer.wait().unwrap().success(), "{}", path.display());
 }
 
 /// Runs a command that must succeed, and returns its standard output.
