@@ -108,7 +108,12 @@ fn the_truth_after_a_kill() {
     // The command.
     kill(dock.process(&id, "process").0, Signal::SIGKILL).unwrap();
     assert_eq!(dock.ok(&["wait", "box"]), "137\n");
+    let has_begun = |lives: &str| {
+        let begun = || (dock.ok(&["exec", "box", "cat", "/mine"]) == lives).then_some(());
+        eventually(begun).expect("it doesn't begin");
+    };
     dock.ok(&["start", "box"]);
+    has_begun("x\nx\n");
     // Its monitor.
     let first = dock.process(&id, "process");
     kill(dock.process(&id, "monitor").0, Signal::SIGKILL).unwrap();
@@ -117,8 +122,7 @@ fn the_truth_after_a_kill() {
     assert!(dock.fails(&["wait", "box"]).contains("nobody knows"));
     dock.ok(&["stop", "box"]);
     dock.ok(&["start", "box"]);
-    eventually(|| (dock.ok(&["exec", "box", "cat", "/mine"]) == "x\nx\nx\n").then_some(()))
-        .unwrap();
+    has_begun("x\nx\nx\n");
     kill(dock.process(&id, "monitor").0, Signal::SIGKILL).unwrap();
     eventually(|| (dock.status("box").0 == "exited").then_some(())).unwrap();
     dock.ok(&["rm", "box"]);
