@@ -37,7 +37,7 @@ fn boot_starts_what_asked_for_it() {
     assert_eq!(dock.status("stopped").0, "exited");
     let unit = dock.ok(&["boot", "--unit"]);
     assert!(
-        unit.contains("\nExecStart=/") && unit.contains(" boot --state-dir "),
+        unit.contains("\nExecStart=\"/") && unit.contains(" boot --state-dir "),
         "{unit}"
     );
     assert!(unit.contains("\nWantedBy=multi-user.target\n"), "{unit}");

@@ -12,7 +12,7 @@ mod hidden;
 pub mod report;
 pub mod signals;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use hidden::hide;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -27,7 +27,7 @@ use report::Report;
 use signals::Signals;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic;
 use std::sync::OnceLock;
@@ -140,10 +140,23 @@ impl ErrorPipe {
         // ANCHOR_END: exercise_outcome
     }
 
-    /// The half of a child that becomes no command and goes on: says how it went.
+    /// The half of a child that becomes no command and goes on: says how it went. Who never says so was killed.
     pub fn tell(self, outcome: &Result<()>) {
-        if let Err(error) = outcome {
-            Report::from(error).send(&self.writer);
+        match outcome {
+            Ok(()) => drop((&self.writer).write_all(WELL)),
+            Err(error) => Report::from(error).send(&self.writer),
+        }
+    }
+
+    /// What such a child has told.
+    pub fn told(self) -> Result<()> {
+        drop(self.writer);
+        let mut text = Vec::new();
+        (&self.reader).read_to_end(&mut text)?;
+        match &text[..] {
+            WELL => Ok(()),
+            [] => bail!("the process that was to stay with it was killed"),
+            text => Err(serde_json::from_slice::<Report>(text)?.into_error()),
         }
     }
 
@@ -167,6 +180,9 @@ impl ErrorPipe {
     }
     // ANCHOR_END: report
 }
+
+/// All went well, where silence doesn't say so.
+const WELL: &[u8] = b"\n";
 
 /// The writing end, in the child: it has one, for as long as it isn't its command.
 static WRITER: OnceLock<File> = OnceLock::new();

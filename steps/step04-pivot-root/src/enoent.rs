@@ -128,7 +128,7 @@ impl Display for Explanation {
 
 /// Text of the root's as we print it: nothing in it is invisible, a carriage return is `\r`, and no
 /// terminal is told to do anything.
-fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> String {
     let show = |character: char| match character {
         ' ' | '!'..='~' => character.to_string(),
         '\0'..='\x7f' => character.escape_debug().to_string(),

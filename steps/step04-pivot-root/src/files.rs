@@ -251,14 +251,19 @@ fn assemble(path: &Path, scripts: &Path, lock: &File) -> Result<()> {
         .arg(&new)
         .stdin(lock.try_clone()?)
         .stdout(Stdio::null())
-        .status()
+        .stderr(Stdio::piped())
+        .output()
         .context("sh, which makes the default root")?;
-    if !made.success() {
+    let said = String::from_utf8_lossy(&made.stderr);
+    if !made.status.success() {
         bail!(
-            "the default root couldn't be made: {}: {made}",
-            script.display()
+            "the default root couldn't be made: {}: {}\n{}",
+            script.display(),
+            made.status,
+            said.trim_end()
         );
     }
+    eprint!("{said}");
     if path.exists() {
         fs::rename(path, &old)?;
     }

@@ -64,6 +64,7 @@ impl Groups {
         match self.folder("freezer") {
             Some((folder, Version::V1)) => Ok((folder.join("freezer.state"), Version::V1)),
             Some((folder, Version::V2)) => Ok((folder.join("cgroup.freeze"), Version::V2)),
+            None if self.0.is_empty() => bail!("it has just ended: its control groups are gone"),
             None => bail!(
                 "this machine has no freezer controller mounted, so nothing can be stopped as a whole\n\
                  help: mount cgroup2 on /sys/fs/cgroup, or boot with cgroup_enable=freezer"

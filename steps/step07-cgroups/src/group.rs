@@ -84,7 +84,7 @@ impl Group {
 
 /// The groups of one container, wherever they are: for looking, and for joining later.
 #[derive(Debug, Clone)]
-pub struct Groups(Vec<(Hierarchy, PathBuf)>);
+pub struct Groups(pub(crate) Vec<(Hierarchy, PathBuf)>);
 
 impl Groups {
     pub(crate) fn at(places: Vec<(Hierarchy, PathBuf)>) -> Groups {

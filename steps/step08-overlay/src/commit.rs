@@ -54,13 +54,10 @@ impl Archive {
         let shown = self.file.display();
         let folder = self.folder();
         if !folder.is_dir() {
-            bail!(
-                "--commit {shown}: there is no directory {}",
-                folder.display()
-            );
+            bail!("{shown}: there is no directory {}", folder.display());
         }
         if self.file.is_dir() {
-            bail!("--commit {shown}: that is a directory");
+            bail!("{shown}: that is a directory");
         }
         Ok(())
     }
@@ -91,7 +88,7 @@ impl Archive {
         if written.is_err() {
             let _ = fs::remove_file(&aside);
         }
-        written.with_context(|| format!("--commit {}", self.file.display()))
+        written.with_context(|| self.file.display().to_string())
     }
 
     fn write_to(&self, root: &Path, path: &Path) -> Result<()> {

@@ -1,15 +1,17 @@
 //! What a machine does for its containers when it starts.
 
 use crate::commands::{each, named};
+use crate::record::Record;
 use crate::running::begin_detached;
-use crate::store::Store;
+use crate::store::{Records, Store};
 use anyhow::Result;
 use clap::Args;
 use std::env;
 use std::path::Path;
+use step01_uts::program::explain;
 use step04_pivot_root::files::{State, USUAL};
 
-/// Start the containers that asked for it by --restart always or unless-stopped
+/// Start the containers that asked for it by --restart always or unless-stopped, and remove those with --rm
 #[derive(Debug, Args)]
 pub struct Boot {
     /// Print the systemd unit that does this when the machine starts
@@ -28,7 +30,7 @@ impl Boot {
             let program = env::current_exe()?;
             let state = match store.state.as_path() {
                 path if path == Path::new(USUAL) => String::new(),
-                path => format!(" --state-dir {}", path.display()),
+                path => format!(" --state-dir {}", quoted(path)),
             };
             print!(
                 "[Unit]\n\
@@ -44,26 +46,42 @@ impl Boot {
                  \n\
                  [Install]\n\
                  WantedBy=multi-user.target\n",
-                program.display()
+                quoted(&program)
             );
             return Ok(0);
         }
-        let records = store.records()?.records;
-        for (container, record) in &records {
-            // Its monitor would have removed it.
-            if record.arguments.rm && !container.status(record).is_up() {
-                if let Some(life) = container.take_life()? {
-                    container.remove(&life)?;
-                }
-            }
+        let Records { records, broken } = store.records()?;
+        for error in &broken {
+            eprintln!("{}", explain(error));
         }
-        let wanted = records.iter().rev().filter(|(container, record)| {
-            let state = &record.state;
-            record.arguments.restart.at_boot(state.stopped)
-                && state.started.is_some()
-                && !container.status(record).is_up()
+        let names = |of: &dyn Fn(&Record) -> bool| -> Vec<String> {
+            let down = records.iter().rev().filter(|(container, record)| {
+                record.state.started.is_some() && !container.status(record).is_up()
+            });
+            down.filter(|(_, record)| of(record))
+                .map(|(_, record)| record.name.clone())
+                .collect()
+        };
+        // Their monitors would have removed them.
+        let ended = names(&|record| record.arguments.rm);
+        let removed = each(&self.state, &ended, |_, container| {
+            let life = container.take_life()?;
+            life.map_or(Ok(()), |life| container.remove(&life))
         });
-        let names: Vec<String> = wanted.map(|(_, record)| record.name.clone()).collect();
-        each(&self.state, &names, named(begin_detached))
+        let wanted = names(&|record| record.arguments.restart.at_boot(record.state.stopped));
+        let started = each(&self.state, &wanted, named(begin_detached));
+        // What is wrong with one of them keeps no other from starting.
+        Ok(removed?.max(started?))
     }
+}
+
+/// As a word of a systemd unit.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let escaped = text.chars().map(|letter| match letter {
+        '"' | '\\' => format!("\\{letter}"),
+        '%' | '$' => format!("{letter}{letter}"),
+        letter => letter.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }

@@ -35,6 +35,8 @@ pub enum End {
     Ended(Ending),
     /// The caller has gone, and the container goes on.
     Detached,
+    /// The same, by a signal, of which this is the exit code.
+    Left(u8),
 }
 
 /// Who is attached, and to what.
@@ -46,6 +48,8 @@ pub struct Attachment {
     pub tty: bool,
     /// The keys that detach.
     pub detach_keys: Keys,
+    /// Whether signals that ask the caller to end are for the container.
+    pub proxy: bool,
     /// Whether the caller wants to know in the end what the container used.
     pub stats: bool,
 }
@@ -98,6 +102,14 @@ impl Watch {
     }
 }
 
+/// Signals that ask a process to end.
+const REQUESTS: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+];
+
 /// A report has a page or two.
 const LONGEST_NEWS: usize = 64 * 1024;
 
@@ -127,12 +139,6 @@ impl Connection {
     /// Waits until there is news. Whoever asks this process to end meanwhile doesn't want the container any more,
     /// and by the end of this connection its monitor knows.
     fn wait_or_give_up(&self) -> Result<()> {
-        const REQUESTS: [Signal; 4] = [
-            Signal::SIGINT,
-            Signal::SIGTERM,
-            Signal::SIGQUIT,
-            Signal::SIGHUP,
-        ];
         if !SigSet::thread_get_mask()?.contains(Signal::SIGTERM) {
             // Signals aren't held back: whoever asks ends us, and the socket says so.
             return Ok(());
@@ -193,16 +199,24 @@ impl Connection {
         }
     }
 
+    /// Tells the monitor something, which it needn't answer.
+    pub fn ask(&self, message: &Message) {
+        // Whether it has gone, the next answer tells.
+        let _ = send_all(&self.socket, message);
+    }
+
     /// Goes, and the container goes on as if somebody were there.
     pub fn detach(self) {
         let _ = send_all(&self.socket, &Message::Detach);
     }
 
-    /// Waits until something has become of the container: it runs, or it has ended.
+    /// Waits until something has become of the container: it runs, or it has ended, for a while or for good.
     pub fn wait_for_news(&self) -> Result<()> {
         loop {
             match self.next()? {
-                Some(Message::Started | Message::Ended(_)) | None => return Ok(()),
+                Some(Message::Started | Message::Restarting | Message::Ended(_)) | None => {
+                    return Ok(());
+                }
                 Some(_) => {}
             }
         }
@@ -242,6 +256,9 @@ struct Conversation<'a> {
     waiting: bool,
     watch: Option<Watch>,
     tty: bool,
+    proxy: bool,
+    /// Whether the caller was asked to end.
+    asked: bool,
     /// What the container has said and nobody has read yet.
     pending: Option<(Stream, Vec<u8>)>,
     /// Streams that nobody reads any more.
@@ -262,6 +279,8 @@ impl Conversation<'_> {
                 seen: 0,
             }),
             tty: to.tty,
+            proxy: to.proxy,
+            asked: false,
             pending: None,
             refused: Vec::new(),
             ending: None,
@@ -272,14 +291,14 @@ impl Conversation<'_> {
 
     fn run(mut self) -> Result<End> {
         loop {
-            if self.pending.is_none() {
-                if let Some(ending) = self.ending {
-                    return Ok(End::Ended(ending));
-                }
+            if let Some(ending) = self.ending {
+                return Ok(End::Ended(ending));
             }
             let [signal, typed, news, outlet] = self.wait()?;
-            if signal && self.obey()? {
-                return Ok(End::Detached);
+            if signal {
+                if let Some(end) = self.obey()? {
+                    return Ok(end);
+                }
             }
             if outlet {
                 self.speak()?;
@@ -297,8 +316,6 @@ impl Conversation<'_> {
     /// Waits until something can be done, and says what: a signal, something typed, news from the monitor,
     /// room for what it said before.
     fn wait(&self) -> Result<[bool; 4]> {
-        let nothing = PollFlags::empty();
-        let when = |wanted, events| if wanted { events } else { nothing };
         let (input, output, error) = (stdin(), stdout(), stderr());
         let outlet: BorrowedFd = match self.pending {
             Some((Stream::Error, _)) => error.as_fd(),
@@ -308,10 +325,10 @@ impl Conversation<'_> {
         let choose = |wanted, descriptor, events| match wanted {
             true => PollFd::new(descriptor, events),
             // What has hung up is always ready, whatever is asked of it.
-            false => PollFd::new(idle, when(false, events)),
+            false => PollFd::new(idle, PollFlags::empty()),
         };
-        let listening = self.listening && !self.waiting && self.ending.is_none();
-        let hearing = self.pending.is_none() && self.ending.is_none();
+        let listening = self.listening && !self.waiting;
+        let hearing = self.pending.is_none();
         let mut polled = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             choose(listening, input.as_fd(), PollFlags::POLLIN),
@@ -325,22 +342,29 @@ impl Conversation<'_> {
         Ok(polled.map(|each| each.any() == Some(true)))
     }
 
-    /// Passes a signal on; `true`: the caller's terminal has gone, and so does the caller.
-    fn obey(&mut self) -> Result<bool> {
+    /// Passes a signal on, unless it has the caller go: one that isn't passed on, or the end of its terminal.
+    fn obey(&mut self) -> Result<Option<End>> {
         let signal = self.signals.receive()?;
         let number = signal.number();
-        if self.ending.is_some() {
-            // Who doesn't want to wait for a slow reader any more.
+        let request = REQUESTS.iter().any(|request| *request as i32 == number);
+        if request && !self.proxy {
+            return Ok(Some(End::Left(128 + number as u8)));
+        }
+        if let (true, Some((stream, _))) = (request && self.asked, &self.pending) {
+            // Asked once more, and nobody reads: what else is said to them is thrown away.
+            self.refused.push(*stream);
             self.pending = None;
-        } else if number == Signal::SIGWINCH as i32 {
+        }
+        self.asked |= request;
+        if number == Signal::SIGWINCH as i32 {
             self.resize()?;
         } else if number == Signal::SIGHUP as i32 && signal.from_terminal() {
             let _ = send_all(&self.connection.socket, &Message::Detach);
-            return Ok(true);
+            return Ok(Some(End::Detached));
         } else if number != Signal::SIGCHLD as i32 {
             let _ = send_all(&self.connection.socket, &Message::Signal(number));
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn resize(&self) -> Result<()> {

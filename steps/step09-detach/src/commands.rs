@@ -45,8 +45,11 @@ pub enum Command {
 impl Command {
     /// Does it, and returns the exit code.
     pub fn run(self) -> Result<u8> {
-        match self {
-            Command::Run(_) | Command::Start(_) | Command::Attach(_) | Command::Logs(_) => {}
+        match &self {
+            // Who stays with a container tells it that nobody reads.
+            Command::Run(run) if !run.detach => {}
+            Command::Start(start) if start.attaches() => {}
+            Command::Attach(_) | Command::Logs(_) => {}
             _ => end_with_the_reader(),
         }
         match self {

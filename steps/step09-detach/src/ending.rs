@@ -13,7 +13,7 @@ use crate::{Identity, is_running, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::libc;
-use std::io::{Write, stderr, stdin, stdout};
+use std::io::{Write, stderr, stdin};
 use std::thread::sleep;
 use std::time::Duration;
 use step01_uts::program::{exit_code, explain};
@@ -44,6 +44,10 @@ struct Request {
 }
 
 impl Request {
+    fn kills(&self) -> bool {
+        self.signal == Some(libc::SIGKILL)
+    }
+
     const KILL: Request = Request {
         timeout: Patience(Some(Duration::ZERO)),
         signal: Some(libc::SIGKILL),
@@ -66,7 +70,8 @@ fn patience(text: &str) -> Result<Patience, String> {
 
 impl Stop {
     pub(crate) fn run(&self) -> Result<u8> {
-        self.names.each(|container| end(container, &self.request))
+        self.names
+            .each(|container| end(container, &self.request, true))
     }
 }
 
@@ -86,7 +91,7 @@ impl Kill {
         self.names.each(|container| {
             let record = up(container)?;
             if self.signal == libc::SIGKILL {
-                return end(container, &Request::KILL);
+                return end(container, &Request::KILL, true);
             }
             if self.signal == record.arguments.stop_signal {
                 // Whoever asks it to end doesn't want it started again.
@@ -124,7 +129,8 @@ impl RestartArgs {
                     record.name
                 );
             }
-            end(container, &self.request)?;
+            // Should we get no further, it is started after a reboot.
+            end(container, &self.request, false)?;
             begin_detached(container)
         })
     }
@@ -160,7 +166,7 @@ fn remove(container: &Container, force: bool) -> Result<()> {
             return container.remove(&life);
         }
         if force {
-            match end(container, &Request::KILL) {
+            match end(container, &Request::KILL, true) {
                 // It was to be removed when it ended.
                 _ if container.is_gone() => return Ok(()),
                 ended => ended?,
@@ -211,6 +217,11 @@ fn wait(container: &Container) -> Result<u8> {
             }
         }
         wait_for_monitor(&record)?;
+    }
+    if let Some(orphan) = orphan(container) {
+        if let Some(pidfd) = orphan.open()? {
+            wait_for_end(&pidfd, None)?;
+        }
     }
     let record = container.record()?;
     let known = match container.status(&record) {
@@ -269,7 +280,6 @@ impl Prune {
             asked,
             "All containers that don't run will be removed, with their changes. Go on? [y/N] "
         )?;
-        stdout().flush()?;
         let mut answer = String::new();
         stdin().read_line(&mut answer)?;
         Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
@@ -282,15 +292,18 @@ pub(crate) fn end_orphan(container: &Container) -> Result<()> {
     let Some(process) = orphan(container) else {
         return Ok(());
     };
-    thaw(&container.id)?;
+    thaw(container)?;
     stop(&process, libc::SIGKILL, Some(Duration::ZERO))
 }
 
 /// The process of a container without a monitor, if it runs all the same.
-fn orphan(container: &Container) -> Option<Identity> {
+pub(crate) fn orphan(container: &Container) -> Option<Identity> {
     // Of a record that can't be read there is nothing to know.
     container.record().ok()?.state.process.filter(is_running)
 }
+
+/// How long somebody takes who is about to be through.
+const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// Waits until a container that has a monitor, and doesn't run, runs or has none.
 pub(crate) fn let_things_settle(container: &Container) -> Result<()> {
@@ -298,37 +311,49 @@ pub(crate) fn let_things_settle(container: &Container) -> Result<()> {
         Some(socket) => Connection::with(socket, &Message::Wait).wait_for_news(),
         // It isn't listening yet, or no longer, or it is a command that is about to be through.
         None => {
-            sleep(Duration::from_millis(1));
+            sleep(A_MOMENT);
             Ok(())
         }
     }
 }
 
-/// Has a container end that runs, or is about to run again: asks, waits, and insists.
-/// Returns when its monitor has gone, too.
-fn end(container: &Container, request: &Request) -> Result<()> {
+/// Has a container end that runs, or is about to run again: asks, waits, and insists. Returns when its monitor
+/// has gone, too. One that is ended `for_good` isn't started after a reboot either.
+fn end(container: &Container, request: &Request, for_good: bool) -> Result<()> {
     loop {
-        let record = container.record()?;
-        let status = container.status(&record);
-        if !status.is_up() && status != Status::Restarting {
-            if container.take_life()?.is_some() {
-                return Ok(());
+        let record = match container.record() {
+            Err(_) if request.kills() && knock(container)?.is_some() => {
+                return kill_unread(container);
             }
-            let_things_settle(container)?;
-            continue;
+            record => record?,
+        };
+        let status = container.status(&record);
+        let runs = status.is_up() || status == Status::Restarting;
+        if !runs && container.take_life()?.is_some() {
+            return Ok(());
         }
         let socket = knock(container)?;
         let connection = socket.map(|socket| Connection::with(socket, &Message::Wait));
         if let Some(connection) = &connection {
             // Otherwise its monitor would start it again.
-            connection.insist(&Message::LetItEnd(true))?;
+            connection.insist(&Message::LetItEnd(for_good))?;
+        }
+        if !runs {
+            // It was about to start or to end, and has heard. Now it is the one or the other.
+            if connection.is_none() {
+                sleep(A_MOMENT);
+            }
+            continue;
         }
         // It may have begun another life until it heard.
         let record = match container.record() {
             Err(_) if container.is_gone() => return Ok(()),
             record => record?,
         };
-        thaw(&record.id)?;
+        match thaw(container) {
+            Err(_) if container.is_gone() => return Ok(()),
+            thawed => thawed?,
+        }
         if let Some(process) = &record.state.process {
             let signal = request.signal.unwrap_or(record.arguments.stop_signal);
             stop(process, signal, request.timeout.0)?;
@@ -339,6 +364,18 @@ fn end(container: &Container, request: &Request) -> Result<()> {
             None => wait_for_monitor(&record),
         };
     }
+}
+
+/// Has the monitor of a container kill it, whose record nobody can read.
+fn kill_unread(container: &Container) -> Result<()> {
+    thaw(container)?;
+    let Some(socket) = knock(container)? else {
+        return Ok(());
+    };
+    let connection = Connection::with(socket, &Message::Wait);
+    connection.insist(&Message::LetItEnd(true))?;
+    connection.ask(&Message::Signal(libc::SIGKILL));
+    connection.wait().map(drop)
 }
 
 /// Waits until the monitor that `record` tells of has ended.

@@ -2,9 +2,12 @@
 
 use crate::commands::{Names, each};
 use crate::record::Record;
+use crate::restart::Restart;
+use crate::status::Status;
 use crate::store::Container;
 use anyhow::{Result, bail};
 use clap::Args;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// Print all that is known of containers, as JSON
@@ -41,6 +44,7 @@ impl Inspect {
 fn describe(container: &Container, record: &Record) -> Result<Value> {
     let status = container.status(record);
     let (state, arguments) = (&record.state, &record.arguments);
+    let policy = arguments.restart.to_string();
     let process = state.process.as_ref().filter(|_| status.is_up());
     let upper = arguments.layers.upper(&arguments.files, &container.folder);
     let time = |time: Option<crate::record::Time>| time.map(|time| time.text());
@@ -67,11 +71,11 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
         "State": {
             "Status": status,
             "Running": status.is_up(),
-            "Paused": status == crate::status::Status::Paused,
-            "Restarting": status == crate::status::Status::Restarting,
+            "Paused": status == Status::Paused,
+            "Restarting": status == Status::Restarting,
             "OOMKilled": state.oom_killed,
             "Pid": process.map_or(0, |process| process.pid),
-            "ExitCode": state.exit_code,
+            "ExitCode": if status.is_up() || status == Status::Created { Some(0) } else { state.exit_code },
             "Error": state.error.clone().unwrap_or_default(),
             "StartedAt": time(state.started),
             "FinishedAt": time(state.finished),
@@ -88,7 +92,7 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
             "WorkingDir": arguments.env.workdir,
             "Tty": arguments.tty.tty,
             "OpenStdin": arguments.tty.interactive,
-            "StopSignal": arguments.stop_signal,
+            "StopSignal": name_of(arguments.stop_signal),
         },
         "HostConfig": {
             "Memory": arguments.limits.memory.unwrap_or(0),
@@ -96,11 +100,22 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
             "Privileged": arguments.privileges.privileged,
             "ReadonlyRootfs": arguments.layers.read_only,
             "AutoRemove": arguments.rm,
-            "RestartPolicy": { "Name": arguments.restart.to_string() },
+            "RestartPolicy": {
+                "Name": policy.split(':').next(),
+                "MaximumRetryCount": match arguments.restart {
+                    Restart::OnFailure(times) => times.unwrap_or(0),
+                    _ => 0,
+                },
+            },
             "NetworkMode": arguments.network.network,
         },
         "Record": record,
     }))
+}
+
+/// SIGTERM for 15; a number for a real-time signal.
+fn name_of(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string())
 }
 
 /// Puts values in the place of `{{.Path.To.Value}}`.

@@ -24,14 +24,20 @@ use step02_pid::report::Report;
 use step02_pid::{fork, leave};
 
 /// Starts `container` with a monitor of its own, by the right of `life`, and returns when the command runs.
-/// Whoever keeps the connection is attached; a terminal begins with `size`, in rows and columns.
+/// Whoever keeps the connection is attached; a terminal begins with `size`, in rows and columns. One that is
+/// `new` is removed if its command never runs: there is nothing in it that anybody could want.
 ///
 /// The monitor is this program once more, in a process that has let go of the caller: it begins with none of
 /// what the caller has in its memory, and in its environment.
 ///
 /// # Errors
 /// It didn't start.
-pub fn launch(container: &Container, life: Lock, size: Option<(u16, u16)>) -> Result<Connection> {
+pub fn launch(
+    container: &Container,
+    life: Lock,
+    size: Option<(u16, u16)>,
+    new: bool,
+) -> Result<Connection> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
     let errand = Errand {
@@ -40,6 +46,7 @@ pub fn launch(container: &Container, life: Lock, size: Option<(u16, u16)>) -> Re
         life: life.descriptor(),
         caller: theirs.as_raw_fd(),
         size,
+        new,
         narration: narration::legacy(),
     };
     if call!(fork())?.is_some() {
@@ -47,7 +54,7 @@ pub fn launch(container: &Container, life: Lock, size: Option<(u16, u16)>) -> Re
         return Connection::started(ours);
     }
     let Err(error) = errand.set_out();
-    tell_failure(Client::new(theirs, true), &error);
+    tell_failure(Client::new(theirs, 0), &error);
     leave(libc::EXIT_FAILURE as u8)
 }
 
@@ -61,6 +68,7 @@ pub(crate) struct Errand {
     /// That of the socket to who started it.
     pub(crate) caller: RawFd,
     pub(crate) size: Option<(u16, u16)>,
+    pub(crate) new: bool,
     pub(crate) narration: Option<Legacy>,
 }
 

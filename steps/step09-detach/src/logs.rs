@@ -25,7 +25,8 @@ pub struct Logs {
     follow: bool,
 
     /// Only the last lines, so many; all: each
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all", value_parser = tail)]
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all", allow_negative_numbers = true,
+          value_parser = tail)]
     tail: Tail,
 
     /// Put its time before each line

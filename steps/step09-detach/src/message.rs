@@ -45,6 +45,8 @@ pub enum Message {
     Output(Stream, Vec<u8>),
     /// From the monitor: the command runs.
     Started,
+    /// From the monitor: it has ended, and will be started again after a while.
+    Restarting,
     /// From the monitor: it has ended for good, and all traces are in order; or it didn't start.
     Ended(Ending),
 }

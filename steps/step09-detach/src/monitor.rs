@@ -38,14 +38,20 @@ pub(crate) struct Monitor<'a> {
     /// A descriptor that is kept back, to be used when there is none left.
     pub(crate) spare: Option<OwnedFd>,
     pub(crate) log: Log,
-    /// What was typed and isn't written yet, and by whom.
-    pub(crate) typed: VecDeque<(i32, Vec<u8>)>,
+    /// What was typed and isn't written yet, and by which client.
+    pub(crate) typed: VecDeque<(u64, Vec<u8>)>,
+    /// How many clients there have been.
+    pub(crate) served: u64,
     /// Whether nothing more will be typed.
     pub(crate) input_ends: bool,
     /// Whether it isn't to be started again.
     pub(crate) let_it_end: bool,
     /// Whether somebody stopped it by hand.
     pub(crate) stopped: bool,
+    /// Whether it goes if its command never runs.
+    pub(crate) new: bool,
+    /// Whether its command has run, since this monitor began.
+    pub(crate) has_run: bool,
     pub(crate) restarts: u32,
     pub(crate) policy: Restart,
     /// Rows and columns of its terminal.
@@ -61,7 +67,7 @@ impl Monitor<'_> {
                 narration.go_on();
             }
             let caller = OwnedFd::from_raw_fd(errand.caller);
-            (Lock::inherited(errand.life), Client::new(caller, true))
+            (Lock::inherited(errand.life), Client::new(caller, 0))
         };
         let _ = set_name(MONITOR);
         let found = signals::hold()
@@ -71,7 +77,7 @@ impl Monitor<'_> {
         match monitor {
             Ok(Ok(mut monitor)) => {
                 monitor.clients.push(caller);
-                monitor.size = errand.size;
+                (monitor.size, monitor.new) = (errand.size, errand.new);
                 let ending = monitor.live();
                 monitor.part(ending, life);
             }
@@ -92,11 +98,14 @@ impl Monitor<'_> {
             spare: Some(door.try_clone()?),
             door,
             clients: Vec::new(),
+            served: 0,
             log: Log::open(&container.log(), arguments.log_max_size)?,
             typed: VecDeque::new(),
             input_ends: false,
             let_it_end: false,
             stopped: false,
+            new: false,
+            has_run: false,
             restarts: 0,
         })
     }
@@ -140,7 +149,7 @@ impl Ending {
 
 impl Monitor<'_> {
     /// Notes that the command runs.
-    fn note_start(&self, child: &Child) -> Result<()> {
+    fn note_start(&mut self, child: &Child) -> Result<()> {
         let (process, monitor) = (Identity::of(child.pid)?, Identity::of(getpid())?);
         self.container.update(|record| {
             let state = &mut record.state;
@@ -153,6 +162,7 @@ impl Monitor<'_> {
                 ..Default::default()
             };
         })?;
+        self.has_run = true;
         Ok(())
     }
 
@@ -163,15 +173,14 @@ impl Monitor<'_> {
             Ok(life) => (life.outcome.as_ref(), life.oom_killed),
             Err(error) => (Err(error), false),
         };
-        let never_ran = life.is_err() && self.restarts == 0;
         let code = outcome.map_or_else(exit_code, |code| *code);
         let wanted = self.policy.again(code, self.restarts);
-        let again = !never_ran && !self.let_it_end && wanted;
+        let again = self.has_run && !self.let_it_end && wanted;
         let finished = Some(Time::now());
         let note = |record: &mut Record| {
             let state = &mut record.state;
             state.error = outcome.err().map(|error| format!("{error:#}"));
-            if never_ran {
+            if !self.has_run {
                 return;
             }
             state.phase = match again {
@@ -196,13 +205,16 @@ impl Monitor<'_> {
     /// how it ended, who may start it again at once.
     fn part(mut self, mut ending: Ending, life: Lock) {
         let container = self.container;
-        if container.record().is_ok_and(|record| record.arguments.rm) {
+        let rm = container.record().is_ok_and(|record| record.arguments.rm);
+        if rm || (self.new && !self.has_run) {
             if let (Err(error), Ok(_)) = (container.remove(&life), &ending.outcome) {
                 ending.outcome = Err(Report::from(&error));
             }
         }
         let _ = fs::remove_file(container.store().run().join(container.socket()));
-        drop((self.door, self.log, life));
+        // Whoever knocked while all was being put in order wants to know, too.
+        while self.admit(None) {}
+        drop((self.door, self.spare, self.log, life));
         let last = Message::Ended(ending).encode();
         self.clients
             .retain_mut(|client| client.tell(&last) && !client.backlog.is_empty());
@@ -241,6 +253,7 @@ impl Monitor<'_> {
     /// Waits before the next start; `false`: there is to be none.
     fn wait_before_restart(&mut self, how_long: Duration) -> bool {
         let until = Instant::now() + how_long;
+        self.tell(&Message::Restarting, |_| true);
         let mut command = Command::default();
         while !self.let_it_end {
             let left = until.saturating_duration_since(Instant::now());

@@ -2,8 +2,8 @@
 
 use crate::commands::{Names, up};
 use crate::status::Status;
-use crate::store::Store;
-use anyhow::{Result, bail};
+use crate::store::{Container, Store};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::Path;
 use step02_pid::signals;
@@ -31,7 +31,7 @@ impl Pause {
             let record = up(container)?;
             match container.status(&record) {
                 Status::Paused => bail!("container {} is paused already", record.name),
-                _ => Groups::of(&record.id)?.freeze(true),
+                _ => freeze(container, true),
             }
         })
     }
@@ -42,7 +42,7 @@ impl Unpause {
         self.names.each(|container| {
             let record = up(container)?;
             match container.status(&record) {
-                Status::Paused => Groups::of(&record.id)?.freeze(false),
+                Status::Paused => freeze(container, false),
                 _ => bail!("container {} isn't paused", record.name),
             }
         })
@@ -69,9 +69,20 @@ impl Commit {
         let container = Store::open(&self.state)?.find(&self.container)?;
         self.file.check()?;
         let record = container.record()?;
-        let groups = Groups::of(&record.id)?;
-        // One that is paused stays so.
+        // Nobody may have it go on before it is saved, or start it, or remove it.
+        let _still = container.hold_still()?;
         let running = container.status(&record) == Status::Running;
+        let groups = Groups::of(&record.id)?;
+        let _life = match container.status(&record).is_up() {
+            true => None,
+            false => Some(container.take_life()?.with_context(|| {
+                format!(
+                    "container {} is being started, removed or copied to by somebody else",
+                    record.name
+                )
+            })?),
+        };
+        // One that is paused stays so.
         if running {
             // Who is interrupted now would leave it frozen.
             signals::hold()?;
@@ -87,9 +98,16 @@ impl Commit {
     }
 }
 
+/// Stops all processes of a container, or has them go on.
+fn freeze(container: &Container, freeze: bool) -> Result<()> {
+    let _still = container.hold_still()?;
+    Groups::of(&container.id)?.freeze(freeze)
+}
+
 /// Has the processes of a container go on, if it is paused: who is frozen hears nothing.
-pub(crate) fn thaw(id: &str) -> Result<()> {
-    let groups = Groups::of(id)?;
+pub(crate) fn thaw(container: &Container) -> Result<()> {
+    let _still = container.hold_still()?;
+    let groups = Groups::of(&container.id)?;
     match groups.is_frozen().unwrap_or(false) {
         true => groups.freeze(false),
         false => Ok(()),

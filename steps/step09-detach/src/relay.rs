@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{SockFlag, accept4};
 use nix::unistd::{Pid, read, write};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use step02_pid::{Child, reap};
 use step05_tty::set_size;
 use step05_tty::terminal::Ends;
@@ -20,6 +20,8 @@ use step05_tty::terminal::Ends;
 /// Somebody who is attached, or waits.
 pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
+    /// Nobody else ever has it, as its descriptor's number may.
+    number: u64,
     /// Whether it wants to see what is said.
     pub(crate) watches: bool,
     /// Whether the command's input ends with it: it is who started the container, and stays.
@@ -29,9 +31,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(socket: OwnedFd, is_caller: bool) -> Client {
+    /// The caller, who started the container, is number 0.
+    pub(crate) fn new(socket: OwnedFd, number: u64) -> Client {
+        let is_caller = number == 0;
         Client {
             socket,
+            number,
             watches: is_caller,
             owns_input: is_caller,
             backlog: VecDeque::new(),
@@ -158,12 +163,6 @@ impl Monitor<'_> {
     pub(crate) fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
         let nothing = PollFlags::empty();
         let is_behind = self.clients.iter().any(|client| !client.backlog.is_empty());
-        // Whoever reads slowly makes the command wait, as a pipe does.
-        let reading = if is_behind {
-            nothing
-        } else {
-            PollFlags::POLLIN
-        };
         let idle = || PollFd::new(self.signals.as_fd(), nothing);
         let input = command.input.as_ref().filter(|_| !self.typed.is_empty());
         let mut polled = vec![
@@ -172,9 +171,12 @@ impl Monitor<'_> {
             input.map_or_else(idle, |input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)),
         ];
         for output in &command.output {
-            // An end that has hung up is always ready: it isn't asked while nobody can take what it has.
+            // Whoever reads slowly makes the command wait, as a pipe does. An end that has hung up is always ready,
+            // so it isn't asked at all.
             let output = output.as_ref().filter(|_| !is_behind);
-            polled.push(output.map_or_else(idle, |output| PollFd::new(output.as_fd(), reading)));
+            polled.push(output.map_or_else(idle, |output| {
+                PollFd::new(output.as_fd(), PollFlags::POLLIN)
+            }));
         }
         polled.extend(self.clients.iter().map(Client::waits_for));
         match poll(&mut polled, timeout) {
@@ -192,7 +194,7 @@ impl Monitor<'_> {
         };
         self.serve_clients(clients, command)?;
         if !door.is_empty() {
-            self.admit(command);
+            self.admit(Some(command));
         }
         if !input.is_empty() {
             self.type_on(command);
@@ -271,26 +273,28 @@ impl Monitor<'_> {
         }
     }
 
-    fn admit(&mut self, command: &Command) {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = match accept4(self.door.as_raw_fd(), flags) {
+    /// Lets in one of those who knock; `false`: there is none. One who comes while `command` runs is told so: the others
+    /// have heard it when it was news.
+    pub(crate) fn admit(&mut self, command: Option<&Command>) -> bool {
+        let socket = match accept4(self.door.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
             // SAFETY: the kernel has just opened it for us.
             Ok(socket) => unsafe { OwnedFd::from_raw_fd(socket) },
             // Whoever knocks when there are no descriptors left is sent away, and doesn't wait for ever.
             Err(Errno::EMFILE) if self.spare.take().is_some() => return self.admit(command),
-            Err(_) => return,
+            Err(_) => return false,
         };
         if self.spare.is_none() {
             drop(socket);
             self.spare = self.door.try_clone().ok();
-            return;
+            return true;
         }
-        let mut client = Client::new(socket, false);
-        if command.pid.is_some() {
-            // The others have heard it when it was news.
+        self.served += 1;
+        let mut client = Client::new(socket, self.served);
+        if command.is_some_and(|command| command.pid.is_some()) {
             client.tell(&Message::Started.encode());
         }
         self.clients.push(client);
+        true
     }
 
     fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) -> Result<()> {
@@ -326,8 +330,7 @@ impl Monitor<'_> {
             Message::Attach => client.watches = true,
             Message::Wait => client.watches = false,
             Message::Input(bytes) => {
-                let by = client.socket.as_raw_fd();
-                self.typed.push_back((by, bytes));
+                self.typed.push_back((client.number, bytes));
                 self.type_on(command);
             }
             // Another one who attaches may come again.
@@ -364,9 +367,11 @@ impl Monitor<'_> {
                 self.stopped = stopped;
                 client.tell(&Message::Taken.encode());
             }
-            Message::Taken | Message::Output(..) | Message::Started | Message::Ended(_) => {
-                return Ok(false);
-            }
+            Message::Taken
+            | Message::Output(..)
+            | Message::Started
+            | Message::Restarting
+            | Message::Ended(_) => return Ok(false),
         }
         Ok(true)
     }
@@ -380,9 +385,8 @@ impl Monitor<'_> {
     }
 
     /// Tells who has typed something that it has been read.
-    fn tell_typist(&mut self, by: RawFd) {
-        let is_typist = |client: &Client| client.socket.as_raw_fd() == by;
-        self.tell(&Message::Taken, is_typist);
+    fn tell_typist(&mut self, number: u64) {
+        self.tell(&Message::Taken, |client| client.number == number);
     }
 
     /// Tells something to those of whom it holds.

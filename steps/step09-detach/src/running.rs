@@ -3,13 +3,13 @@
 use crate::arguments::ContainerArgs;
 use crate::client::{Attachment, Connection, End, Keys, terminal_size};
 use crate::commands::{Names, awake};
-use crate::ending::{end_orphan, let_things_settle};
+use crate::ending::{end_orphan, let_things_settle, orphan};
 use crate::launch::launch;
 use crate::message::{Message, knock};
 use crate::status::Status;
 use crate::store::{Container, Store};
-use anyhow::{Context, Result, bail};
-use clap::Args;
+use anyhow::{Result, bail};
+use clap::{ArgAction, Args};
 use step01_uts::Narration;
 use step02_pid::signals;
 use step04_pivot_root::environment;
@@ -23,7 +23,7 @@ use step08_overlay::layers::Home;
 pub struct Run {
     /// Leave it running, and print its ID
     #[arg(short, long)]
-    detach: bool,
+    pub(crate) detach: bool,
 
     /// Say why the command would not start, or that it would; runs nothing and needs no root
     #[arg(long)]
@@ -55,14 +55,10 @@ impl Run {
         }
         let attachment = self.leave.attachment(args);
         let store = Store::open(&args.files.state)?;
-        let container = store.create(self.container)?;
-        let life = container
-            .take_life()?
-            .context("somebody else has started it")?;
-        let connection = match launch(&container, life, terminal_size().ok()) {
+        let (container, life) = store.create(self.container)?;
+        let connection = match launch(&container, life, terminal_size().ok(), true) {
             Ok(connection) => connection,
             Err(error) => {
-                // There is nothing in it that anybody could want.
                 discard(&container)?;
                 return Err(error);
             }
@@ -97,6 +93,11 @@ struct Leave {
     /// The keys that leave it running
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = Keys::parse)]
     detach_keys: Keys,
+
+    /// Whether signals are passed on to the container; otherwise they leave it running
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    sig_proxy: bool,
 }
 
 impl Leave {
@@ -105,6 +106,7 @@ impl Leave {
             interactive: to.tty.interactive,
             tty: to.tty.tty,
             detach_keys: self.detach_keys.clone(),
+            proxy: self.sig_proxy,
             stats: to.limits.stats,
         }
     }
@@ -114,6 +116,7 @@ impl Leave {
 fn converse(connection: Connection, attachment: &Attachment) -> Result<u8> {
     let ending = match connection.attach(attachment)? {
         End::Ended(ending) => ending,
+        End::Left(code) => return Ok(code),
         End::Detached => {
             eprintln!("\nread escape sequence");
             return Ok(0);
@@ -125,7 +128,7 @@ fn converse(connection: Connection, attachment: &Attachment) -> Result<u8> {
     ending.outcome.map_err(|report| report.into_error())
 }
 
-/// Removes a container that never ran.
+/// Removes a container that never ran, unless its monitor has done so, or still will.
 fn discard(container: &Container) -> Result<()> {
     match container.is_gone() {
         true => Ok(()),
@@ -150,7 +153,8 @@ impl Create {
     pub(crate) fn run(self) -> Result<u8> {
         self.narration.begin()?;
         let store = Store::open(&self.container.files.state)?;
-        println!("{}", store.create(self.container)?.id);
+        let (container, _life) = store.create(self.container)?;
+        println!("{}", container.id);
         Ok(0)
     }
 }
@@ -177,9 +181,14 @@ pub struct Start {
 }
 
 impl Start {
+    /// Whether it stays.
+    pub(crate) fn attaches(&self) -> bool {
+        self.attach || self.interactive
+    }
+
     pub(crate) fn run(self) -> Result<u8> {
         self.narration.begin()?;
-        if !self.attach && !self.interactive {
+        if !self.attaches() {
             return self.names.each(begin_detached);
         }
         let Names { state, containers } = &self.names;
@@ -225,10 +234,17 @@ impl Attach {
         let record = awake(&container)?;
         signals::hold()?;
         let Some(socket) = knock(&container)? else {
-            bail!("container {} has just ended", record.name);
+            match orphan(&container) {
+                Some(_) => bail!(
+                    "container {0} is running, and its monitor was killed\nhelp: `stop {0}`, and `start` it again",
+                    record.name
+                ),
+                None => bail!("container {} has just ended", record.name),
+            }
         };
         let mut attachment = self.leave.attachment(&record.arguments);
         attachment.interactive &= !self.no_stdin;
+        attachment.proxy &= !self.no_stdin;
         converse(Connection::with(socket, &Message::Attach), &attachment)
     }
 }
@@ -243,7 +259,7 @@ fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<Conne
     loop {
         if let Some(life) = container.take_life()? {
             end_orphan(container)?;
-            return launch(container, life, size).map(Some);
+            return launch(container, life, size, false).map(Some);
         }
         let record = container.record()?;
         let status = container.status(&record);

@@ -1,16 +1,17 @@
 //! Where containers are kept, and who may change one.
 //!
 //! ```text
-//! /var/lib/ten-steps/containers/ID/   config.json, container.log, upper
+//! /var/lib/ten-steps/containers/ID/   config.json, container.log, upper, still
 //! /var/lib/ten-steps/names/NAME       a link to ID
 //! /run/ten-steps/ID.lock, ID.sock     gone after a reboot
 //! ```
 //!
-//! A container appears in one go, by a rename, and disappears so. Three locks keep commands apart, all freed by
+//! A container appears in one go, by a rename, and disappears so. Four locks keep commands apart, all freed by
 //! the kernel when their holder dies (flock(2)): that of `names`, for as long as it takes to give or take a
 //! name; that of a container's folder, for as long as it takes to read and replace its record; and its
 //! *life*, `ID.lock`. Whoever starts a container takes its life and leaves it to the monitor, so it is held as
-//! long as that lives; whoever removes the container has to get it first.
+//! long as that lives; whoever removes the container has to get it first. The fourth is that of its file `still`, for
+//! who freezes its processes or has them go on.
 
 use crate::arguments::ContainerArgs;
 use crate::record::{Record, SHORT, State, Time};
@@ -26,6 +27,9 @@ use std::path::{Path, PathBuf};
 use step04_pivot_root::files;
 use step07_cgroups::group::new_id;
 use step08_overlay::tear_down;
+
+/// What is locked in a container's folder by who freezes it.
+const STILL: &str = "still";
 
 /// A state folder, and what belongs to it in /run.
 #[derive(Debug, Clone)]
@@ -135,11 +139,14 @@ impl Store {
             }
             Ok(store)
         };
-        opened().with_context(|| {
-            format!(
-                "help: put `sudo` before the command, or name another place with --state-dir; {}",
-                state.dir.display()
-            )
+        opened().map_err(|error| {
+            let shown = state.dir.display();
+            match error.kind() {
+                ErrorKind::PermissionDenied => anyhow!(
+                    "{shown}: {error}\nhelp: put `sudo` before the command, or name another place with --state-dir"
+                ),
+                _ => anyhow!("{shown}: {error}\nhelp: name another place with --state-dir"),
+            }
         })
     }
 
@@ -262,20 +269,27 @@ impl Store {
         }
     }
 
-    /// Makes a container, which isn't started: it has a record and nothing else.
+    /// Makes a container, which isn't started: it has a record and nothing else. Its life is the caller's.
     ///
     /// # Errors
     /// The name is in use; arguments that make no sense.
-    pub fn create(&self, arguments: ContainerArgs) -> Result<Container> {
+    pub fn create(&self, arguments: ContainerArgs) -> Result<(Container, Lock)> {
         let container = self.container(new_id()?);
-        // Under another name until it is whole: what somebody finds there belongs to a crash.
+        let life = container
+            .lock_life()?
+            .context("a new container's life is taken")?;
+        // Under another name until it is whole. What isn't locked there belongs to a crash.
         let aside = self.containers.join(format!(".new-{}", container.id));
+        let names = self.lock_names()?;
         DirBuilder::new().mode(0o700).create(&aside)?;
+        let _in_making = Lock::wait(File::open(&aside)?)?;
+        drop(names);
         let made = self.create_aside(&container, &aside, arguments);
         if made.is_err() {
             let _ = tear_down(&aside);
+            let _ = fs::remove_file(container.life_path());
         }
-        made.map(|()| container)
+        made.map(|()| (container, life))
     }
 
     fn create_aside(
@@ -284,7 +298,8 @@ impl Store {
         aside: &Path,
         arguments: ContainerArgs,
     ) -> Result<()> {
-        let _in_making = Lock::wait(File::open(aside)?)?;
+        // Made while there is space for it.
+        File::create(aside.join(STILL))?;
         let wanted = arguments.name.clone();
         let mut record = Record {
             id: container.id.clone(),
@@ -317,9 +332,10 @@ impl Store {
     /// removed, names, locks and sockets of containers that aren't there. Says how many.
     pub fn sweep(&self) -> Result<usize> {
         let (mut swept, mut failed) = (0, None);
+        let names = self.lock_names()?;
         for entry in fs::read_dir(&self.containers)?.flatten() {
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            // Whoever is making or removing it has it locked, or has just finished.
+            // Whoever is making or removing it has it locked.
             let Ok(folder) = File::open(entry.path()) else {
                 continue;
             };
@@ -331,7 +347,6 @@ impl Store {
                 }
             }
         }
-        let names = self.lock_names()?;
         for entry in fs::read_dir(&self.names)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if self.named(&name).is_none() && !self.leads_to_broken(&entry.path()) {
@@ -397,11 +412,11 @@ impl Container {
             record.arguments.files.state = self.store.state();
             Ok(record)
         });
-        record.with_context(|| {
-            format!(
-                "help: `rm -f {}` removes the container, whose record can't be read; {}",
-                &self.id[..SHORT],
-                path.display()
+        record.map_err(|error| {
+            anyhow!(
+                "{}: {error:#}\nhelp: `rm -f {}` removes the container, whose record can't be read",
+                path.display(),
+                &self.id[..SHORT]
             )
         })
     }
@@ -474,6 +489,12 @@ impl Container {
         }
     }
 
+    /// Waits until nobody else freezes it or has it go on, and keeps it so.
+    pub fn hold_still(&self) -> Result<Lock> {
+        let path = self.folder.join(STILL);
+        Lock::wait(File::open(&path).with_context(|| path.display().to_string())?)
+    }
+
     /// Calls it `name` from now on.
     ///
     /// # Errors
@@ -495,18 +516,18 @@ impl Container {
     pub fn remove(&self, life: &Lock) -> Result<()> {
         debug_assert!(life.is_of(&self.life_path()));
         let gone = self.store.containers.join(format!(".old-{}", self.id));
-        {
-            let _names = self.store.lock_names()?;
-            let _record = self.lock_record()?;
-            let name = self.record().map(|record| record.name);
-            match fs::rename(&self.folder, &gone) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                renamed => renamed.with_context(|| self.folder.display().to_string())?,
-            }
-            if let Ok(name) = name {
-                self.store.take_name(&name, &self.id);
-            }
+        let names = self.store.lock_names()?;
+        let _record = self.lock_record()?;
+        let name = self.record().map(|record| record.name);
+        match fs::rename(&self.folder, &gone) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            renamed => renamed.with_context(|| self.folder.display().to_string())?,
         }
+        if let Ok(name) = name {
+            self.store.take_name(&name, &self.id);
+        }
+        // It may take a while, and others need names meanwhile.
+        drop(names);
         let torn_down = tear_down(&gone);
         for left in [self.store.run.join(self.socket()), self.life_path()] {
             let _ = fs::remove_file(left);

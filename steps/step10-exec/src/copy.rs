@@ -12,6 +12,9 @@ use nix::fcntl::{
     AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat,
 };
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, utimensat};
+use nix::sys::statfs::{
+    CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, fchownat, mkfifoat, symlinkat, unlinkat};
 use std::ffi::{OsStr, OsString};
@@ -21,6 +24,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use step04_pivot_root::enoent::visible;
 use step08_overlay::attributes::{attributes, set_attribute};
 use step08_overlay::by_descriptor;
 
@@ -143,15 +147,31 @@ impl Place {
         let name = self.name.as_os_str();
         match fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => Ok(None),
-            found => Ok(Some(
-                found.with_context(|| self.shown.display().to_string())?,
-            )),
+            found => Ok(Some(found.with_context(|| self.shown())?)),
         }
     }
 
     fn open(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         openat(&self.directory, self.name.as_os_str(), flags, mode)
+    }
+
+    /// What people call it. Names in a container are its own choice, and no terminal is to obey them.
+    fn shown(&self) -> String {
+        visible(&self.shown.to_string_lossy())
+    }
+
+    /// Whether the kernel makes up what is in the directory that is here: no file in there is kept anywhere.
+    fn is_kernels(&self) -> Result<bool> {
+        let found = self.open(OFlag::O_PATH, Mode::empty())?;
+        let kind = fstatfs(found)?.filesystem_type();
+        Ok([
+            PROC_SUPER_MAGIC,
+            SYSFS_MAGIC,
+            CGROUP_SUPER_MAGIC,
+            CGROUP2_SUPER_MAGIC,
+        ]
+        .contains(&kind))
     }
 
     /// Whether something is mounted on what is here.
@@ -166,7 +186,7 @@ impl Place {
     pub fn below(&self, name: &OsStr) -> Result<Place> {
         let directory = self.open(OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty());
         Ok(Place {
-            directory: directory.with_context(|| self.shown.display().to_string())?,
+            directory: directory.with_context(|| self.shown())?,
             name: name.into(),
             shown: self.shown.join(name),
             depth: self.depth + 1,
@@ -185,24 +205,28 @@ pub fn kind(stat: &FileStat) -> SFlag {
 /// # Errors
 /// The first file that can't be read or written. What was copied before stays.
 pub fn copy(from: &Place, to: &Place, manner: Manner) -> Result<()> {
-    let shown = || format!("{} to {}", from.shown.display(), to.shown.display());
+    let shown = || format!("{} to {}", from.shown(), to.shown());
     let Some(original) = from.stat()? else {
         // It was there a moment ago.
         return Ok(());
     };
+    if kind(&original) == SFlag::S_IFDIR && from.depth > 0 && from.is_kernels()? {
+        return leave_out(from, "it is the kernel's");
+    }
     match kind(&original) {
         SFlag::S_IFREG => copy_file(from, to, &original, manner).with_context(shown),
         SFlag::S_IFDIR => copy_directory(from, to, &original, manner),
         SFlag::S_IFLNK => copy_link(from, to, &original, manner).with_context(shown),
         SFlag::S_IFIFO => copy_fifo(to, &original, manner).with_context(shown),
-        _ => {
-            let name = from.shown.display().to_string();
-            let note = format!("{}: left out: it is no file\n", name.escape_debug());
-            // Nobody need read it.
-            let _ = stderr().write_all(note.as_bytes());
-            Ok(())
-        }
+        _ => leave_out(from, "it is no file"),
     }
+}
+
+fn leave_out(what: &Place, why: &str) -> Result<()> {
+    let note = format!("{}: left out: {why}\n", what.shown());
+    // Nobody need read it.
+    let _ = stderr().write_all(note.as_bytes());
+    Ok(())
 }
 
 /// Takes away what is at `to`, if that isn't a directory.
@@ -277,18 +301,15 @@ fn mount_of(file: &OwnedFd) -> Result<String> {
 
 fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
     if from.depth > DEEPEST {
-        bail!(
-            "{}: deeper than {DEEPEST} directories",
-            from.shown.display()
-        );
+        bail!("{}: deeper than {DEEPEST} directories", from.shown());
     }
-    let shown = || to.shown.display().to_string();
+    let shown = || to.shown();
     match mkdirat(&to.directory, to.name.as_os_str(), Mode::S_IRWXU) {
         Err(Errno::EEXIST) => {}
         made => made.with_context(shown)?,
     }
-    let is_new = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    let made = to.open(is_new, Mode::empty()).with_context(shown)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let made = to.open(flags, Mode::empty()).with_context(shown)?;
     copy_contents(from, to, manner)?;
     let finished = finish(&made, original, manner);
     finished
@@ -321,9 +342,9 @@ pub fn copy_contents(from: &Place, to: &Place, manner: Manner) -> Result<()> {
     let opened = from.open(flags, Mode::empty());
     let mut directory = opened
         .and_then(Dir::from_fd)
-        .with_context(|| from.shown.display().to_string())?;
+        .with_context(|| from.shown())?;
     for entry in directory.iter() {
-        let entry = entry.with_context(|| from.shown.display().to_string())?;
+        let entry = entry.with_context(|| from.shown())?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
             copy(&from.below(name)?, &to.below(name)?, manner)?;

@@ -4,17 +4,18 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::io::{ErrorKind, Write, stdout};
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
+use std::io::{ErrorKind, IsTerminal, Write, stdout};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use step04_pivot_root::enoent::visible;
 use step04_pivot_root::files::State;
+use step08_overlay::attributes::attributes;
+use step08_overlay::by_descriptor;
 use step09_detach::store::Store;
 
 /// List what a container has changed: A added, C changed, D deleted
@@ -58,9 +59,12 @@ impl Diff {
         }
         let mut out = stdout().lock();
         for (path, kind) in changes {
-            let mut line = format!("{kind} /").into_bytes();
-            line.extend_from_slice(path.as_os_str().as_bytes());
-            line.push(b'\n');
+            // A terminal isn't to obey the names that a container has chosen; a program gets them as they are.
+            let path = match out.is_terminal() {
+                true => visible(&path.to_string_lossy()).into_bytes(),
+                false => path.into_os_string().into_vec(),
+            };
+            let line = [format!("{kind} /").as_bytes(), &path, b"\n"].concat();
             match out.write_all(&line) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 written => written?,
@@ -103,7 +107,7 @@ fn names_in(directory: &Path) -> Result<Vec<OsString>> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(Vec::new()),
         opened => opened?,
     };
-    let entries = fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
+    let entries = fs::read_dir(by_descriptor(&opened))?;
     Ok(entries.flatten().map(|entry| entry.file_name()).collect())
 }
 
@@ -178,19 +182,8 @@ fn is_whiteout(file: &Metadata) -> bool {
 
 /// A directory that replaces another has an attribute that says so.
 fn is_opaque(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    let name = c"trusted.overlay.opaque";
-    let mut value = [0_u8; 1];
-    // SAFETY: the kernel reads two strings and writes as many bytes as there are.
-    let length = unsafe {
-        libc::lgetxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    Errno::result(length).is_ok() && value == *b"y"
+    let found = attributes(path).unwrap_or_default();
+    found
+        .iter()
+        .any(|(key, value)| key == "trusted.overlay.opaque" && value == b"y")
 }

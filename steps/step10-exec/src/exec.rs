@@ -232,7 +232,7 @@ impl Keeper {
     fn new() -> Result<Keeper> {
         let pipe = ErrorPipe::new()?;
         Ok(match call!(fork())? {
-            Some(_) => Keeper::Caller(pipe.outcome()),
+            Some(_) => Keeper::Caller(pipe.told()),
             None => Keeper::Itself(pipe),
         })
     }
