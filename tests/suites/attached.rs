@@ -165,6 +165,32 @@ fn signals_reach_the_command() {
 }
 
 /// A terminal: Ctrl-C is the container's, ctrl-p ctrl-q leaves it running, and one can come back.
+/// Who only watches goes by Ctrl-C, and the container stays.
+#[test]
+fn signals_may_be_for_the_caller() {
+    let dock = Dock::new();
+    let script = "trap 'echo asked; exit 6' INT TERM; echo ready; while :; do sleep 0.1; done";
+    let id = dock.start(&["--name", "box"], &["sh", "-c", script]);
+    dock.until_it_says("box", "ready");
+    for flag in ["--no-stdin", "--sig-proxy=false"] {
+        let mut watcher = dock.command(&["attach", flag, "box"]);
+        let mut watcher = watcher.stdin(Stdio::null()).spawn().unwrap();
+        let program = Process(nix::unistd::Pid::from_raw(watcher.id() as i32));
+        // It waits, and holds signals back.
+        let waits = || {
+            let held = u64::from_str_radix(&program.status("SigBlk").ok()?, 16).ok()?;
+            let sleeps = program.status("State").ok()?.starts_with('S');
+            (held & 2 != 0 && sleeps).then_some(())
+        };
+        eventually(waits).unwrap();
+        kill(program.0, Signal::SIGINT).unwrap();
+        assert_eq!(watcher.wait().unwrap().code(), Some(130));
+    }
+    assert_eq!(dock.status("box").0, "running");
+    assert!(!dock.ok(&["logs", "box"]).contains("asked"));
+    assert!(dock.process(&id, "process").file("stat").exists());
+}
+
 #[test]
 fn attach_and_detach() {
     let dock = Dock::new();

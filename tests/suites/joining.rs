@@ -677,6 +677,32 @@ fn exec_ends_with_its_command() {
     }
 }
 
+/// The whole root of a container that runs, with what is mounted in there but not what the kernel makes up.
+#[test]
+fn cp_of_a_whole_root() {
+    let dock = Dock::new();
+    dock.start(
+        &["--name", "box", "--tmpfs", "/mnt"],
+        &["sh", "-c", "echo x >/mnt/file; exec sleep 1000"],
+    );
+    eventually(|| {
+        dock.ok(&["exec", "box", "ls", "/mnt"])
+            .contains("file")
+            .then_some(())
+    })
+    .unwrap();
+    let out = dock.folder.path().join("out");
+    let outcome = dock.run(&["cp", "box:/.", &out.display().to_string()]);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert!(
+        outcome.errors.contains("it is the kernel's"),
+        "{}",
+        outcome.errors
+    );
+    assert_eq!(fs::read_to_string(out.join("mnt/file")).unwrap(), "x\n");
+    assert!(out.join("etc/hostname").exists() && !out.join("proc/self").exists());
+}
+
 /// FIFOs, what is noted on a file, and capabilities, which go in, and out only when that is asked for.
 #[test]
 fn cp_keeps_what_there_is() {

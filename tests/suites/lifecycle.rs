@@ -325,6 +325,49 @@ fn an_unknown_name_among_others() {
 }
 
 /// What a container changed becomes an archive while it runs, and an archive is an image again.
+/// While somebody saves it, nobody has it go on, starts it or removes it.
+#[test]
+fn it_holds_still_for_a_commit() {
+    let dock = Dock::new();
+    let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let archive = dock.folder.path().join("box.tar").display().to_string();
+    let still = File::open(dock.container(&id).join("still")).unwrap();
+    let still = nix::fcntl::Flock::lock(still, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let mut waiting: Vec<_> = [
+        &["commit", "box", &archive][..],
+        &["pause", "box"],
+        &["stop", "-t", "0", "box"],
+    ]
+    .into_iter()
+    .map(|words| {
+        let mut command = dock.command(words);
+        let program = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually(|| {
+            let call = fs::read_to_string(format!("/proc/{}/syscall", program.id())).ok()?;
+            let flock = nix::libc::SYS_flock.to_string();
+            (call.split(' ').next() == Some(&flock)).then_some(())
+        })
+        .unwrap_or_else(|| panic!("{words:?} doesn't wait"));
+        program
+    })
+    .collect();
+    assert_eq!(dock.status("box").0, "running");
+    drop(still);
+    let mut stop = waiting.pop().unwrap();
+    assert!(stop.wait().unwrap().success());
+    for mut other in waiting {
+        other.wait().unwrap();
+    }
+    // In whatever turn they came.
+    dock.run(&["unpause", "box"]);
+    dock.ok(&["rm", "-f", "box"]);
+    dock.is_empty();
+}
+
 #[test]
 fn commit_while_it_runs() {
     let dock = Dock::new();
@@ -424,7 +467,8 @@ fn a_start_can_be_given_up() {
     // Somebody is making the default root, and takes his time.
     let lock = File::create(dock.state.join("roots/default.lock")).unwrap();
     let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
-    let mut command = dock.command(&["run", "sleep", "1000"]);
+    // Nor is it started later.
+    let mut command = dock.command(&["run", "--restart", "always", "sleep", "1000"]);
     let mut program = command.stdin(Stdio::null()).spawn().unwrap();
     eventually(|| (!monitors(&dock.state).is_empty()).then_some(())).unwrap();
     kill(
@@ -436,7 +480,7 @@ fn a_start_can_be_given_up() {
     assert_eq!(ended.code(), Some(130));
     drop(lock);
     eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
-    assert_eq!(dock.ok(&["ps", "-q"]), "");
+    assert_eq!(dock.ok(&["ps", "-aq"]), "");
     dock.ok(&["prune", "-f"]);
     dock.is_empty();
 }

@@ -35,6 +35,18 @@ fn boot_starts_what_asked_for_it() {
     assert_eq!(names, ["always", "unless"]);
     assert_eq!(dock.status("always").0, "running");
     assert_eq!(dock.status("stopped").0, "exited");
+    // One that can't be started, and one of which nothing is known, keep no other from it.
+    let [_, always, unless, _] = &ids[..] else {
+        unreachable!()
+    };
+    for id in [always, unless] {
+        kill(dock.process(id, "monitor").0, Signal::SIGKILL).unwrap();
+    }
+    eventually(all_down).unwrap();
+    fs::write(dock.container(always).join("config.json"), "{}").unwrap();
+    let booted = dock.run(&["boot"]);
+    assert_eq!(booted.output, "unless\n", "{}", booted.errors);
+    assert!(booted.errors.contains(&always[..12]), "{}", booted.errors);
     let unit = dock.ok(&["boot", "--unit"]);
     assert!(
         unit.contains("\nExecStart=\"/") && unit.contains(" boot --state-dir "),
@@ -128,6 +140,24 @@ fn the_truth_after_a_kill() {
     dock.ok(&["rm", "box"]);
     dock.ok(&["prune", "-f"]);
     assert!(groups_of(&id).is_empty(), "{:?}", groups_of(&id));
+    dock.is_empty();
+}
+
+/// So can one whose record can't be read while it runs: its monitor needs none.
+#[test]
+fn a_damaged_record_of_one_that_runs() {
+    let dock = Dock::new();
+    let id = dock.start(
+        &["--name", "box", "--restart", "always"],
+        &["sleep", "1000"],
+    );
+    let process = dock.process(&id, "process");
+    dock.ok(&["pause", "box"]);
+    fs::write(dock.container(&id).join("config.json"), "{}").unwrap();
+    assert!(dock.fails(&["stop", &id]).contains("rm -f"));
+    dock.ok(&["rm", "-f", &id]);
+    assert!(!process.file("stat").exists());
+    dock.ok(&["prune", "-f"]);
     dock.is_empty();
 }
 
