@@ -325,6 +325,21 @@ fn an_unknown_name_among_others() {
 }
 
 /// What a container changed becomes an archive while it runs, and an archive is an image again.
+/// A process may call itself whatever it likes.
+#[test]
+fn a_name_of_any_bytes_hides_nothing() {
+    let dock = Dock::new();
+    let script = "printf '\\377) Z (' >/proc/$$/comm; echo ready; while :; do sleep 1000; done";
+    let id = dock.start(&["--name", "box"], &["sh", "-c", script]);
+    dock.until_it_says("box", "ready");
+    let name = fs::read(dock.process(&id, "process").file("comm")).unwrap();
+    assert_eq!(name, b"\xff) Z (\n");
+    assert_eq!(dock.status("box").0, "running");
+    assert!(dock.ok(&["top", "box"]).contains("while"));
+    dock.ok(&["rm", "-f", "box"]);
+    dock.is_empty();
+}
+
 /// While somebody saves it, nobody has it go on, starts it or removes it.
 #[test]
 fn it_holds_still_for_a_commit() {

@@ -1,7 +1,7 @@
 //! What somebody asks of a container, as it is typed and as it is kept.
 
 use crate::log::MaxSize;
-use crate::restart::Restart;
+use crate::restart::RestartPolicy;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::libc;
@@ -43,8 +43,8 @@ pub struct ContainerArgs {
     pub rm: bool,
 
     /// When to start it again: no, on-failure[:N], always or unless-stopped
-    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = Restart::from_str)]
-    pub restart: Restart,
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = RestartPolicy::from_str)]
+    pub restart: RestartPolicy,
 
     /// Begin a new log when it has as many bytes, with k, m or g behind; one old one is kept; 0: never
     #[arg(long, value_name = "SIZE", default_value = "10m", value_parser = MaxSize::from_str)]
@@ -99,7 +99,7 @@ impl ContainerArgs {
     /// # Errors
     /// Flags that contradict each other; a file that isn't there.
     pub fn resolve(mut self, id: &str, folder: &Path) -> Result<ContainerArgs> {
-        if self.rm && self.restart != Restart::No {
+        if self.rm && self.restart != RestartPolicy::No {
             bail!("--rm and --restart: a container that is removed can't be started again");
         }
         self.hostname.get_or_insert_with(|| id[..12].into());

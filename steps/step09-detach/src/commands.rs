@@ -1,7 +1,7 @@
 //! What people type: a subcommand each, with Docker's names and flags.
 
 use crate::boot::Boot;
-use crate::ending::{Kill, Prune, RestartArgs, Rm, Stop, Wait};
+use crate::ending::{Kill, Prune, Restart, Rm, Stop, Wait};
 use crate::inspect::Inspect;
 use crate::list::List;
 use crate::logs::Logs;
@@ -32,7 +32,7 @@ pub enum Command {
     Pause(Pause),
     Unpause(Unpause),
     Start(Start),
-    Restart(RestartArgs),
+    Restart(Restart),
     Rm(Rm),
     Wait(Wait),
     Inspect(Inspect),

@@ -110,7 +110,7 @@ impl Kill {
 
 /// Stop containers and start them again
 #[derive(Debug, Args)]
-pub struct RestartArgs {
+pub struct Restart {
     #[command(flatten)]
     request: Request,
 
@@ -118,7 +118,7 @@ pub struct RestartArgs {
     names: Names,
 }
 
-impl RestartArgs {
+impl Restart {
     pub(crate) fn run(&self) -> Result<u8> {
         self.names.each(|container| {
             let record = container.record()?;

@@ -2,7 +2,7 @@
 
 use crate::commands::{Names, each};
 use crate::record::Record;
-use crate::restart::Restart;
+use crate::restart::RestartPolicy;
 use crate::status::Status;
 use crate::store::Container;
 use anyhow::{Result, bail};
@@ -103,7 +103,7 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
             "RestartPolicy": {
                 "Name": policy.split(':').next(),
                 "MaximumRetryCount": match arguments.restart {
-                    Restart::OnFailure(times) => times.unwrap_or(0),
+                    RestartPolicy::OnFailure(times) => times.unwrap_or(0),
                     _ => 0,
                 },
             },

@@ -153,6 +153,8 @@ pub fn is_running(process: &Identity) -> bool {
 pub struct Stat {
     /// A letter: R runs, S sleeps, Z is a zombie.
     pub state: char,
+    /// For how long it has had a processor, in clock ticks.
+    pub time: u64,
     /// When it began, in clock ticks since the machine was started.
     pub start_time: u64,
 }
@@ -160,13 +162,20 @@ pub struct Stat {
 impl Stat {
     /// Reads it.
     pub fn of(pid: i32) -> Result<Stat> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The second field is the program's name in parentheses, and a name may have any of both.
+        let bytes = fs::read(format!("/proc/{pid}/stat"))?;
+        let text = String::from_utf8_lossy(&bytes);
+        // The second field is the program's name in parentheses. A process chooses it, of any bytes.
         let (_, fields) = text.rsplit_once(") ").context("a stat without a name")?;
         let fields: Vec<&str> = fields.split(' ').collect();
         let state = fields[0].chars().next().context("a stat without a state")?;
-        let start_time = fields.get(19).context("a short stat")?.parse()?;
-        Ok(Stat { state, start_time })
+        let number = |field: usize| -> Result<u64> {
+            Ok(fields.get(field).context("a short stat")?.parse()?)
+        };
+        Ok(Stat {
+            state,
+            time: number(11)? + number(12)?,
+            start_time: number(19)?,
+        })
     }
 }
 

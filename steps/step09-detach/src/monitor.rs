@@ -10,8 +10,8 @@ use crate::log::Log;
 use crate::message::{Ending, Message, ignore, open_door};
 use crate::record::{Phase, Record, State, Time};
 use crate::relay::{Client, Command};
-use crate::restart::{BackOff, Restart};
-use crate::start::{Life, start};
+use crate::restart::{BackOff, RestartPolicy};
+use crate::start::{Outcome, start};
 use crate::store::{Container, Lock, Store};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -53,7 +53,7 @@ pub(crate) struct Monitor<'a> {
     /// Whether its command has run, since this monitor began.
     pub(crate) has_run: bool,
     pub(crate) restarts: u32,
-    pub(crate) policy: Restart,
+    pub(crate) policy: RestartPolicy,
     /// Rows and columns of its terminal.
     pub(crate) size: Option<(u16, u16)>,
 }
@@ -117,13 +117,13 @@ impl Monitor<'_> {
         loop {
             let begin = Instant::now();
             let (container, size) = (self.container, self.size);
-            let life = container.record().and_then(|record| {
+            let outcome = container.record().and_then(|record| {
                 start(container, &record, size, |child, ends| {
                     self.relay(child, ends)
                 })
             });
-            let again = self.note_end(&life);
-            let ending = Ending::of(life);
+            let again = self.note_end(&outcome);
+            let ending = Ending::of(outcome);
             if !again || !self.wait_before_restart(back_off.after(begin.elapsed())) {
                 return ending;
             }
@@ -134,14 +134,14 @@ impl Monitor<'_> {
 }
 
 impl Ending {
-    /// What is told of a `life`.
-    fn of(life: Result<Life>) -> Ending {
-        let (outcome, usage) = match life {
-            Ok(life) => (life.outcome, Some(life.usage)),
+    /// What is told of it.
+    fn of(outcome: Result<Outcome>) -> Ending {
+        let (code, usage) = match outcome {
+            Ok(outcome) => (outcome.code, Some(outcome.usage)),
             Err(error) => (Err(error), None),
         };
         Ending {
-            outcome: outcome.map_err(|error| Report::from(&error)),
+            outcome: code.map_err(|error| Report::from(&error)),
             usage,
         }
     }
@@ -168,9 +168,9 @@ impl Monitor<'_> {
 
     /// Notes how it ended, and whether it is to be started again. One that never ran only has its error
     /// noted, which whoever started it hears.
-    fn note_end(&self, life: &Result<Life>) -> bool {
-        let (outcome, oom_killed) = match life {
-            Ok(life) => (life.outcome.as_ref(), life.oom_killed),
+    fn note_end(&self, outcome: &Result<Outcome>) -> bool {
+        let (outcome, oom_killed) = match outcome {
+            Ok(outcome) => (outcome.code.as_ref(), outcome.oom_killed),
             Err(error) => (Err(error), false),
         };
         let code = outcome.map_or_else(exit_code, |code| *code);

@@ -102,6 +102,12 @@ impl Record {
     pub fn short_id(&self) -> &str {
         &self.id[..SHORT]
     }
+
+    /// What it calls its host: the ID, unless somebody has chosen.
+    pub fn hostname(&self) -> &str {
+        let chosen = self.arguments.hostname.as_deref();
+        chosen.unwrap_or(self.short_id())
+    }
 }
 
 /// As many digits of an ID as people are shown.

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// `--restart`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Restart {
+pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
@@ -20,17 +20,17 @@ pub enum Restart {
     UnlessStopped,
 }
 
-impl FromStr for Restart {
+impl FromStr for RestartPolicy {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Restart, String> {
+    fn from_str(text: &str) -> Result<RestartPolicy, String> {
         match text.split_once(':') {
-            None if text == "no" => Ok(Restart::No),
-            None if text == "on-failure" => Ok(Restart::OnFailure(None)),
-            None if text == "always" => Ok(Restart::Always),
-            None if text == "unless-stopped" => Ok(Restart::UnlessStopped),
+            None if text == "no" => Ok(RestartPolicy::No),
+            None if text == "on-failure" => Ok(RestartPolicy::OnFailure(None)),
+            None if text == "always" => Ok(RestartPolicy::Always),
+            None if text == "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
             Some(("on-failure", times)) => match times.parse() {
-                Ok(times) => Ok(Restart::OnFailure(Some(times))),
+                Ok(times) => Ok(RestartPolicy::OnFailure(Some(times))),
                 Err(_) => Err("on-failure:N takes a number, how often at most".into()),
             },
             _ => Err("it has to be no, on-failure[:N], always or unless-stopped".into()),
@@ -38,35 +38,37 @@ impl FromStr for Restart {
     }
 }
 
-impl Display for Restart {
+impl Display for RestartPolicy {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
-            Restart::No => f.write_str("no"),
-            Restart::OnFailure(None) => f.write_str("on-failure"),
-            Restart::OnFailure(Some(times)) => write!(f, "on-failure:{times}"),
-            Restart::Always => f.write_str("always"),
-            Restart::UnlessStopped => f.write_str("unless-stopped"),
+            RestartPolicy::No => f.write_str("no"),
+            RestartPolicy::OnFailure(None) => f.write_str("on-failure"),
+            RestartPolicy::OnFailure(Some(times)) => write!(f, "on-failure:{times}"),
+            RestartPolicy::Always => f.write_str("always"),
+            RestartPolicy::UnlessStopped => f.write_str("unless-stopped"),
         }
     }
 }
 
-impl Restart {
+impl RestartPolicy {
     /// Whether a container that ended with `code`, and was started again `restarts` times since somebody
     /// started it, is started once more.
     pub fn again(self, code: u8, restarts: u32) -> bool {
         match self {
-            Restart::No => false,
-            Restart::OnFailure(times) => code != 0 && times.is_none_or(|times| restarts < times),
-            Restart::Always | Restart::UnlessStopped => true,
+            RestartPolicy::No => false,
+            RestartPolicy::OnFailure(times) => {
+                code != 0 && times.is_none_or(|times| restarts < times)
+            }
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
         }
     }
 
     /// Whether a container is started when the machine is; `stopped`: it was stopped by hand.
     pub fn at_boot(self, stopped: bool) -> bool {
         match self {
-            Restart::No | Restart::OnFailure(_) => false,
-            Restart::Always => true,
-            Restart::UnlessStopped => !stopped,
+            RestartPolicy::No | RestartPolicy::OnFailure(_) => false,
+            RestartPolicy::Always => true,
+            RestartPolicy::UnlessStopped => !stopped,
         }
     }
 }
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn policies() {
-        let policy = |text: &str| Restart::from_str(text).unwrap();
+        let policy = |text: &str| RestartPolicy::from_str(text).unwrap();
         assert!(!policy("no").again(1, 0));
         assert!(policy("on-failure").again(1, 1000));
         assert!(!policy("on-failure").again(0, 0));
@@ -119,7 +121,7 @@ mod tests {
         assert!(policy("always").again(0, 9) && policy("always").at_boot(true));
         assert!(policy("unless-stopped").again(0, 9) && !policy("unless-stopped").at_boot(true));
         for wrong in ["", "yes", "on-failure:", "on-failure:-1", "always:3"] {
-            assert!(Restart::from_str(wrong).is_err(), "{wrong}");
+            assert!(RestartPolicy::from_str(wrong).is_err(), "{wrong}");
         }
         for text in [
             "no",

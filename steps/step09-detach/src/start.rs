@@ -32,9 +32,9 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
 
 /// What a container's life has come to.
 #[derive(Debug)]
-pub struct Life {
+pub struct Outcome {
     /// Its exit code.
-    pub outcome: Result<u8>,
+    pub code: Result<u8>,
     /// Whether the kernel killed one of its processes for want of memory.
     pub oom_killed: bool,
     /// What it used.
@@ -51,9 +51,9 @@ pub fn start(
     record: &Record,
     size: Option<(u16, u16)>,
     relay: impl FnOnce(&Child, Ends) -> Result<u8>,
-) -> Result<Life> {
+) -> Result<Outcome> {
     let args = &record.arguments;
-    let hostname = args.hostname.as_deref().unwrap_or(record.short_id());
+    let hostname = record.hostname();
     let (command, workdir) = (&args.command, &args.env.workdir);
     let given = [args.tty.environment(), args.env.env.clone()].concat();
     let defaults = environment(hostname, &given);
@@ -124,13 +124,13 @@ pub fn start(
     let outcome = layers.settle(outcome, args.layers.commit.as_ref());
     let usage = cgroup.groups().usage();
     let outcome = cgroup.settle(outcome, false);
-    Ok(Life {
+    Ok(Outcome {
         oom_killed: usage
             .oom_kills
             .as_ref()
             .is_some_and(|(kills, _)| *kills > 0),
         usage: usage.to_string(),
-        outcome,
+        code: outcome,
     })
 }
 // ANCHOR_END: life

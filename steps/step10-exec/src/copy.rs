@@ -25,6 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use step04_pivot_root::enoent::visible;
+use step04_pivot_root::root::kind;
 use step08_overlay::attributes::{attributes, set_attribute};
 use step08_overlay::by_descriptor;
 
@@ -192,11 +193,6 @@ impl Place {
             depth: self.depth + 1,
         })
     }
-}
-
-/// What sort of file it is.
-pub fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
 /// Copies what is at `from` to `to`, where what isn't a directory is replaced. A directory is copied with all

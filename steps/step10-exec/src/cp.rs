@@ -1,6 +1,6 @@
 //! `cp`: files from the host into a container, and out of one.
 
-use crate::copy::{Manner, Tree, copy, copy_contents, kind};
+use crate::copy::{Manner, Tree, copy, copy_contents};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::fcntl::{OFlag, open};
@@ -9,6 +9,7 @@ use nix::unistd::{getgid, getuid};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf, absolute};
 use step04_pivot_root::files::State;
+use step04_pivot_root::root::kind;
 use step08_overlay::layers::{Home, private_mounts};
 use step09_detach::record::Record;
 use step09_detach::store::{Container, Store};

@@ -106,7 +106,7 @@ impl Exec {
             Some(_) => &self.user,
             None => &args.user,
         };
-        let hostname = args.hostname.as_deref().unwrap_or(record.short_id());
+        let hostname = record.hostname();
         let given = [
             self.tty.environment(),
             args.env.env.clone(),

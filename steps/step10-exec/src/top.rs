@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use step04_pivot_root::files::State;
 use step07_cgroups::group::Groups;
+use step09_detach::Stat;
 use step09_detach::commands::up;
 use step09_detach::list::table;
 use step09_detach::store::Store;
@@ -69,11 +70,8 @@ fn describe(pid: i32, ticks: u64) -> Option<[String; 7]> {
                 .collect::<Vec<_>>(),
         )
     };
-    let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let time = |field: usize| fields.get(field)?.parse::<u64>().ok();
-    let seconds = (time(11)? + time(12)?) / ticks;
+    let stat = Stat::of(pid).ok()?;
+    let seconds = stat.time / ticks;
     let words = read("cmdline")?;
     let words = words
         .strip_suffix(b"\0")
@@ -92,7 +90,7 @@ fn describe(pid: i32, ticks: u64) -> Option<[String; 7]> {
         pid.to_string(),
         field("PPid:")?.first()?.clone(),
         field("NSpid:")?.last()?.clone(),
-        fields.first()?.to_string(),
+        stat.state.to_string(),
         format!(
             "{:02}:{:02}:{:02}",
             seconds / 3600,
