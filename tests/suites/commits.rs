@@ -286,7 +286,7 @@ fn an_archive_that_does_not_fit() {
         );
         assert_eq!(said, "code 125\n", "{ending}: {errors}");
         assert!(
-            errors.contains("--commit") && errors.contains("No space left"),
+            errors.contains(&format!("x.{ending}: ")) && errors.contains("No space left"),
             "{ending}: {errors}"
         );
         assert!(!errors.contains("panicked"), "{errors}");

@@ -336,6 +336,8 @@ pub fn save(bench: &Workbench) -> Result<Vec<Claim>> {
         let left: Vec<OsString> = fs::read_dir(&folder)?
             .flatten()
             .map(|entry| entry.file_name())
+            // A lock, which has been there from the beginning.
+            .filter(|name| name != "still")
             .collect();
         drop(filler);
         fs::remove_file(state.join("filler"))?;
