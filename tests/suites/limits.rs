@@ -717,3 +717,52 @@ fn a_controller_that_is_missing_is_named() {
         assert!(errors.contains("devices controller"), "{errors}");
     }
 }
+
+/// The last group takes the one above along, so that the machine's hierarchies are as they were. Here each hierarchy
+/// is covered by a group of its own, in which nobody else has any.
+#[test]
+fn the_last_one_takes_the_one_above_along() {
+    let root = Root::shared();
+    let state = folder();
+    let script = r#"
+        places=$(while read -r _ _ _ _ at rest; do
+            case $rest in *' - cgroup '* | *' - cgroup2 '*) echo "$at" ;; esac; done </proc/self/mountinfo)
+        mine=ten-steps-alone-$$
+        count() { find $places -name ten-steps | wc -l; }
+        set -e
+        trap 'for at in $places; do umount "$at"; rmdir "$at/$mine"; done' EXIT
+        for at in $places; do
+            for name in cpu cpuset memory pids io; do
+                [ -e "$at/tasks" ] || echo "+$name" >"$at/cgroup.subtree_control" || :
+            done 2>/dev/null
+            mkdir "$at/$mine"
+            for file in cpuset.cpus cpuset.mems; do
+                [ ! -e "$at/tasks" ] || [ ! -e "$at/$file" ] || cat "$at/$file" >"$at/$mine/$file"
+            done
+            mount --bind "$at/$mine" "$at"
+        done
+        coproc container { "$@" -i sh -c 'echo ready; read -r end'; }
+        pid=$container_PID
+        read -r word <&"${container[0]}"
+        [ "$(count)" -gt 0 ] && echo "$word, and they are there"
+        echo end >&"${container[1]}"
+        wait "$pid"
+        echo "$(count) left""#;
+    let rootfs = root.path();
+    for package in steps().iter().chain(&["step10-exec"]) {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "bash", "-c", script]);
+        command.arg("bash").arg(step(package));
+        if *package == "step10-exec" {
+            command
+                .args(["run", "--rm", "--state-dir"])
+                .arg(state.path());
+        }
+        let output = command.arg("--rootfs").arg(&rootfs).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            said, "ready, and they are there\n0 left\n",
+            "{package}: {output:?}"
+        );
+    }
+}

@@ -155,7 +155,7 @@ impl ErrorPipe {
         (&self.reader).read_to_end(&mut text)?;
         match &text[..] {
             WELL => Ok(()),
-            [] => bail!("the process that was to stay with it was killed"),
+            [] => bail!("it was killed before it could tell how it went"),
             text => Err(serde_json::from_slice::<Report>(text)?.into_error()),
         }
     }

@@ -28,13 +28,15 @@ impl Group {
     pub(crate) fn create(hierarchy: Hierarchy, id: &str) -> Result<Group> {
         let ours = hierarchy.top.join(OURS);
         let folder = ours.join(id);
-        make_group(&ours)?;
-        if hierarchy.version == Version::V2 {
-            v2::enable(&hierarchy.top, &hierarchy.controllers)?;
-            v2::enable(&ours, &hierarchy.controllers)?;
-        }
         let file = folder.join(members_of(hierarchy.version));
-        let make = || fs::create_dir(&folder);
+        let make = || {
+            make_group(&ours)?;
+            match fs::create_dir(&folder) {
+                // Whoever removed another one, the last, has just taken ours along.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                made => made,
+            }
+        };
         let members = claim(&file, make, || File::options().write(true).open(&file));
         Ok(Group {
             members: members.map_err(|error| cannot_make(&folder, &error))?,
@@ -45,6 +47,13 @@ impl Group {
 
     /// Writes what of `limits` is this hierarchy's.
     pub(crate) fn configure(&self, limits: &Limits) -> Result<()> {
+        let Hierarchy {
+            top, controllers, ..
+        } = &self.hierarchy;
+        if self.hierarchy.version == Version::V2 {
+            v2::enable(top, controllers)?;
+            v2::enable(&top.join(OURS), controllers)?;
+        }
         let settings = match self.hierarchy.version {
             Version::V1 => v1::settings(limits),
             Version::V2 => v2::settings(limits),
@@ -141,10 +150,18 @@ pub fn members_of(version: Version) -> &'static str {
     }
 }
 
-fn make_group(folder: &Path) -> Result<()> {
+fn make_group(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.map_err(|error| cannot_make(folder, &error)),
+        made => made,
+    }
+}
+
+/// Removes the group above `folder`, if that was the last one in it.
+fn remove_above(folder: &Path) {
+    if let Some(ours) = folder.parent() {
+        // It is busy as long as there are others.
+        let _ = fs::remove_dir(ours);
     }
 }
 
@@ -158,10 +175,14 @@ fn cannot_make(folder: &Path, error: &io::Error) -> Error {
 
 /// Removes the groups of ours that nobody uses: see [`sweep`].
 pub fn sweep_all() -> Result<()> {
-    match hierarchies(&Limits::default())?.first() {
-        Some(first) => sweep(first),
-        None => Ok(()),
+    let hierarchies = hierarchies(&Limits::default())?;
+    if let Some(first) = hierarchies.first() {
+        sweep(first)?;
     }
+    for hierarchy in hierarchies {
+        let _ = fs::remove_dir(hierarchy.top.join(OURS));
+    }
+    Ok(())
 }
 
 /// Removes the groups that nobody has locked: those of programs that were killed before they could.
@@ -184,6 +205,7 @@ pub(crate) fn sweep(first: &Hierarchy) -> Result<()> {
             if fs::remove_dir(&folder).is_err() && folder.exists() {
                 break;
             }
+            remove_above(&folder);
         }
     }
     Ok(())
@@ -206,7 +228,8 @@ pub fn new_id() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes an empty group, and waits for the end of those who are about to leave it.
+/// Removes an empty group, and waits for the end of those who are about to leave it. The last one takes the one
+/// above along.
 pub fn remove_group(folder: &Path) -> Result<()> {
     const PATIENCE: u32 = 2000;
     for turn in 0.. {
@@ -219,8 +242,10 @@ pub fn remove_group(folder: &Path) -> Result<()> {
                 sleep(Duration::from_millis(1));
             }
             Err(error) if error.kind() == ErrorKind::NotFound => break,
-            outcome => return outcome.with_context(|| format!("rmdir {}", folder.display())),
+            Err(error) => return Err(error).with_context(|| format!("rmdir {}", folder.display())),
+            Ok(()) => break,
         }
     }
+    remove_above(folder);
     Ok(())
 }
