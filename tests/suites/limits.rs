@@ -730,7 +730,7 @@ fn the_last_one_takes_the_one_above_along() {
         mine=ten-steps-alone-$$
         count() { find $places -name ten-steps | wc -l; }
         set -e
-        trap 'for at in $places; do umount "$at"; rmdir "$at/$mine/ten-steps" "$at/$mine"; done 2>/dev/null' EXIT
+        trap 'set +e; for at in $places; do umount "$at"; rmdir "$at/$mine/ten-steps" "$at/$mine"; done 2>/dev/null' EXIT
         for at in $places; do
             for name in cpu cpuset memory pids io; do
                 [ -e "$at/tasks" ] || echo "+$name" >"$at/cgroup.subtree_control" || :
