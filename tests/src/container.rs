@@ -239,7 +239,7 @@ pub fn run_with(command: &mut Command) -> Result<Outcome> {
     Container::spawn(command, Stdio::null())?.finish()
 }
 
-/// Looks again until `look` sees what it looks for, and gives up when `program` and its children have
+/// Looks again until `look` sees what it looks for, and gives up when `program` and those it may wait for have
 /// come to rest without it.
 pub fn before_rest<T>(program: Process, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let mut watch = Watch::of(program);

@@ -1,7 +1,7 @@
 //! What became of an exercise, and what the learner reads of it.
 
 use crate::checks::{Claim, Workbench};
-use crate::container::eventually;
+use crate::container::{before_rest, eventually};
 use crate::course::{Chapter, Exercise};
 use crate::evidence::{Photograph, Process};
 use crate::hang::MANY;
@@ -10,7 +10,7 @@ use crate::trace::Trace;
 use anyhow::{Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::sethostname;
+use nix::unistd::{getpid, sethostname};
 use serde::{Deserialize, Serialize};
 
 /// What became of one exercise.
@@ -134,11 +134,10 @@ fn full() -> Result<bool> {
 /// There are processes that don't end.
 fn put_right(before: &Photograph) -> Result<Vec<String>> {
     let mut now = Photograph::take()?;
-    // Whoever is on the way out may still be seen.
-    eventually(|| {
+    // Whoever is about to end may still be seen.
+    before_rest(Process(getpid()), || {
         now = Photograph::take().ok()?;
-        let left = now.new_processes(before);
-        (!left.iter().any(Process::is_ending)).then_some(())
+        now.new_processes(before).is_empty().then_some(())
     });
     let changes = before.changes(&now);
     if changes.is_empty() {

@@ -66,6 +66,27 @@ fn a_program_without_a_container_does_not_hold() {
     }
 }
 
+/// A program that waits for one who isn't its child, and who is long at work, hangs no more than on a slow disk.
+#[test]
+fn who_waits_for_another_does_not_hang() {
+    let folder = folder();
+    let slow = r#"[ "$1" != stop ] || {
+            mkfifo "$TEN_STEPS_STATE/fifo"
+            setsid -f sh -c 'end=$(($(date +%s) + 4)); while [ "$(date +%s)" -lt $end ]; do :; done; echo >"$0"' \
+                "$TEN_STEPS_STATE/fifo"
+            read -r line <"$TEN_STEPS_STATE/fifo"
+            rm "$TEN_STEPS_STATE/fifo"
+        }"#;
+    let text = format!(
+        "#!/bin/sh\n{slow}\nexec {} \"$@\"\n",
+        step("step09-detach").display()
+    );
+    write_program(&folder.path().join("step09-detach"), &text);
+    let output = check(9, folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("✓ 9.4 stop"), "{said}");
+}
+
 #[test]
 fn a_chapter_that_is_not_there_is_named() {
     let output = check(99, Path::new("/")).output().unwrap();

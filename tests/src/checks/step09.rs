@@ -1,7 +1,7 @@
 //! Chapter 9: outliving the caller.
 
 use super::{Claim, Workbench};
-use crate::container::{Outcome, eventually, run_with};
+use crate::container::{Outcome, before_rest, run_with};
 use crate::course::Exercise;
 use crate::evidence::Process;
 use anyhow::{Context, Result, bail};
@@ -188,7 +188,7 @@ pub fn detach(bench: &Workbench) -> Result<Vec<Claim>> {
     }
     let mut caller = command.spawn()?;
     let group = Pid::from_raw(caller.id() as i32);
-    let ended = eventually(|| caller.try_wait().ok().flatten());
+    let ended = before_rest(Process(group), || caller.try_wait().ok().flatten());
     let Some(status) = ended else {
         let _ = caller.kill();
         bail!("run -d doesn't come back");
@@ -413,13 +413,8 @@ impl Drop for Innocent {
 pub fn make_record_lie(store: &Store, id: &str) -> Result<i32> {
     let (first, monitor) = (store.process(id, "process")?, store.process(id, "monitor")?);
     kill(monitor.0, Signal::SIGKILL)?;
-    let gone = eventually(|| (!first.file("stat").exists()).then_some(()));
-    if gone.is_none() {
-        // Whoever adopts it may take his time.
-        kill(first.0, Signal::SIGKILL).ok();
-        eventually(|| (!first.file("stat").exists()).then_some(()))
-            .context("the container doesn't end with its monitor")?;
-    }
+    let gone = || before_rest(first, || (!first.file("stat").exists()).then_some(()));
+    gone().context("the container doesn't end with its monitor")?;
     Ok(first.0.as_raw())
 }
 
@@ -477,7 +472,7 @@ pub fn stop(bench: &Workbench) -> Result<Vec<Claim>> {
     let first = store.process(&id, "process")?;
     let log = store.folder(&id).join("container.log");
     let said = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
-    eventually(|| said("ready").then_some(())).context("the command doesn't begin")?;
+    before_rest(first, || said("ready").then_some(())).context("the command doesn't begin")?;
     store.must(&["stop", "-t", "60", &id])?;
     claims.push(Claim::equal(
         "when stop comes back, the process has ended",
