@@ -5,11 +5,11 @@
 use crate::checks::Workbench;
 use crate::checks::step05::AtTerminal;
 use crate::checks::step09::{Innocent, Store, make_record_lie};
-use crate::container::{Container, Outcome, eventually, run};
+use crate::container::{Container, Outcome, before_rest, run};
 use crate::evidence::{Process, hosts_name};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 use pty_process::blocking::Command as PtyCommand;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -161,7 +161,7 @@ fn kill_the_victim(prison: &Prison) -> Result<Blow> {
     let attempt = prison.attempt(&format!("kill {}", victim.0.id()))?;
     let ended = match attempt.code {
         // The signal is sent; its work takes a moment.
-        0 => eventually(|| victim.0.try_wait().ok().flatten()),
+        0 => before_rest(Process(getpid()), || victim.0.try_wait().ok().flatten()),
         _ => victim.0.try_wait()?,
     };
     Ok(match ended {
@@ -255,7 +255,8 @@ fn type_into_the_terminal(prison: &Prison) -> Result<Blow> {
         false => PtyCommand::new(&prison.bench.program).args(arguments),
     };
     let mut terminal = AtTerminal::start(program, "typed")?;
-    let ended = eventually(|| terminal.program.try_wait().ok().flatten());
+    let process = terminal.process();
+    let ended = before_rest(process, || terminal.program.try_wait().ok().flatten());
     ended.context("it doesn't end")?;
     // What is waiting there to be read by the host's shell.
     let waiting = bytes_waiting(&terminal.slave)?;
@@ -471,7 +472,7 @@ fn kill_by_number(prison: &Prison) -> Result<Blow> {
         None => kill(Pid::from_raw(pid), Signal::SIGTERM)?,
         Some(id) => drop(store.run(&["stop", &id])?),
     }
-    let killed = eventually(|| (!innocent.lives()).then_some(())).is_some();
+    let killed = before_rest(Process(getpid()), || (!innocent.lives()).then_some(())).is_some();
     Ok(Blow {
         struck: killed,
         seen: match killed {

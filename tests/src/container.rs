@@ -14,8 +14,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What should happen soon, and hasn't for as long, doesn't happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What should happen soon, and hasn't for as long, doesn't happen, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
 pub fn patience() -> u32 {
@@ -259,9 +259,9 @@ pub fn before_rest<T>(program: Process, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// As [`eventually`], for what is slow on a busy machine: an engine, a server that builds first.
+/// As [`eventually`], for what takes long by itself: an engine, a server that builds first.
 pub fn in_a_while<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    (0..9).find_map(|_| eventually(&mut look))
+    (0..5).find_map(|_| eventually(&mut look))
 }
 
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.

@@ -157,9 +157,9 @@ fn attacks_work_before_and_fail_after() {
 fn until(pty: &mut pty_process::blocking::Pty, seen: &mut String, text: &str) {
     let mut buffer = [0; 4096];
     while !seen.contains(text) {
-        // The first check builds, which takes what it takes.
+        // The first check builds, and says nothing meanwhile.
         let mut ready = [PollFd::new(pty.as_fd(), PollFlags::POLLIN)];
-        let some = poll(&mut ready, PollTimeout::from(u16::MAX)).unwrap();
+        let some = poll(&mut ready, PollTimeout::try_from(10 * 60_000).unwrap()).unwrap();
         assert!(some > 0, "{text}: nothing more comes: {seen}");
         let read = pty.read(&mut buffer).unwrap();
         seen.push_str(&String::from_utf8_lossy(&buffer[..read]));

@@ -231,7 +231,7 @@ pub fn new_id() -> Result<String> {
 /// Removes an empty group, and waits for the end of those who are about to leave it. The last one takes the one
 /// above along.
 pub fn remove_group(folder: &Path) -> Result<()> {
-    const PATIENCE: u32 = 2000;
+    const PATIENCE: u32 = 10_000;
     for turn in 0.. {
         match fs::remove_dir(folder) {
             // Or has groups below it.

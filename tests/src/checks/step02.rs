@@ -1,7 +1,7 @@
 //! Chapter 2: a process tree of its own.
 
 use super::{Claim, Workbench, in_its_own};
-use crate::container::{Container, before_rest, eventually, run};
+use crate::container::{Container, before_rest, run};
 use crate::course::{Exercise, Mistake};
 use crate::evidence::Process;
 use crate::trace::{Call, Trace};
@@ -272,7 +272,7 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
             .status("State")
             .is_ok_and(|state| state.starts_with('S'))
     };
-    eventually(|| asleep().then_some(()));
+    before_rest(container.program(), || asleep().then_some(()));
     let parents = container.program().executable()?;
     let printed = container.finish()?.output;
     let itself = bench.program.canonicalize()?;
@@ -412,10 +412,14 @@ pub fn init(bench: &Workbench) -> Result<Vec<Claim>> {
     let other = other.context("PID 1 didn't get the second orphan")?;
     // Two that end while PID 1 is stopped are one SIGCHLD: signals of a kind don't queue.
     kill(init.0, Signal::SIGSTOP)?;
-    eventually(|| init.status("State").ok()?.starts_with('T').then_some(()));
+    before_rest(init, || {
+        init.status("State").ok()?.starts_with('T').then_some(())
+    });
     for end in [orphan, other] {
         kill(end.0, Signal::SIGKILL)?;
-        eventually(|| end.status("State").ok()?.starts_with('Z').then_some(()));
+        before_rest(init, || {
+            end.status("State").ok()?.starts_with('Z').then_some(())
+        });
     }
     kill(init.0, Signal::SIGCONT)?;
     let is_child = |process: &Process| init.children().contains(process);

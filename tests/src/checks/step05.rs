@@ -1,7 +1,7 @@
 //! Chapter 5: a terminal of its own.
 
 use super::{Claim, READY, Workbench};
-use crate::container::{Container, eventually};
+use crate::container::{Container, before_rest};
 use crate::course::Exercise;
 use crate::evidence::Process;
 use anyhow::{Context, Result};
@@ -317,7 +317,7 @@ pub fn raw_mode(bench: &Workbench) -> Result<Vec<Claim>> {
             for _ in 0..3 {
                 let pending = |terminal: &AtTerminal| terminal.process().status("ShdPnd");
                 kill(terminal.process().0, Signal::SIGTERM)?;
-                eventually(|| {
+                before_rest(terminal.process(), || {
                     pending(terminal)
                         .map_or(true, |mask| mask == "0".repeat(16))
                         .then_some(())
@@ -332,13 +332,14 @@ pub fn raw_mode(bench: &Workbench) -> Result<Vec<Claim>> {
         let before = tcgetattr(&terminal_of(&terminal)?)?;
         drop((pty, terminal));
         let mut container = at_terminal(bench, &["-it"], &READY, "ready")?;
-        let raw = eventually(|| {
+        let raw = before_rest(container.process(), || {
             let now = container.termios().ok()?;
             let cooked = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
             (!now.local_flags.intersects(cooked)).then_some(())
         });
         end(&mut container)?;
-        let ended = eventually(|| container.program.try_wait().ok().flatten());
+        let process = container.process();
+        let ended = before_rest(process, || container.program.try_wait().ok().flatten());
         let after = container.termios()?;
         let same = after.local_flags == before.local_flags
             && after.input_flags == before.input_flags
