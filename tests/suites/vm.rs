@@ -237,7 +237,7 @@ fn the_second_kernel() {
     let suites = std::env::current_exe().unwrap();
     let filters = "checks::our_solution_holds limits:: privileges:: layers:: commits:: archives:: terminal::a_shell_without_flags \
         terminal::names_are_bound_in terminal::input_is_passed_on faults::commands_that_end_badly signals::nothing_is_inherited \
-        lifecycle:: attached:: monitors:: surviving:: joining:: crowd::two_hundred";
+        lifecycle:: attached:: monitors:: surviving:: joining:: copying:: looking:: crowd::two_hundred";
     let command = format!(
         "{} --color never --test-threads 2 --skip the_hosts_program {filters}\n",
         suites.display()
