@@ -2,7 +2,7 @@
 
 use crate::dock::Dock;
 use crate::stage::have;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -83,6 +83,40 @@ fn diff_tells_of_every_change() {
         assert!(
             diff.lines().any(|other| other == line),
             "{line} isn't there: {diff}"
+        );
+    }
+}
+
+/// Who has nowhere to write what was asked for says so, and doesn't panic.
+#[test]
+fn an_output_that_is_full_is_named() {
+    let dock = Dock::new();
+    let script = "touch /new; echo something; sleep 1000";
+    dock.start(&["--name", "box"], &["sh", "-c", script]);
+    dock.until_it_says("box", "something");
+    for words in [
+        &["ps"][..],
+        &["ps", "-q"],
+        &["ps", "--format", "json"],
+        &["inspect", "box"],
+        &["inspect", "--format", "{{.Name}}", "box"],
+        &["top", "box"],
+        &["stats", "--no-stream"],
+        &["stats", "--no-stream", "--format", "json"],
+        &["diff", "box"],
+        &["logs", "box"],
+        &["boot", "--unit"],
+        &["completions", "bash"],
+        &["pause", "box"],
+        &["rm", "-f", "box"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = dock.command(words).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{words:?}: {said}");
+        assert!(
+            said.contains("standard output: No space left on device") && said.lines().count() == 1,
+            "{words:?}: {said}"
         );
     }
 }

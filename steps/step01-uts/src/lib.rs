@@ -23,7 +23,7 @@ use std::ffi::CString;
 
 pub use call::{Refused, Variable};
 pub use narration::Narration;
-pub use program::{host_environment, hostname, program};
+pub use program::{host_environment, hostname, program, say};
 
 // ANCHOR: enter_uts
 /// Moves the caller into a UTS namespace of its own and gives that one the name `hostname`.

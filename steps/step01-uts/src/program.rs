@@ -2,10 +2,11 @@
 
 use crate::Refused;
 use crate::narration::complain;
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
+use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -33,6 +34,18 @@ pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
         }
         Err(_) => FAILURE.into(),
     }
+}
+
+/// Prints a line to standard output, at once.
+///
+/// # Errors
+/// It can't be written: the disk is full, or nobody reads who once did.
+pub fn say(line: impl AsRef<[u8]>) -> Result<()> {
+    let mut output = stdout();
+    output
+        .write_all(&[line.as_ref(), b"\n"].concat())
+        .and_then(|()| output.flush())
+        .context("standard output")
 }
 
 /// A failure of our own.

@@ -4,7 +4,7 @@ use clap::Parser;
 use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use std::process::ExitCode;
-use step01_uts::{Narration, call, exec, hostname, program};
+use step01_uts::{Narration, call, exec, hostname, program, say};
 use step02_pid::{init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step04_pivot_root::files::Files;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         let witness = Witness::new(&rootfs.path, &command[0], &environment, workdir)?;
         if args.why {
             let explanation = witness.foresee()?;
-            println!("{}", explanation.report());
+            say(explanation.report())?;
             return Ok(explanation.exit_code());
         }
 

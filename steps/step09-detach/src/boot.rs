@@ -9,6 +9,7 @@ use clap::Args;
 use std::env;
 use std::path::Path;
 use step01_uts::program::explain;
+use step01_uts::say;
 use step04_pivot_root::files::{State, USUAL};
 
 /// Start the containers that asked for it by --restart always or unless-stopped, and remove those with --rm
@@ -32,7 +33,7 @@ impl Boot {
                 path if path == Path::new(USUAL) => String::new(),
                 path => format!(" --state-dir {}", quoted(path)),
             };
-            print!(
+            say(format!(
                 "[Unit]\n\
                  Description=Containers that start with the machine\n\
                  After=local-fs.target network.target\n\
@@ -45,9 +46,9 @@ impl Boot {
                  ExecStart={} boot{state}\n\
                  \n\
                  [Install]\n\
-                 WantedBy=multi-user.target\n",
+                 WantedBy=multi-user.target",
                 quoted(&program)
-            );
+            ))?;
             return Ok(0);
         }
         let Records { records, broken } = store.records()?;

@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use nix::libc;
 use step01_uts::program::{exit_code, explain};
+use step01_uts::say;
 use step04_pivot_root::files::State;
 
 /// All that can be done with containers, as of this step.
@@ -129,8 +130,7 @@ pub(crate) fn named(
 ) -> impl FnMut(&str, &Container) -> Result<()> {
     move |name, container| {
         what(container)?;
-        println!("{name}");
-        Ok(())
+        say(name)
     }
 }
 

@@ -17,6 +17,7 @@ use std::io::{Write, stderr, stdin};
 use std::thread::sleep;
 use std::time::Duration;
 use step01_uts::program::{exit_code, explain};
+use step01_uts::say;
 use step04_pivot_root::files::State;
 use step07_cgroups::group::sweep_all;
 
@@ -197,8 +198,7 @@ impl Wait {
     pub(crate) fn run(&self) -> Result<u8> {
         let Names { state, containers } = &self.names;
         each(state, containers, |_, container| {
-            println!("{}", wait(container)?);
-            Ok(())
+            say(wait(container)?.to_string())
         })
     }
 }
@@ -262,7 +262,7 @@ impl Prune {
                 _ => continue,
             };
             match removed {
-                Ok(()) => println!("{}", container.id),
+                Ok(()) => say(&container.id)?,
                 Err(error) => {
                     eprintln!("{}", explain(&error));
                     code = exit_code(&error);

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use step01_uts::say;
 
 /// Print all that is known of containers, as JSON
 #[derive(Debug, Args)]
@@ -30,10 +31,10 @@ impl Inspect {
             Ok(())
         })?;
         match &self.format {
-            None => println!("{}", serde_json::to_string_pretty(&all)?),
+            None => say(serde_json::to_string_pretty(&all)?)?,
             Some(template) => {
                 for one in &all {
-                    println!("{}", fill_in(template, one)?);
+                    say(fill_in(template, one)?)?;
                 }
             }
         }

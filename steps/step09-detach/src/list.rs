@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::str::FromStr;
+use step01_uts::say;
 use step04_pivot_root::files::State;
 
 /// List containers
@@ -127,10 +128,10 @@ impl List {
             .filter_map(|(container, record)| self.line(container, record))
             .collect();
         if self.quiet {
-            lines.iter().for_each(|line| println!("{}", line.id));
+            lines.iter().try_for_each(|line| say(&line.id))?;
         } else if self.format == Format::Json {
             for line in &lines {
-                println!("{}", serde_json::to_string(line)?);
+                say(serde_json::to_string(line)?)?;
             }
         } else {
             let heading = [
@@ -152,7 +153,7 @@ impl List {
                     line.names,
                 ]
             };
-            print!("{}", table(heading, lines.into_iter().map(cells)));
+            say(table(heading, lines.into_iter().map(cells)))?;
         }
         for error in broken {
             eprintln!("{error:#}");
@@ -216,7 +217,7 @@ pub fn table<const N: usize>(
         let text: String = cells
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        format!("{}\n", text.trim_end())
+        text.trim_end().to_owned()
     };
-    lines.iter().map(text).collect()
+    lines.iter().map(text).collect::<Vec<_>>().join("\n")
 }

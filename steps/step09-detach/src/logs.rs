@@ -214,7 +214,6 @@ impl Reader<'_> {
                 self.print(&line)?;
             }
             if !self.turn_over()? {
-                stdout().flush()?;
                 return Ok(());
             }
         }
@@ -331,12 +330,16 @@ impl Reader<'_> {
         self.begins[which] = entry.is_whole;
         match entry.stream {
             Stream::Output => {
-                stdout().write_all(&text)?;
+                let mut output = stdout();
+                let mut written = output.write_all(&text);
                 if !entry.is_whole {
-                    stdout().flush()?;
+                    written = written.and_then(|()| output.flush());
                 }
+                written.context("standard output")?;
             }
-            Stream::Error | Stream::Monitor => stderr().write_all(&text)?,
+            Stream::Error | Stream::Monitor => {
+                stderr().write_all(&text).context("standard error")?;
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::status::Status;
 use crate::store::{Container, Store};
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args};
-use step01_uts::Narration;
+use step01_uts::{Narration, say};
 use step02_pid::signals;
 use step04_pivot_root::environment;
 use step04_pivot_root::files::State;
@@ -65,7 +65,7 @@ impl Run {
         };
         if self.detach {
             connection.detach();
-            println!("{}", container.id);
+            say(&container.id)?;
             return Ok(0);
         }
         converse(connection, &attachment)
@@ -82,7 +82,7 @@ impl Run {
         let explanation = layers.show(|root| {
             Witness::new(root, &args.command[0], &variables, &args.env.workdir)?.foresee()
         })?;
-        println!("{}", explanation.report());
+        say(explanation.report())?;
         Ok(explanation.exit_code())
     }
 }
@@ -154,7 +154,7 @@ impl Create {
         self.narration.begin()?;
         let store = Store::open(&self.container.files.state)?;
         let (container, _life) = store.create(self.container)?;
-        println!("{}", container.id);
+        say(&container.id)?;
         Ok(0)
     }
 }

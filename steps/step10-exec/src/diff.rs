@@ -8,10 +8,11 @@ use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::io::{ErrorKind, IsTerminal, Write, stdout};
+use std::io::{IsTerminal, stdout};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use step01_uts::say;
 use step04_pivot_root::enoent::visible;
 use step04_pivot_root::files::State;
 use step08_overlay::attributes::attributes;
@@ -57,18 +58,13 @@ impl Diff {
             compare(&upper, &lower, Path::new(""), &mut changes)
                 .with_context(|| upper.display().to_string())?;
         }
-        let mut out = stdout().lock();
         for (path, kind) in changes {
             // A terminal isn't to obey the names that a container has chosen; a program gets them as they are.
-            let path = match out.is_terminal() {
+            let path = match stdout().is_terminal() {
                 true => visible(&path.to_string_lossy()).into_bytes(),
                 false => path.into_os_string().into_vec(),
             };
-            let line = [format!("{kind} /").as_bytes(), &path, b"\n"].concat();
-            match out.write_all(&line) {
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                written => written?,
-            }
+            say([format!("{kind} /").as_bytes(), &path].concat())?;
         }
         Ok(0)
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::{Shell, generate};
 use std::process::ExitCode;
-use step01_uts::program;
+use step01_uts::{program, say};
 use step09_detach::commands::{Command, end_with_the_reader};
 use step09_detach::launch::be_monitor;
 use step10_exec::cp::Cp;
@@ -63,7 +63,9 @@ fn act(command: Commands) -> Result<u8> {
         Commands::Completions { shell } => {
             let mut program = Args::command();
             let name = program.get_name().to_owned();
-            generate(shell, &mut program, name, &mut std::io::stdout());
+            let mut script = Vec::new();
+            generate(shell, &mut program, name, &mut script);
+            say(script.trim_ascii_end())?;
             Ok(0)
         }
     }

@@ -5,9 +5,10 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, stdout};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use step01_uts::say;
 use step04_pivot_root::files::State;
 use step07_cgroups::group::Groups;
 use step07_cgroups::usage::{Current, size};
@@ -76,10 +77,10 @@ impl Stats {
             });
             let text = self.show(lines)?;
             let clear = if clears { "\x1b[H\x1b[J" } else { "" };
-            let mut out = stdout();
-            let written = out.write_all(format!("{clear}{text}").as_bytes());
-            // Whoever reads may have seen enough.
-            if written.and_then(|()| out.flush()).is_err() || self.no_stream {
+            if !text.is_empty() {
+                say(format!("{clear}{text}"))?;
+            }
+            if self.no_stream {
                 return Ok(0);
             }
             if records.is_empty() && !self.containers.is_empty() {
@@ -91,9 +92,9 @@ impl Stats {
 
     fn show(&self, lines: impl Iterator<Item = Line>) -> Result<String> {
         if self.format == Format::Json {
-            return lines
-                .map(|line| Ok(serde_json::to_string(&line)? + "\n"))
-                .collect();
+            let lines: Result<Vec<String>, _> =
+                lines.map(|line| serde_json::to_string(&line)).collect();
+            return Ok(lines?.join("\n"));
         }
         let heading = [
             "CONTAINER ID",

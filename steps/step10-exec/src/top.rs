@@ -5,6 +5,7 @@ use clap::Args;
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::path::Path;
+use step01_uts::say;
 use step04_pivot_root::files::State;
 use step07_cgroups::group::Groups;
 use step09_detach::Stat;
@@ -41,7 +42,7 @@ impl Top {
         // One that has ended meanwhile is left out.
         let lines = pids.into_iter().filter_map(|pid| describe(pid, ticks));
         let heading = ["UID", "PID", "PPID", "INSIDE", "STAT", "TIME", "CMD"];
-        print!("{}", table(heading, lines));
+        say(table(heading, lines))?;
         Ok(0)
     }
 }
