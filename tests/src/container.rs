@@ -14,8 +14,9 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What should happen soon, and hasn't for as long, doesn't happen, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What should happen soon, and hasn't for so many times as long, doesn't happen, on however busy a machine.
+const SOON: Duration = Duration::from_secs(10);
+const BUSY: u32 = 6;
 
 /// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
 pub fn patience() -> u32 {
@@ -267,7 +268,7 @@ pub fn in_a_while<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE * patience() {
+    while start.elapsed() < SOON * patience().max(BUSY) {
         if let Some(seen) = look() {
             return Some(seen);
         }
