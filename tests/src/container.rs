@@ -14,9 +14,11 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What should happen soon, and hasn't for so many times as long, doesn't happen, on however busy a machine.
+/// What is soon on a machine that has nothing else to do.
 const SOON: Duration = Duration::from_secs(10);
-const BUSY: u32 = 6;
+
+/// What hasn't happened for so many times as long doesn't happen, on however busy a machine.
+const TOO_LONG: u32 = 6;
 
 /// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
 pub fn patience() -> u32 {
@@ -268,7 +270,7 @@ pub fn in_a_while<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 /// Looks again until `look` sees what it looks for, and gives up when that takes too long.
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    while start.elapsed() < SOON * patience().max(BUSY) {
+    while start.elapsed() < SOON * patience().max(TOO_LONG) {
         if let Some(seen) = look() {
             return Some(seen);
         }
