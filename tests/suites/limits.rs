@@ -8,7 +8,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use step07_cgroups::{Version, find};
+use std::sync::Barrier;
+use std::thread::scope;
+use step07_cgroups::group::new_id;
+use step07_cgroups::limits::Limits;
+use step07_cgroups::{Cgroup, Version, find};
 
 fn steps() -> &'static [&'static str] {
     &DIRECT[6..]
@@ -608,6 +612,41 @@ fn many_at_once() {
             assert!(program.wait().unwrap().success(), "{package}");
         }
     }
+}
+
+/// The first ones make the group above, too, and in version 2 hand controllers on to it: whoever comes
+/// while that goes on finds its files all the same.
+#[test]
+fn several_are_the_first() {
+    const THREADS: usize = 8;
+    const ROUNDS: usize = 50;
+    let limits = Limits {
+        memory: Some(64 << 20),
+        cpuset_cpus: Some("0".into()),
+        pids: Some(10),
+        ..Limits::default()
+    };
+    let together = Barrier::new(THREADS);
+    let lives = || {
+        let life = |_| {
+            together.wait();
+            let mut cgroup = Cgroup::create(&new_id()?, &limits)?;
+            let groups = cgroup.groups();
+            let (folder, version) = groups.folder("pids").unwrap();
+            let most = fs::read_to_string(folder.join("pids.max"))?;
+            assert_eq!(most.trim(), "10", "{version:?}");
+            cgroup.remove()
+        };
+        // All of them, so that the others don't wait for this one.
+        let failures = (0..ROUNDS).filter_map(|round| life(round).err());
+        failures.map(|error| format!("{error:#}")).collect()
+    };
+    let failures: Vec<String> = scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(lives)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.flat_map(|failures: Vec<_>| failures).collect()
+    });
+    assert_eq!(failures, [""; 0]);
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl Cgroup {
     /// ended is still in its group until the kernel is through with it.
     ///
     /// # Errors
-    /// One of them is still in use after two seconds.
+    /// One of them is still in use after ten seconds.
     pub fn remove(&mut self) -> Result<()> {
         // ANCHOR_END: remove
         // ANCHOR: exercise_remove

@@ -90,30 +90,29 @@ pub fn has(top: &Path, controller: &str) -> bool {
 
 /// Has the groups below `folder` controlled by `controllers`.
 ///
+/// This is written also where it was written before, and the file isn't asked whether it was: it says so
+/// from the moment on in which another program's write begins, and the groups below get their files
+/// during that. A write waits for the one before.
+///
 /// # Errors
 /// EBUSY: a group that has processes of its own can't hand a controller on, unless it is the
 /// topmost of all ("no internal processes" in cgroups(7)).
 pub fn enable(folder: &Path, controllers: &[&str]) -> Result<()> {
     let file = folder.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let missing: Vec<_> = controllers
+    let all: Vec<_> = controllers
         .iter()
         .filter(|name| !["devices", "cpuacct", "freezer"].contains(name))
-        .filter(|name| !enabled.split_whitespace().any(|each| each == **name))
         .map(|name| format!("+{name}"))
         .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
     let shown = file.display();
-    fs::write(&file, missing.join(" ")).map_err(|error| match error.raw_os_error() {
+    fs::write(&file, all.join(" ")).map_err(|error| match error.raw_os_error() {
         Some(errno) if errno == Errno::EBUSY as i32 => anyhow!(
             "{shown}: {error}: this group has processes of its own, and so can't hand controllers on\n\
              help: move them to a group below: mkdir {0}/init; for pid in $(cat {0}/cgroup.procs); do echo \
              $pid >{0}/init/cgroup.procs; done",
             folder.display()
         ),
-        _ => anyhow!("{shown}: {}: {error}", missing.join(" ")),
+        _ => anyhow!("{shown}: {}: {error}", all.join(" ")),
     })
 }
 
