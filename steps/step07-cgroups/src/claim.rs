@@ -1,6 +1,7 @@
 //! Who a folder belongs to, when several programs make and sweep such folders at once: whoever has
 //! locked a file in it. A crash frees the lock, and then the folder is anybody's to remove. See flock(2).
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -11,7 +12,7 @@ use std::path::Path;
 /// is locked somebody may take it for the leavings of a crash: then it is made again.
 ///
 /// # Errors
-/// Those of `make`, but for EEXIST; those of `open`, but for ENOENT.
+/// Those of `make`, but for EEXIST; those of `open`, but for ENOENT and ENODEV.
 pub fn claim(
     path: &Path,
     make: impl Fn() -> io::Result<()>,
@@ -26,6 +27,8 @@ pub fn claim(
         }
         let file = match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            // What a control group says that goes in this very moment.
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => continue,
             opened => opened?,
         };
         let locked = Flock::lock(file, FlockArg::LockShared).map_err(|(_, errno)| errno)?;
