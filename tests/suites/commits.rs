@@ -4,10 +4,14 @@ use crate::layers::{Bench, STEP, layer};
 use crate::stage::{Root, have, run, script, step};
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::scope;
 
 /// A root as a list: each path with all that a file is, but for times of access and change.
 fn listing(root: &Path) -> Vec<String> {
@@ -291,6 +295,48 @@ fn an_archive_that_does_not_fit() {
         );
         assert!(!errors.contains("panicked"), "{errors}");
     }
+    bench.is_clean();
+}
+
+/// One file that is written to meanwhile, from outside, spoils none of the others.
+#[test]
+fn a_file_that_grows_meanwhile() {
+    let bench = Bench::new();
+    let (image, archive) = (bench.path("image"), bench.path("grown.tar"));
+    Root::shared().copy(&image);
+    let grows = image.join("grows");
+    let is_over = AtomicBool::new(false);
+    let refused = scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::write(&grows, vec![1; 16 << 20]).unwrap();
+                let mut file = fs::File::options().append(true).open(&grows).unwrap();
+                for _ in 0..10_000 {
+                    file.write_all(&[2; 100]).unwrap();
+                }
+            }
+        });
+        let flags = ["--image", image.to_str().unwrap(), "--commit"];
+        let saved = |_| {
+            let flags = [&flags[..], &[archive.to_str().unwrap()]].concat();
+            let outcome = bench.bare(&flags, &["true"]);
+            if outcome.code == 0 {
+                run(Command::new("tar").arg("-tf").arg(&archive));
+                fs::remove_file(&archive).unwrap();
+            } else {
+                let why = "grows of the root: somebody wrote to it";
+                assert!(outcome.errors.contains(why), "{}", outcome.errors);
+                assert!(!archive.exists());
+            }
+            outcome.code
+        };
+        let refused = catch_unwind(AssertUnwindSafe(|| {
+            (0..50).map(saved).any(|code| code == 125)
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        refused
+    });
+    assert!(refused.unwrap(), "nobody wrote to it at all");
     bench.is_clean();
 }
 

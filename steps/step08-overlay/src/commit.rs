@@ -254,7 +254,13 @@ impl<W: Write> Packer<W> {
             match metadata.blocks() * 512 < metadata.len() {
                 // With its holes.
                 true => self.builder.append_file(name, &mut file)?,
-                false => self.builder.append_data(&mut header, name, file)?,
+                false => self.builder.append_data(&mut header, name, &mut file)?,
+            }
+            if file.metadata()?.len() != metadata.len() {
+                // Its header tells of another size than what has followed.
+                bail!(
+                    "somebody wrote to it while it was saved\nhelp: once they are through, do it again"
+                );
             }
         } else if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
