@@ -138,10 +138,11 @@ impl Log {
             // The new one first: where there is no room for it, the old one goes on.
             let aside = self.path.with_extension("log.new");
             let new = open(&aside)?;
-            match fs::rename(&self.path, former(&self.path)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => fs::rename(&aside, &self.path)?,
-            }
+            // Whoever reads finds the newest at any time, by its second name first.
+            let former = former(&self.path);
+            unless_missing(fs::remove_file(&former))?;
+            unless_missing(fs::hard_link(&self.path, &former))?;
+            fs::rename(&aside, &self.path)?;
             (self.file, self.size) = (new, 0);
         }
         self.file.write_all(entries)?;
@@ -151,6 +152,14 @@ impl Log {
 
     fn forget_half_an_entry(&mut self) {
         let _ = self.file.set_len(self.size);
+    }
+}
+
+/// Whatever is missing, somebody has removed.
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
@@ -241,6 +250,21 @@ mod tests {
                 (entry.stream, entry.is_whole, entry.text.to_owned())
             })
             .collect()
+    }
+
+    /// Whoever looks for it while the log turns over.
+    #[test]
+    fn the_newest_is_always_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("container.log");
+        let mut log = Log::open(&path, MaxSize(Some(64))).unwrap();
+        std::thread::scope(|scope| {
+            let turns = scope.spawn(|| (0..5000).for_each(|_| log.write(Stream::Output, b"x\n")));
+            while !turns.is_finished() {
+                assert!(path.exists());
+            }
+        });
+        assert!(entries(&former(&path)).len() < 5);
     }
 
     #[test]
