@@ -6,8 +6,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use progress::container::eventually;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
 
 #[test]
@@ -344,6 +346,12 @@ fn a_name_of_any_bytes_hides_nothing() {
     dock.is_empty();
 }
 
+fn waits_for_a_lock(pid: impl Display) -> Option<()> {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    let flock = nix::libc::SYS_flock.to_string();
+    (call.split(' ').next() == Some(&flock)).then_some(())
+}
+
 /// While somebody saves it, nobody has it go on, starts it or removes it.
 #[test]
 fn it_holds_still_for_a_commit() {
@@ -365,12 +373,8 @@ fn it_holds_still_for_a_commit() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        eventually(|| {
-            let call = fs::read_to_string(format!("/proc/{}/syscall", program.id())).ok()?;
-            let flock = nix::libc::SYS_flock.to_string();
-            (call.split(' ').next() == Some(&flock)).then_some(())
-        })
-        .unwrap_or_else(|| panic!("{words:?} doesn't wait"));
+        eventually(|| waits_for_a_lock(program.id()))
+            .unwrap_or_else(|| panic!("{words:?} doesn't wait"));
         program
     })
     .collect();
@@ -383,6 +387,29 @@ fn it_holds_still_for_a_commit() {
     }
     // In whatever turn they came.
     dock.run(&["unpause", "box"]);
+    dock.ok(&["rm", "-f", "box"]);
+    dock.is_empty();
+}
+
+/// One that holds still to be saved isn't paused, and whoever pauses it meanwhile has it paused afterwards.
+#[test]
+fn pause_waits_for_a_commit() {
+    let dock = Dock::new();
+    let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
+    let still = File::open(dock.container(&id).join("still")).unwrap();
+    let still = nix::fcntl::Flock::lock(still, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    // As a commit does.
+    let groups = step07_cgroups::group::Groups::of(&id).unwrap();
+    groups.freeze(true).unwrap();
+    let mut command = dock.command(&["pause", "box"]);
+    let pause = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let pause = pause.stderr(Stdio::piped()).spawn().unwrap();
+    eventually(|| waits_for_a_lock(pause.id())).expect("pause doesn't wait");
+    groups.freeze(false).unwrap();
+    drop(still);
+    let output = pause.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(dock.status("box").0, "paused");
     dock.ok(&["rm", "-f", "box"]);
     dock.is_empty();
 }
@@ -500,6 +527,57 @@ fn a_start_can_be_given_up() {
     drop(lock);
     eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
     assert_eq!(dock.ok(&["ps", "-aq"]), "");
+    dock.ok(&["prune", "-f"]);
+    dock.is_empty();
+}
+
+/// The same when the command runs already and its monitor is about to note it: a new one goes, and an old one is what
+/// it was.
+#[test]
+fn a_start_can_be_given_up_at_the_last_moment() {
+    let dock = Dock::new();
+    let none_is_there = || monitors(&dock.state).is_empty().then_some(());
+    dock.run_in(&["--rm"], &["true"]);
+    eventually(none_is_there).unwrap();
+    fs::create_dir_all(dock.state.join("roots")).unwrap();
+    dock.ok(&["create", "--name", "old", "sleep", "1000"]);
+    let locked = |path: &Path| {
+        let file = File::open(path).unwrap();
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap()
+    };
+    let root = dock.state.join("roots/default.lock");
+    File::create(&root).unwrap();
+    for words in [
+        &["run", "--restart", "always", "sleep", "1000"][..],
+        &["start", "-a", "old"],
+    ] {
+        // It is held up at its root first, then at its record.
+        let at_root = locked(&root);
+        let mut command = dock.command(words);
+        let mut program = command.stdin(Stdio::null()).spawn().unwrap();
+        let monitor = eventually(|| monitors(&dock.state).pop()).unwrap();
+        let ids = dock.ok(&["ps", "-aq", "--no-trunc"]);
+        let id = ids.lines().next().unwrap();
+        let at_record = locked(&dock.container(id));
+        let before = dock.status(id);
+        drop(at_root);
+        let is_noting = || {
+            let here = waits_for_a_lock(monitor.0);
+            here.filter(|()| !monitor.children().is_empty())
+        };
+        eventually(is_noting).expect("it isn't noted");
+        let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+        kill(pid, Signal::SIGINT).unwrap();
+        let ended = eventually(|| program.try_wait().unwrap()).expect("it doesn't hear");
+        assert_eq!(ended.code(), Some(130), "{words:?}");
+        drop(at_record);
+        eventually(none_is_there).unwrap_or_else(|| panic!("{words:?}: it goes on"));
+        if words[0] == "start" {
+            assert_eq!(dock.status(id), before);
+        }
+    }
+    assert_eq!(dock.ok(&["ps", "-aq"]).lines().count(), 1);
+    dock.ok(&["rm", "old"]);
     dock.ok(&["prune", "-f"]);
     dock.is_empty();
 }

@@ -6,10 +6,11 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::{read, write};
 use std::cell::Cell;
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use step01_uts::program::Ended;
 use step02_pid::signals::{self, Signals};
 use step05_tty::{raw_mode, size};
@@ -163,6 +164,13 @@ impl Connection {
                 0
             };
             if REQUESTS.iter().any(|request| *request as i32 == number) {
+                // From here on its monitor can't tell us that it runs, and ends it.
+                shutdown(self.socket.as_raw_fd(), Shutdown::Read)?;
+                if let Some(Message::Started) = self.next()? {
+                    // It has just told us.
+                    self.ask(&Message::LetItEnd(true));
+                    self.ask(&Message::Signal(Signal::SIGKILL as i32));
+                }
                 let text = "it was asked to end before the command ran".to_owned();
                 let code = 128 + number as u8;
                 return Err(Ended { code, text }.into());

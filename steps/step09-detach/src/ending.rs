@@ -223,7 +223,11 @@ fn wait(container: &Container) -> Result<u8> {
             wait_for_end(&pidfd, None)?;
         }
     }
-    let record = container.record()?;
+    let record = match container.record() {
+        // It was about to be removed when it was read, and its end was noted.
+        Err(_) if !lives && container.is_gone() => record,
+        now => now?,
+    };
     let known = match container.status(&record) {
         Status::Created => Some(0),
         _ if record.state.phase != Phase::Running => record.state.exit_code,

@@ -54,7 +54,7 @@ pub fn launch(
         return Connection::started(ours);
     }
     let Err(error) = errand.set_out();
-    tell_failure(Client::new(theirs, 0), &error);
+    tell_failure(Client::new(theirs, 0), life, &error);
     leave(libc::EXIT_FAILURE as u8)
 }
 
@@ -109,7 +109,9 @@ pub fn be_monitor() {
     leave(libc::EXIT_FAILURE as u8)
 }
 
-pub(crate) fn tell_failure(mut to: Client, error: &Error) {
+/// Tells who started a container that it can't be, and lets go of its life first: they remove it then.
+pub(crate) fn tell_failure(mut to: Client, life: Lock, error: &Error) {
+    drop(life);
     to.tell(&failure(error).encode());
 }
 

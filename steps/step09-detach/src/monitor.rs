@@ -18,9 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::unistd::getpid;
 use std::collections::VecDeque;
-use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
+use std::{fs, mem};
 use step01_uts::narration;
 use step01_uts::program::exit_code;
 use step02_pid::report::Report;
@@ -28,6 +28,9 @@ use step02_pid::signals::{self, Signals};
 use step02_pid::{Child, leave};
 use step04_pivot_root::files;
 use step05_tty::terminal::Ends;
+
+/// Why a container is ended that was hardly there.
+const GIVEN_UP: &str = "whoever started it went before it ran";
 
 /// What a monitor knows.
 pub(crate) struct Monitor<'a> {
@@ -81,8 +84,8 @@ impl Monitor<'_> {
                 let ending = monitor.live();
                 monitor.part(ending, life);
             }
-            Ok(Err(error)) => tell_failure(caller, &error),
-            Err(error) => tell_failure(caller, error),
+            Ok(Err(error)) => tell_failure(caller, life, &error),
+            Err(error) => tell_failure(caller, life, error),
         }
         leave(0)
     }
@@ -148,12 +151,12 @@ impl Ending {
 }
 
 impl Monitor<'_> {
-    /// Notes that the command runs.
-    fn note_start(&mut self, child: &Child) -> Result<()> {
+    /// Notes that the command runs. Returns what was noted before.
+    fn note_start(&self, child: &Child) -> Result<State> {
         let (process, monitor) = (Identity::of(child.pid)?, Identity::of(getpid())?);
+        let mut before = State::default();
         self.container.update(|record| {
-            let state = &mut record.state;
-            *state = State {
+            let running = State {
                 phase: Phase::Running,
                 process: Some(process),
                 monitor: Some(monitor),
@@ -161,9 +164,9 @@ impl Monitor<'_> {
                 restarts: self.restarts,
                 ..Default::default()
             };
+            before = mem::replace(&mut record.state, running);
         })?;
-        self.has_run = true;
-        Ok(())
+        Ok(before)
     }
 
     /// Notes how it ended, and whether it is to be started again. One that never ran only has its error
@@ -231,14 +234,29 @@ impl Monitor<'_> {
     /// Stays with the command until it has ended and its last word is written. Returns its exit code.
     fn relay(&mut self, child: &Child, ends: Ends) -> Result<u8> {
         if self.restarts == 0 && self.caller_has_gone() {
-            bail!("whoever started it went before it ran");
+            bail!(GIVEN_UP);
         }
-        self.note_start(child)?;
-        self.tell(&Message::Started, |_| true);
+        let before = self.note_start(child)?;
+        if !self.announce() {
+            // It went while that was noted.
+            self.container.update(|record| record.state = before)?;
+            bail!(GIVEN_UP);
+        }
+        self.has_run = true;
         let mut command = Command::of(child, ends);
         self.forget_input(&mut command);
         narration::fall_silent()?;
         self.stay_with(command)
+    }
+
+    /// Tells everybody that the command runs; `false`: who started it isn't there to hear that.
+    fn announce(&mut self) -> bool {
+        let started = Message::Started.encode();
+        let mut heard = self.restarts > 0;
+        for client in &mut self.clients {
+            heard |= client.tell(&started) && client.owns_input;
+        }
+        heard
     }
 
     /// Whether who started the container isn't there any more, by an end of its own or somebody else's wish.

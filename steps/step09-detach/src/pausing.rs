@@ -28,10 +28,12 @@ pub struct Unpause {
 impl Pause {
     pub(crate) fn run(&self) -> Result<u8> {
         self.names.each(|container| {
+            // Who saves it has it hold still meanwhile.
+            let _still = container.hold_still()?;
             let record = up(container)?;
             match container.status(&record) {
                 Status::Paused => bail!("container {} is paused already", record.name),
-                _ => freeze(container, true),
+                _ => Groups::of(&container.id)?.freeze(true),
             }
         })
     }
@@ -40,9 +42,10 @@ impl Pause {
 impl Unpause {
     pub(crate) fn run(&self) -> Result<u8> {
         self.names.each(|container| {
+            let _still = container.hold_still()?;
             let record = up(container)?;
             match container.status(&record) {
-                Status::Paused => freeze(container, false),
+                Status::Paused => Groups::of(&container.id)?.freeze(false),
                 _ => bail!("container {} isn't paused", record.name),
             }
         })
@@ -96,12 +99,6 @@ impl Commit {
         }
         saved.map(|()| 0)
     }
-}
-
-/// Stops all processes of a container, or has them go on.
-fn freeze(container: &Container, freeze: bool) -> Result<()> {
-    let _still = container.hold_still()?;
-    Groups::of(&container.id)?.freeze(freeze)
 }
 
 /// Has the processes of a container go on, if it is paused: who is frozen hears nothing.

@@ -16,11 +16,11 @@
 use crate::arguments::ContainerArgs;
 use crate::record::{Record, SHORT, State, Time};
 use crate::{name, save};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::libc;
 use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -275,9 +275,12 @@ impl Store {
     /// The name is in use; arguments that make no sense.
     pub fn create(&self, arguments: ContainerArgs) -> Result<(Container, Lock)> {
         let container = self.container(new_id()?);
-        let life = container
-            .lock_life()?
-            .context("a new container's life is taken")?;
+        let life = loop {
+            // Whoever sweeps may have it for a moment.
+            if let Some(life) = container.lock_life()? {
+                break life;
+            }
+        };
         // Under another name until it is whole. What isn't locked there belongs to a crash.
         let aside = self.containers.join(format!(".new-{}", container.id));
         let names = self.lock_names()?;
@@ -361,7 +364,14 @@ impl Store {
                 continue;
             };
             let container = self.container(id.into());
-            if is_id(id) && container.is_gone() && container.lock_life()?.is_some() {
+            if !is_id(id) || !container.is_gone() {
+                continue;
+            }
+            // Whoever is making one has its life from the beginning.
+            let Some(_life) = container.lock_life()? else {
+                continue;
+            };
+            if container.is_gone() {
                 match fs::remove_file(entry.path()) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
                     _ => swept += 1,
@@ -388,6 +398,23 @@ fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Removes `folder`, in which a `cp` may still be making files: until the directory is gone that it is in.
+fn tear_down_in_use(folder: &Path) -> Result<()> {
+    const TIMES: u32 = 100;
+    for _ in 1..TIMES {
+        match tear_down(folder) {
+            Err(error) if is_not_empty(&error) => {}
+            torn_down => return torn_down,
+        }
+    }
+    tear_down(folder)
+}
+
+fn is_not_empty(error: &Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty)
+}
+
 fn write(folder: &Path, record: &Record) -> Result<()> {
     let text = serde_json::to_vec_pretty(record)?;
     // Nobody wants back what is removed when it ends.
@@ -405,7 +432,7 @@ impl Container {
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_gone() => {
                 bail!("no such container: {}", &self.id[..SHORT])
             }
-            read => read.map_err(anyhow::Error::new),
+            read => read.map_err(Error::new),
         };
         let record = text.and_then(|text| {
             let mut record: Record = serde_json::from_slice(&text)?;
@@ -528,7 +555,7 @@ impl Container {
         }
         // It may take a while, and others need names meanwhile.
         drop(names);
-        let torn_down = tear_down(&gone);
+        let torn_down = tear_down_in_use(&gone);
         for left in [self.store.run.join(self.socket()), self.life_path()] {
             let _ = fs::remove_file(left);
         }
