@@ -296,7 +296,7 @@ pub(crate) fn end_orphan(container: &Container) -> Result<()> {
     let Some(process) = orphan(container) else {
         return Ok(());
     };
-    thaw(container)?;
+    let _going = thaw(container)?;
     stop(&process, libc::SIGKILL, Some(Duration::ZERO))
 }
 
@@ -354,10 +354,10 @@ fn end(container: &Container, request: &Request, for_good: bool) -> Result<()> {
             Err(_) if container.is_gone() => return Ok(()),
             record => record?,
         };
-        match thaw(container) {
+        let _going = match thaw(container) {
             Err(_) if container.is_gone() => return Ok(()),
             thawed => thawed?,
-        }
+        };
         if let Some(process) = &record.state.process {
             let signal = request.signal.unwrap_or(record.arguments.stop_signal);
             stop(process, signal, request.timeout.0)?;
@@ -372,7 +372,7 @@ fn end(container: &Container, request: &Request, for_good: bool) -> Result<()> {
 
 /// Has the monitor of a container kill it, whose record nobody can read.
 fn kill_unread(container: &Container) -> Result<()> {
-    thaw(container)?;
+    let _going = thaw(container)?;
     let Some(socket) = knock(container)? else {
         return Ok(());
     };

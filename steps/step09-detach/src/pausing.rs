@@ -2,7 +2,7 @@
 
 use crate::commands::{Names, up};
 use crate::status::Status;
-use crate::store::{Container, Store};
+use crate::store::{Container, Lock, Store};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::Path;
@@ -101,12 +101,13 @@ impl Commit {
     }
 }
 
-/// Has the processes of a container go on, if it is paused: who is frozen hears nothing.
-pub(crate) fn thaw(container: &Container) -> Result<()> {
-    let _still = container.hold_still()?;
+/// Has the processes of a container go on, if it is paused: who is frozen hears nothing, in version 1 not even
+/// SIGKILL. Nobody pauses it again as long as the lock is held.
+pub(crate) fn thaw(container: &Container) -> Result<Lock> {
+    let going = container.keep_going()?;
     let groups = Groups::of(&container.id)?;
-    match groups.is_frozen().unwrap_or(false) {
-        true => groups.freeze(false),
-        false => Ok(()),
+    if groups.is_frozen().unwrap_or(false) {
+        groups.freeze(false)?;
     }
+    Ok(going)
 }

@@ -67,8 +67,12 @@ pub struct Lock(File);
 impl Lock {
     /// Waits for the lock of `file`.
     fn wait(file: File) -> Result<Lock> {
+        Lock::wait_for(file, libc::LOCK_EX)
+    }
+
+    fn wait_for(file: File, operation: i32) -> Result<Lock> {
         loop {
-            match flock(&file, libc::LOCK_EX) {
+            match flock(&file, operation) {
                 Err(Errno::EINTR) => continue,
                 locked => locked?,
             }
@@ -518,8 +522,17 @@ impl Container {
 
     /// Waits until nobody else freezes it or has it go on, and keeps it so.
     pub fn hold_still(&self) -> Result<Lock> {
+        Lock::wait_for(self.open_still()?, libc::LOCK_EX)
+    }
+
+    /// Waits until nobody freezes it, and keeps it so: several may have it go on.
+    pub fn keep_going(&self) -> Result<Lock> {
+        Lock::wait_for(self.open_still()?, libc::LOCK_SH)
+    }
+
+    fn open_still(&self) -> Result<File> {
         let path = self.folder.join(STILL);
-        Lock::wait(File::open(&path).with_context(|| path.display().to_string())?)
+        File::open(&path).with_context(|| path.display().to_string())
     }
 
     /// Calls it `name` from now on.
