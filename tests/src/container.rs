@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(10);
 
 /// What hasn't happened for so many times as long doesn't happen, on however busy a machine.
-const TOO_LONG: u32 = 6;
+pub const TOO_LONG: u32 = 6;
 
 /// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
 pub fn patience() -> u32 {

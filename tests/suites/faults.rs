@@ -220,7 +220,7 @@ fn a_killed_parent_leaves_nothing() {
         done
         # Orphans are reaped by the host's init; those that live on are the leak.
         for patience in $(seq 2000); do
-            left=$(pgrep -x sleep) || break
+            left=$(pgrep 'sleep|step04') || break
         done
         [ -z \"$left\" ]";
     for propagation in [Propagation::Shared, Propagation::Private] {

@@ -176,7 +176,8 @@ fn it_dies_with_the_container() {
     let outcome = dock.run(&["exec", "-d", "box", "sleep", "2000"]);
     assert_eq!((outcome.code, outcome.output.as_str()), (0, ""));
     let detached = || dock.ok(&["top", "box"]).contains("sleep 2000");
-    assert!(detached());
+    // It is called so when it has become the command, which takes it a moment longer.
+    eventually(|| detached().then_some(())).unwrap();
     // The caller of the first is killed, and that one with it; the second goes on.
     kill(inside.program().0, Signal::SIGKILL).unwrap();
     eventually(|| (!dock.ok(&["top", "box"]).contains("sh -c")).then_some(())).unwrap();
@@ -379,7 +380,8 @@ fn exec_ends_with_its_command() {
     dock.start(&["--name", "box"], &["sleep", "1000"]);
     let outcome = dock.run(&["exec", "box", "sh", "-c", "sleep 1000 & echo said"]);
     assert_eq!((outcome.code, outcome.output.as_str()), (0, "said\n"));
-    assert!(dock.ok(&["top", "box"]).matches("sleep 1000").count() == 2);
+    let both = || dock.ok(&["top", "box"]).matches("sleep 1000").count() == 2;
+    eventually(|| both().then_some(())).expect("one is gone");
     // A second terminal is as good as the first.
     for _ in 0..2 {
         let outcome = dock.run(&["exec", "-t", "box", "tty"]);

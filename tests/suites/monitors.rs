@@ -210,13 +210,12 @@ fn the_monitor_is_small() {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     };
     // When it has tidied up, which it does when it is idle for the first time.
-    eventually(|| (size("Rss:") <= 2560).then_some(()));
-    let (private, resident) = (size("Private_Dirty:"), size("Rss:"));
+    let sizes = || (size("Private_Dirty:"), size("Rss:"));
+    let is_small = |(private, resident)| private <= 250 && resident <= 2560;
+    eventually(|| is_small(sizes()).then_some(()));
+    let (private, resident) = sizes();
     println!("{private} kB are private and dirty, {resident} kB are resident");
-    assert!(
-        private <= 250 && resident <= 2560,
-        "{private} kB, {resident} kB"
-    );
+    assert!(is_small((private, resident)), "{private} kB, {resident} kB");
 }
 
 /// The disk is full: the container runs, and says afterwards what is missing.
