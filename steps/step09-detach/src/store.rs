@@ -575,3 +575,31 @@ impl Container {
         torn_down
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::scope;
+
+    /// Somebody makes files in it as long as there is a directory to make them in.
+    #[test]
+    fn a_folder_in_use_is_removed() {
+        const MANY: usize = 20_000;
+        let folder = tempfile::tempdir().unwrap();
+        let (gone, inside) = (
+            folder.path().join("gone"),
+            folder.path().join("gone/inside"),
+        );
+        fs::create_dir_all(&inside).unwrap();
+        let made = scope(|scope| {
+            let maker = scope.spawn(|| {
+                let make = |number: &usize| File::create(inside.join(number.to_string())).is_ok();
+                (0..MANY).take_while(make).count()
+            });
+            while !inside.join("9").exists() {}
+            tear_down_in_use(&gone).unwrap();
+            maker.join().unwrap()
+        });
+        assert!(!gone.exists() && made > 9);
+    }
+}
