@@ -4,6 +4,7 @@
 //! line, and P is a part of one, to be continued. What is said is written at once, so that nothing is lost
 //! when the monitor is killed, and a question without a newline is seen while it waits for its answer.
 
+use crate::store::unless_missing;
 use anyhow::Result;
 use humantime::{format_rfc3339_nanos, parse_rfc3339};
 use serde::{Deserialize, Serialize};
@@ -152,14 +153,6 @@ impl Log {
 
     fn forget_half_an_entry(&mut self) {
         let _ = self.file.set_len(self.size);
-    }
-}
-
-/// Whatever is missing, somebody has removed.
-fn unless_missing(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
     }
 }
 

@@ -375,13 +375,16 @@ impl Store {
             let Some(_life) = container.lock_life()? else {
                 continue;
             };
-            if container.is_gone() {
-                match fs::remove_file(entry.path()) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-                    _ => swept += 1,
-                }
-                let _ = fs::remove_file(container.life_path());
+            if !container.is_gone() {
+                continue;
             }
+            // The lock goes last, and once: the next of its name is somebody else's.
+            let (left, lock) = (entry.path(), container.life_path());
+            if left != lock {
+                unless_missing(fs::remove_file(left))?;
+            }
+            unless_missing(fs::remove_file(lock))?;
+            swept += 1;
         }
         failed.map_or(Ok(swept), Err)
     }
@@ -400,6 +403,14 @@ impl Store {
 /// Whether `text` is a whole ID.
 fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whatever is missing, somebody has removed.
+pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// Removes `folder`, in which a `cp` may still be making files: until the directory is gone that it is in.
@@ -579,7 +590,38 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
     use std::thread::scope;
+
+    /// Somebody clears away what crashes have left while others make and remove containers.
+    #[test]
+    fn making_beside_sweeping() {
+        #[derive(Parser)]
+        struct Words {
+            #[command(flatten)]
+            container: ContainerArgs,
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state");
+        let store = Store::open(&files::State { dir }).unwrap();
+        let lives = || {
+            for _ in 0..500 {
+                let words = Words::parse_from(["run", "true"]);
+                let (container, life) = store.create(words.container).unwrap();
+                assert!(life.is_of(&container.life_path()), "its life is gone");
+                container.remove(&life).unwrap();
+            }
+        };
+        scope(|scope| {
+            let makers = [(); 2].map(|()| scope.spawn(lives));
+            while makers.iter().any(|maker| !maker.is_finished()) {
+                store.sweep().unwrap();
+            }
+        });
+        for directory in [&store.containers, &store.names, &store.run] {
+            assert_eq!(fs::read_dir(directory).unwrap().count(), 0, "{directory:?}");
+        }
+    }
 
     /// Somebody makes files in it as long as there is a directory to make them in.
     #[test]
