@@ -2,6 +2,7 @@
 
 use crate::dock::{Dock, groups_of, monitors};
 use crate::stage::redact;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -360,6 +361,11 @@ fn a_name_of_any_bytes_hides_nothing() {
     dock.is_empty();
 }
 
+/// Its lock, which others wait for.
+fn locked(path: &Path) -> Flock<File> {
+    Flock::lock(File::open(path).unwrap(), FlockArg::LockExclusive).unwrap()
+}
+
 fn waits_for_a_lock(pid: impl Display) -> Option<()> {
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
     let flock = nix::libc::SYS_flock.to_string();
@@ -372,8 +378,7 @@ fn it_holds_still_for_a_commit() {
     let dock = Dock::new();
     let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
     let archive = dock.folder.path().join("box.tar").display().to_string();
-    let still = File::open(dock.container(&id).join("still")).unwrap();
-    let still = nix::fcntl::Flock::lock(still, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let still = locked(&dock.container(&id).join("still"));
     let mut waiting: Vec<_> = [
         &["commit", "box", &archive][..],
         &["pause", "box"],
@@ -410,8 +415,7 @@ fn it_holds_still_for_a_commit() {
 fn pause_waits_for_a_commit() {
     let dock = Dock::new();
     let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
-    let still = File::open(dock.container(&id).join("still")).unwrap();
-    let still = nix::fcntl::Flock::lock(still, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let still = locked(&dock.container(&id).join("still"));
     // As a commit does.
     let groups = step07_cgroups::group::Groups::of(&id).unwrap();
     groups.freeze(true).unwrap();
@@ -549,8 +553,9 @@ fn a_start_can_be_given_up() {
     eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
     fs::create_dir_all(dock.state.join("roots")).unwrap();
     // Somebody is making the default root, and takes his time.
-    let lock = File::create(dock.state.join("roots/default.lock")).unwrap();
-    let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let root = dock.state.join("roots/default.lock");
+    File::create(&root).unwrap();
+    let lock = locked(&root);
     // Nor is it started later.
     let mut command = dock.command(&["run", "--restart", "always", "sleep", "1000"]);
     let mut program = command.stdin(Stdio::null()).spawn().unwrap();
@@ -579,10 +584,6 @@ fn a_start_can_be_given_up_at_the_last_moment() {
     eventually(none_is_there).unwrap();
     fs::create_dir_all(dock.state.join("roots")).unwrap();
     dock.ok(&["create", "--name", "old", "sleep", "1000"]);
-    let locked = |path: &Path| {
-        let file = File::open(path).unwrap();
-        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap()
-    };
     let root = dock.state.join("roots/default.lock");
     File::create(&root).unwrap();
     for words in [

@@ -50,7 +50,8 @@ pub fn abandoned(path: &Path) -> Option<Flock<File>> {
     is_at(&lock, path).then_some(lock)
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
+/// Whether `file` is what is at `path` now: that one may have been removed, and made again.
+pub fn is_at(file: &File, path: &Path) -> bool {
     let id = |of: fs::Metadata| (of.dev(), of.ino());
     let (file, path) = (file.metadata().map(id), fs::metadata(path).map(id));
     matches!((file, path), (Ok(file), Ok(path)) if file == path)

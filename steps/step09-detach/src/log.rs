@@ -139,7 +139,7 @@ impl Log {
             // The new one first: where there is no room for it, the old one goes on.
             let aside = self.path.with_extension("log.new");
             let new = open(&aside)?;
-            // Whoever reads finds the newest at any time, by its second name first.
+            // The full one has both names for a moment: whoever reads finds the newest at any time.
             let former = former(&self.path);
             unless_missing(fs::remove_file(&former))?;
             unless_missing(fs::hard_link(&self.path, &former))?;

@@ -2,7 +2,7 @@
 //! apart: SOCK_SEQPACKET in unix(7).
 
 use crate::log::Stream;
-use crate::store::Container;
+use crate::store::{Container, unless_missing};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -11,7 +11,6 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use step02_pid::report::Report;
@@ -148,10 +147,7 @@ pub fn open_door(container: &Container) -> Result<OwnedFd> {
     let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let (_folder, path) = address(container)?;
     // That of a monitor that was killed.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    unless_missing(fs::remove_file(&path))?;
     let bound = bind(door.as_raw_fd(), &UnixAddr::new(&path)?);
     bound.with_context(|| {
         container

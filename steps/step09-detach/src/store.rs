@@ -22,9 +22,10 @@ use nix::libc;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::files;
+use step07_cgroups::claim::is_at;
 use step07_cgroups::group::new_id;
 use step08_overlay::tear_down;
 
@@ -103,9 +104,7 @@ impl Lock {
     }
 
     fn is_of(&self, path: &Path) -> bool {
-        let id = |of: fs::Metadata| (of.dev(), of.ino());
-        let (ours, there) = (self.0.metadata().map(id), fs::metadata(path).map(id));
-        matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+        is_at(&self.0, path)
     }
 }
 
@@ -259,10 +258,7 @@ impl Store {
             );
         }
         let link = self.names.join(name);
-        match fs::remove_file(&link) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        unless_missing(fs::remove_file(&link))?;
         symlink(id, &link).with_context(|| link.display().to_string())
     }
 
@@ -570,10 +566,8 @@ impl Container {
         let names = self.store.lock_names()?;
         let _record = self.lock_record()?;
         let name = self.record().map(|record| record.name);
-        match fs::rename(&self.folder, &gone) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            renamed => renamed.with_context(|| self.folder.display().to_string())?,
-        }
+        unless_missing(fs::rename(&self.folder, &gone))
+            .with_context(|| self.folder.display().to_string())?;
         if let Ok(name) = name {
             self.store.take_name(&name, &self.id);
         }
