@@ -3,8 +3,8 @@
 #
 #   follow ROOT PATH   follows PATH as the kernel would with ROOT as its root directory, so that no
 #                      link leads out of it. Sets $real to where PATH ends, without links, and
-#                      calls `on_the_way PATH` for each link, directory and file that it meets.
-#                      Fails when something isn't there.
+#                      calls `on_the_way PATH` for each link, directory and file that it meets,
+#                      with $target set to where a link leads. Fails when something isn't there.
 
 on_the_way() { :; }
 
@@ -23,8 +23,8 @@ follow() {
         if [ -L "$root_of_path$real/$name" ]; then
             links=$((links + 1))
             [ "$links" -le 40 ] || return 1
-            on_the_way "$real/$name"
             target=$(readlink "$root_of_path$real/$name")
+            on_the_way "$real/$name"
             case $target in /*) real='' ;; esac
             rest=$target${rest:+/$rest}
         elif [ -e "$root_of_path$real/$name" ]; then

@@ -1,115 +1,216 @@
 #!/bin/sh
-# from-host.sh DIR [PROGRAM...]
+# from-host.sh [--small] DIR [PROGRAM...]
 #
 # Makes a root filesystem in DIR from this machine's own programs: each with the loader and the
 # libraries that it asks for, and with every link on the way, so that each path that works here
-# works inside DIR too. PROGRAM is a name or a path; without one it is a shell and what the chapters
-# use, as far as this machine has it. Nothing is downloaded. The files copied are listed in
-# DIR/etc/from-host.
+# works inside DIR too. PROGRAM is a name or a path; without one it is what people type in a shell,
+# as far as this machine has it, or, with --small, the few that the chapters need. Nothing is
+# downloaded. The files copied are listed in DIR/etc/from-host.
 
 set -u
+export LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 here=$(dirname "$0")
 # shellcheck source=rootfs-scripts/aside.sh
 . "$here/aside.sh"
 # shellcheck source=rootfs-scripts/follow.sh
 . "$here/follow.sh"
+small=
+if [ "${1-}" = --small ]; then
+    small=yes
+    shift
+fi
 help_or_go_on "$@"
 
-# Those that every machine has, and those that only most have.
-common='sh ls cat ps kill mount umount hostname id env sleep touch mkdir rm ln grep head tail wc yes
+# What the chapters need: those that every machine has, and those that only most have.
+needed='sh ls cat ps kill mount umount hostname id env sleep touch mkdir rm ln grep head tail wc yes
     true false stat readlink dd tty stty cp mv chmod chown mknod chroot uname sort sed tr cut'
-extra='bash ip'
+common='bash ip'
 
-# bring PATH: copies the file, and each directory and link that leads to it, into $new. Sets $real to
-# its path without links. Fails when there is no such file.
+# What people type besides, package by package.
+shells='which clear tput reset getent ldd'
+coreutils='[ arch b2sum base32 base64 basename basenc chcon chgrp cksum comm csplit date df dir dircolors
+    dirname du echo expand expr factor fmt fold groups hostid install join link logname md5sum mkfifo
+    mktemp nice nl nohup nproc numfmt od paste pathchk pinky pr printenv printf ptx pwd realpath rmdir
+    runcon seq sha1sum sha224sum sha256sum sha384sum sha512sum shred shuf split stdbuf sum sync tac tee
+    test timeout truncate tsort unexpand uniq unlink uptime users vdir who whoami'
+findutils='find xargs'
+text='egrep fgrep rgrep awk gawk mawk diff cmp less more'
+editors='vi nano'
+archives='tar gzip gunzip zcat zgrep zless'
+procps='free pgrep pidof pidwait pkill pmap pwdx skill slabtop snice sysctl tload top vmstat w watch'
+util_linux='addpart agetty blkdiscard blkid blkzone blockdev cal cfdisk chcpu chfn chmem choom chrt chsh
+    col colcrt colrm column ctrlaltdel delpart dmesg eject fallocate fdisk fincore findfs findmnt flock
+    fsck fsfreeze fstrim getopt hardlink hexdump hwclock ionice ipcmk ipcrm ipcs isosize last lastb
+    ldattach line logger login look losetup lsblk lscpu lsfd lsipc lslocks lslogins lsmem lsns mcookie
+    mesg mkfs mkswap mountpoint namei newgrp nologin nsenter partx pivot_root prlimit raw readprofile
+    rename renice resizepart rev rfkill rtcwake runuser script scriptlive scriptreplay setarch setpriv
+    setsid setterm sfdisk su sulogin swaplabel swapoff swapon switch_root taskset uclampset unshare
+    utmpdump uuidd uuidgen uuidparse vigr vipw wall wdctl whereis wipefs write zramctl linux32 linux64
+    i386 x86_64 ul'
+network='bridge ss tc lnstat nstat ifstat rtmon routel ping'
+
+# An editor that asks for more libraries than this has windows of its own, and stays out: the root
+# has to stay small.
+most_libraries=24
+
+# follow() calls this for each link, directory and file on the way.
+on_the_way() {
+    if [ -L "$1" ]; then
+        [ -L "$new$1" ] || ln -s "$target" "$new$1" || exit 1
+    elif [ -d "$1" ]; then
+        [ -d "$new$1" ] || mkdir "$new$1" || exit 1
+    else
+        printf '%s\n' "$1" >>"$new/.files"
+    fi
+}
+
+# bring PATH: makes each directory and link that leads to the file, and notes the file itself. Sets
+# $real to its path without links. Fails when there is no such file.
 bring() {
     follow / "$1"
 }
 
-on_the_way() {
-    if [ -L "$1" ]; then
-        [ -L "$new$1" ] || ln -s "$(readlink "$1")" "$new$1" || exit 1
-    elif [ -d "$1" ]; then
-        [ -d "$new$1" ] || mkdir "$new$1" || exit 1
-    elif [ ! -e "$new$1" ]; then
-        # In a user namespace a file of the host's root belongs to nobody, and its owner can't be kept.
-        cp -p "$1" "$new$1" 2>/dev/null || cp "$1" "$new$1" || exit 1
-        printf '%s\n' "$1" >>"$new/etc/from-host"
-    fi
-}
-
-# locate NAME: prints the path of a program.
+# locate NAME: sets $path to where a program is.
 locate() {
     case $1 in
         */*)
-            [ -x "$1" ] && echo "$(cd "$(dirname "$1")" && pwd -P)/${1##*/}"
+            [ -x "$1" ] && path=$(cd "$(dirname "$1")" && pwd -P)/${1##*/}
             return
             ;;
     esac
+    before=$IFS
     IFS=:
     for directory in /bin /usr/bin /sbin /usr/sbin $PATH; do
-        if [ -f "$directory/$1" ] && [ -x "$directory/$1" ]; then
-            echo "$directory/$1"
+        path=$directory/$1
+        if [ -f "$path" ] && [ -x "$path" ]; then
+            IFS=$before
             return
         fi
     done
+    IFS=$before
     return 1
 }
 
-# bring_program NAME: the program, and the interpreter of a script. Adds ELF files to $programs, one
-# a line.
+# bring_program NAME: the program itself.
 bring_program() {
-    path=$(locate "$1") || return 1
-    bring "$path" || return 1
-    case $(head -c 2 "$real" | tr -d '\000') in
-        '#!')
-            # "#!/bin/sh -e" takes one program, "#!/usr/bin/env -S bash -e" two. From here on "$@"
-            # are the words of that line, and stay so while this function calls itself.
+    locate "$1" && bring "$path" && printf '%s\n' "$real" >>"$new/.programs"
+}
+
+# bring_usual_programs: those of the lists above. That one is absent is noted: should it come to this
+# machine later, the default root is made again.
+bring_usual_programs() {
+    when_missing=say
+    absent=
+    for program in $needed; do
+        bring_program "$program" || absent="$absent $program"
+    done
+    [ -z "$absent" ] || say "not on this machine, so left out:$absent"
+    if [ -z "$small" ]; then
+        common="$common $shells $coreutils $findutils $text $archives $procps $util_linux $network $editors"
+    fi
+    for program in $common; do
+        if ! locate "$program"; then
+            absent="$absent $program"
+        elif is_welcome "$program"; then
+            bring_program "$path"
+        fi
+    done
+    for program in $absent; do
+        printf 'absent %s\n' "$program" >>"$new/etc/from-host"
+    done
+}
+
+# is_welcome NAME: whether the program at $path can be copied, and is worth it.
+is_welcome() {
+    # Some distributions let nobody but root read what is setuid.
+    [ -r "$path" ] || return 1
+    case " $editors " in
+        *" $1 "*) [ "$(ldd "$path" | wc -l)" -le "$most_libraries" ] ;;
+    esac
+}
+
+# bring_interpreters: what the scripts among the programs ask for in their first line.
+bring_interpreters() {
+    looked=0
+    while [ "$(wc -l <"$new/.programs")" -gt "$looked" ]; do
+        tail -n "+$((looked + 1))" "$new/.programs" >"$new/.unread"
+        looked=$(wc -l <"$new/.programs")
+        # With several files head says above each two bytes whose they are.
+        tr '\n' '\000' <"$new/.unread" | xargs -0 head -c 2 /dev/null | tr -d '\000' |
+            sed -n '/^==> /{N;s/^==> \(.*\) <==\n#!$/\1/p;}' >"$new/.scripts"
+        while IFS= read -r script; do
+            # "#!/bin/sh -e" takes one program, "#!/usr/bin/env -S bash -e" two.
             # shellcheck disable=SC2046 # the words, apart
-            set -- $(head -n 1 "$real" | tr -d '\r' | sed 's/^#! *//')
-            bring_program "$1" || die "$path: its interpreter $1 isn't there"
-            [ "${1##*/}" = env ] || return 0
+            set -- $(head -n 1 "$script" | tr -d '\r' | sed 's/^#! *//')
+            bring_program "$1" || die "$script: its interpreter $1 isn't there"
+            [ "${1##*/}" = env ] || continue
             shift
             while case ${1-} in -* | *=*) true ;; *) false ;; esac do
                 shift
             done
-            [ $# = 0 ] || bring_program "$1" || die "$path: its interpreter $1 isn't there"
-            ;;
-        *)
-            programs="$programs$real
-"
-            ;;
-    esac
+            [ $# = 0 ] || bring_program "$1" || die "$script: its interpreter $1 isn't there"
+        done <"$new/.scripts"
+    done
 }
 
-# bring_libraries: what the loader would map for $programs. `ldd` names the loader as the program
-# does (PT_INTERP), and each library by the path at which the loader finds it.
-bring_libraries() {
+# list_libraries: what the loader would map for each program, line by line as ldd(1) has it. The
+# loader itself is asked, the one that sh has: ldd asks it, too, and takes five processes for it. It is
+# left what that loader doesn't know, such as programs for another.
+list_libraries() {
     command -v ldd >/dev/null || die "ldd isn't there; it comes with the C library (package libc-bin)"
-    # One by one: musl's ldd takes the words behind the first for the program's. Of a static program
-    # ldd says that it isn't dynamic, and fails.
-    printf '%s' "$programs" | while IFS= read -r program; do
-        ldd "$program" 2>/dev/null
-    done >"$new/.ldd"
+    loader=$(ldd "$(command -v sh)" 2>/dev/null | sed -n 's/^[[:space:]]*\(\/[^ ]*\) (0x[0-9a-f]*)$/\1/p')
+    # Of a static program, and of a script, ldd says that it isn't dynamic, and fails.
+    while IFS= read -r program; do
+        "${loader:-false}" --list "$program" || ldd "$program"
+    done <"$new/.programs" 2>/dev/null
+}
+
+# bring_libraries: the libraries, and the loader by the path that the program asks for (PT_INTERP).
+bring_libraries() {
+    list_libraries >"$new/.ldd"
     missing=$(sed -n 's/^[[:space:]]*\(.*\) => not found.*/\1/p' "$new/.ldd" | sort -u)
-    [ -z "$missing" ] || die "the loader doesn't find, here on this machine:" "$missing"
-    sed -n -e 's/^.*=> \(\/.*\) (0x[0-9a-f]*)$/\1/p' \
+    [ -z "$missing" ] || "$when_missing" "the loader doesn't find, here on this machine:" "$missing"
+    sed -n -e 's/^[[:space:]]*\(\/[^ ]*\) => .*/\1/p' -e 's/^.*=> \(\/.*\) (0x[0-9a-f]*)$/\1/p' \
         -e 's/^[[:space:]]*\(\/.*\) (0x[0-9a-f]*)$/\1/p' "$new/.ldd" | sort -u >"$new/.libraries"
     while IFS= read -r library; do
         bring "$library" || die "$library: ldd names it, and it isn't there"
-        printf '%s\n' "${library%/*}" >>"$new/.directories"
         # An older glibc loads this one only when a user's name is looked up.
         case $library in
             */libc.so.6) bring "${library%/*}/libnss_files.so.2" || true ;;
         esac
     done <"$new/.libraries"
-    # Libraries in a directory that isn't built into glibc's loader are found through its cache.
-    if [ -e "$new/.directories" ] && [ -e /etc/ld.so.cache ] && command -v ldconfig >/dev/null; then
-        sort -u "$new/.directories" >"$new/etc/ld.so.conf"
-        ldconfig -X -r "$new" || say "ldconfig failed: a program may not find its libraries"
-    fi
-    rm -f "$new/.ldd" "$new/.libraries" "$new/.directories"
+}
+
+# copy_files: all that was noted, a folder at a time.
+copy_files() {
+    sort -u "$new/.files" >"$new/.sorted"
+    set --
+    folder=
+    while IFS= read -r file; do
+        if [ "${file%/*}" != "$folder" ]; then
+            copy "$@"
+            set --
+            folder=${file%/*}
+        fi
+        set -- "$@" "$file"
+    done <"$new/.sorted"
+    copy "$@"
+}
+
+# copy FILE...: all of $folder.
+copy() {
+    [ $# -gt 0 ] || return 0
+    # In a user namespace a file of the host's root belongs to nobody, and its owner can't be kept.
+    cp -p "$@" "$new$folder/" 2>/dev/null || cp "$@" "$new$folder/" || exit 1
+    printf '%s\n' "$@" >>"$new/etc/from-host"
+}
+
+# index_libraries: those in a folder that isn't built into glibc's loader are found through its cache.
+index_libraries() {
+    [ -s "$new/.libraries" ] && [ -e /etc/ld.so.cache ] && command -v ldconfig >/dev/null || return 0
+    sed 's,/[^/]*$,,' "$new/.libraries" | sort -u >"$new/etc/ld.so.conf"
+    ldconfig -X -r "$new" || say "ldconfig failed: a program may not find its libraries"
 }
 
 begin "$1"
@@ -130,25 +231,16 @@ for directory in /bin /sbin /lib /lib32 /lib64 /usr/bin /usr/sbin; do
     [ ! -d "$directory" ] || bring "$directory"
 done
 
-programs=
+: >"$new/.programs"
+when_missing=die
 if [ $# -gt 0 ]; then
     for program in "$@"; do
         bring_program "$program" || die "$program: no such program on this machine"
     done
 else
-    absent=
-    for program in $common; do
-        bring_program "$program" || absent="$absent $program"
-    done
-    # A program that comes to this machine later makes the default root be made again.
-    for program in $extra; do
-        bring_program "$program" || echo "absent $program" >>"$new/etc/from-host"
-    done
-    for program in $absent; do
-        echo "absent $program" >>"$new/etc/from-host"
-    done
-    [ -z "$absent" ] || say "not on this machine, so left out:$absent"
+    bring_usual_programs
 fi
+bring_interpreters
 bring_libraries
 
 # What the terminal at hand can do, for shells and editors.
@@ -158,6 +250,11 @@ for terminal in dumb linux vt100 xterm xterm-256color screen screen-256color tmu
         [ ! -f "$entry" ] || bring "$entry"
     done
 done
+# Which distribution the programs are of.
+bring /etc/os-release || true
+copy_files
+index_libraries
+rm -f "$new"/.[!.]*
 
 cat >"$new/etc/passwd" <<'TEXT'
 root:x:0:0:root:/root:/bin/sh
@@ -173,4 +270,27 @@ passwd: files
 group: files
 hosts: files dns
 TEXT
+# The steps' -t names this file in ENV, which sh reads when somebody types; bash has one of its own.
+cat >"$new/etc/shrc" <<'TEXT'
+# A prompt that says who one is, in which container, and where.
+who=$(id -un 2>/dev/null || id -u)@${HOSTNAME:-$(hostname)}
+case $(id -u) in
+    0) sign='#' ;;
+    *) sign='$' ;;
+esac
+case ${TERM-dumb} in
+    dumb) PS1="$who:\$PWD$sign " ;;
+    *)
+        # How long a line is bash has to be told: colours don't move the cursor.
+        escape=${BASH_VERSION:+'\['}$(printf '\033[') end=m${BASH_VERSION:+'\]'}
+        PS1="${escape}1;32$end$who${escape}0$end:${escape}1;34$end\$PWD${escape}0$end$sign "
+        alias ls='ls --color=auto' grep='grep --color=auto'
+        ;;
+esac
+unset who sign escape end
+alias ll='ls -l' la='ls -A'
+TEXT
+echo '. /etc/shrc' >"$new/root/.bashrc"
+# With a file of its own vi doesn't look for the defaults, which are elsewhere.
+echo 'set nocompatible backspace=indent,eol,start ruler' >"$new/root/.vimrc"
 finish

@@ -138,7 +138,7 @@ fn hostile_archives() {
 /// Nobody but root gets near a setuid program or a device that an archive brought.
 #[test]
 fn images_are_roots_own() {
-    if crate::vm::inside() {
+    if crate::another_kernel::inside() {
         return;
     }
     let bench = Bench::new();
@@ -302,7 +302,7 @@ fn many_small_entries() {
     let bench = Bench::new();
     let file = bench.path("many.tar");
     let mut builder = Builder::new(std::io::BufWriter::new(fs::File::create(&file).unwrap()));
-    let count = if crate::vm::inside() { 5_000 } else { 100_000 };
+    let count = if crate::another_kernel::inside() { 5_000 } else { 100_000 };
     for number in 0..count {
         let mut header = Header::new_gnu();
         header.set_mode(0o644);

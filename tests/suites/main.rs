@@ -1,6 +1,7 @@
 //! The test suites of the course: programs of the steps, run on a pretend host and looked at from
 //! outside.
 
+mod another_kernel;
 mod archives;
 mod attached;
 mod book;
@@ -16,6 +17,7 @@ mod engine;
 mod exercises;
 mod explanations;
 mod faults;
+mod first_minute;
 mod joining;
 mod layers;
 mod lifecycle;
@@ -29,5 +31,4 @@ mod signals;
 mod stage;
 mod surviving;
 mod terminal;
-mod vm;
 mod workshop;

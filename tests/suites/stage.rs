@@ -54,7 +54,7 @@ pub fn step(package: &str) -> &'static Path {
             // SAFETY: SIG_DFL installs no handler.
             unsafe { signal(ignored, SigHandler::SigDfl).unwrap() };
         }
-        match env::var_os(crate::vm::BIN_DIR) {
+        match env::var_os(crate::another_kernel::BIN_DIR) {
             Some(folder) => Programs::in_directory(folder.as_ref()).unwrap(),
             None => Programs::build().unwrap(),
         }

@@ -45,10 +45,11 @@ impl Tty {
         }
     }
 
-    /// What programs look up to know what a terminal can do.
+    /// What programs look up to know what a terminal can do, and what a shell reads first when somebody types: in
+    /// the default root that is a file with a prompt. See ENV in sh(1).
     pub fn environment(self) -> Vec<String> {
         match self.tty {
-            true => vec!["TERM=xterm".into()],
+            true => vec!["TERM=xterm".into(), "ENV=/etc/shrc".into()],
             false => vec![],
         }
     }
