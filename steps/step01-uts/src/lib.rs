@@ -6,7 +6,7 @@
 //!
 //! The rest of this crate serves every later step: [`call!`] makes a system call and says so
 //! ([`mod@call`]), [`Narration`] has the flags that show those calls ([`narration`]), and
-//! [`program`] turns the outcome of a container's life into an exit code ([`mod@program`]).
+//! [`program()`] turns the outcome of a container's life into an exit code ([`mod@program`]).
 
 pub mod call;
 pub mod narration;

@@ -12,12 +12,12 @@ struct Args {
     #[arg(long, value_name = "NAME", default_value = "container", value_parser = hostname)]
     hostname: String,
 
-    #[command(flatten)]
-    narration: Narration,
-
     /// The command and its arguments: each word arrives as it is, no shell comes between
     #[arg(default_value = "sh", trailing_var_arg = true)]
     command: Vec<String>,
+
+    #[command(flatten)]
+    narration: Narration,
 }
 
 fn main() -> ExitCode {

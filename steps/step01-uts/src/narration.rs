@@ -20,12 +20,17 @@ pub struct Narration {
     #[arg(long)]
     verbose: bool,
 
-    /// Append what is printed about the program to FILE instead of standard error
+    /// Append what this program says of itself to FILE instead of standard error
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
-    /// Print it as text, or as one JSON object a line
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// How: text, or json: one object a line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
     log_format: Format,
 }
 

@@ -39,7 +39,7 @@ use step01_uts::{CloseRange, call, close_range};
 ///
 /// The child is a copy of the calling process, of its memory and of its one thread, so the caller
 /// mustn't have other threads. It never comes back into the caller's code: `body` ends in an
-/// `execve`, or in a failure that [`ErrorPipe::report`] brings home. It dies when the caller dies.
+/// `execve`, or in a failure that `ErrorPipe::report` brings home. It dies when the caller dies.
 /// See clone(2), pid_namespaces(7).
 ///
 /// # Errors

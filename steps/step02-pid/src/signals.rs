@@ -149,7 +149,7 @@ impl Signals {
     }
 
     /// Kills the child `pid` when it is deaf to `signal` and has been asked to end by it
-    /// [`PATIENCE`] times; or once, when the signal is the terminal's hang-up.
+    /// three times; or once, when the signal is the terminal's hang-up.
     ///
     /// With `init` before it the command isn't PID 1, hears, and is never killed so.
     pub fn insist(&mut self, signal: &Received, pid: Pid) -> Result<()> {

@@ -20,12 +20,12 @@ struct Args {
     #[arg(long)]
     init: bool,
 
-    #[command(flatten)]
-    narration: Narration,
-
     /// The command and its arguments: each word arrives as it is, no shell comes between
     #[arg(default_value = "sh", trailing_var_arg = true)]
     command: Vec<String>,
+
+    #[command(flatten)]
+    narration: Narration,
 }
 
 // ANCHOR: life

@@ -27,18 +27,18 @@ struct Args {
     #[arg(long)]
     why: bool,
 
-    #[command(flatten)]
-    env: Env,
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
 
     #[command(flatten)]
     files: Files,
 
     #[command(flatten)]
-    narration: Narration,
+    env: Env,
 
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    narration: Narration,
 }
 
 // ANCHOR: life

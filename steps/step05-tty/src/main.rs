@@ -31,21 +31,21 @@ struct Args {
     #[arg(long)]
     why: bool,
 
-    #[command(flatten)]
-    tty: Tty,
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
 
     #[command(flatten)]
-    env: Env,
+    tty: Tty,
 
     #[command(flatten)]
     files: Files,
 
     #[command(flatten)]
-    narration: Narration,
+    env: Env,
 
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    narration: Narration,
 }
 
 // ANCHOR: life

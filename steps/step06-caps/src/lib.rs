@@ -8,7 +8,7 @@
 //! given up.
 //!
 //! [`confine`] does all of it to a process, in the one order that works. Which capabilities there
-//! are is told in [`capabilities`], how a filter comes of a profile in [`profile`] and [`seccomp`],
+//! are is told in [`capabilities`], how a filter comes of a profile in [`profile`] and [`mod@seccomp`],
 //! who a user is in [`users`], and what one flag asks for in [`privileges`].
 
 pub mod capabilities;

@@ -35,11 +35,21 @@ struct Args {
     #[arg(long)]
     why: bool,
 
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
+
     #[command(flatten)]
     tty: Tty,
 
     #[command(flatten)]
+    files: Files,
+
+    #[command(flatten)]
     env: Env,
+
+    #[command(flatten)]
+    network: NetworkArgs,
 
     #[command(flatten)]
     user: UserArgs,
@@ -48,17 +58,7 @@ struct Args {
     privileges: PrivilegeArgs,
 
     #[command(flatten)]
-    network: NetworkArgs,
-
-    #[command(flatten)]
-    files: Files,
-
-    #[command(flatten)]
     narration: Narration,
-
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    command: Vec<String>,
 }
 
 // ANCHOR: life

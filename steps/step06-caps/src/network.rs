@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
-    /// The container's network: its own loopback and nothing else, or all of the host's
-    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "none")]
+    /// The container's network: none is a loopback of its own and nothing else, host all of the host's
+    #[arg(
+        long,
+        alias = "net",
+        value_name = "NETWORK",
+        default_value = "none",
+        hide_possible_values = true
+    )]
     pub network: Network,
 }
 

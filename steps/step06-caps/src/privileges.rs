@@ -16,11 +16,11 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Privileges")]
 pub struct PrivilegeArgs {
-    /// Leave the container a capability more than Docker's fourteen; ALL leaves each
+    /// Add a capability to Docker's fourteen; ALL adds every one
     #[arg(long, value_name = "CAPABILITY", value_parser = capability)]
     pub cap_add: Vec<String>,
 
-    /// Take a capability away; ALL takes each
+    /// Take a capability away; ALL takes every one
     #[arg(long, value_name = "CAPABILITY", value_parser = capability)]
     pub cap_drop: Vec<String>,
 

@@ -173,7 +173,7 @@ fn cannot_make(folder: &Path, error: &io::Error) -> Error {
     )
 }
 
-/// Removes the groups of ours that nobody uses: see [`sweep`].
+/// Removes the groups of ours that nobody has locked: those of programs that were killed before they could.
 pub fn sweep_all() -> Result<()> {
     let hierarchies = hierarchies(&Limits::default())?;
     if let Some(first) = hierarchies.first() {
@@ -185,8 +185,7 @@ pub fn sweep_all() -> Result<()> {
     Ok(())
 }
 
-/// Removes the groups that nobody has locked: those of programs that were killed before they could.
-/// What tells is the group in the hierarchy `first`, which is made first and removed last.
+/// Removes the groups that nobody has locked. What tells is the group in the hierarchy `first`, which is made first and removed last.
 pub(crate) fn sweep(first: &Hierarchy) -> Result<()> {
     let ours = first.top.join(OURS);
     for entry in fs::read_dir(ours).into_iter().flatten().flatten() {

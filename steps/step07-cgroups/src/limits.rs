@@ -13,7 +13,7 @@ use step05_tty::{DEVICES, Device};
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// Its memory at most, in bytes or with b, k, m or g behind
+    /// The most memory it may use, in bytes or with b, k, m or g behind
     #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, value_parser = size)]
     pub memory: Option<u64>,
 
@@ -21,7 +21,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "SIZE", value_parser = size_or_unlimited, allow_negative_numbers = true)]
     pub memory_swap: Option<Swap>,
 
-    /// Processors' worth of time at most, such as 0.5; 0: no limit
+    /// How many processors' time it may use at most, such as 0.5; 0: no limit
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = Cpus::from_str)]
     pub cpus: Option<Cpus>,
 
@@ -33,7 +33,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
 
-    /// Its processes and threads at most; 0 or -1: no limit
+    /// The most processes and threads it may have; 0 or -1: no limit
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = pids)]
     pub pids_limit: Option<i64>,
 

@@ -40,17 +40,18 @@ struct Args {
     #[arg(long)]
     why: bool,
 
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
+
     #[command(flatten)]
     tty: Tty,
 
     #[command(flatten)]
+    files: Files,
+
+    #[command(flatten)]
     env: Env,
-
-    #[command(flatten)]
-    user: UserArgs,
-
-    #[command(flatten)]
-    privileges: PrivilegeArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -59,14 +60,13 @@ struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    files: Files,
+    user: UserArgs,
+
+    #[command(flatten)]
+    privileges: PrivilegeArgs,
 
     #[command(flatten)]
     narration: Narration,
-
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    command: Vec<String>,
 }
 
 // ANCHOR: life

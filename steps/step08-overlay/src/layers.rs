@@ -26,8 +26,18 @@ use step07_cgroups::claim::{abandoned, claim};
 
 /// What the container's files are made of.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Layers and volumes")]
+#[command(next_help_heading = "Files")]
 pub struct LayerArgs {
+    /// Directories and files of the host.
+    #[arg(short, long, value_name = "VOLUME", value_parser = Volume::parse,
+          help = "A directory or a file of the host: SRC:DST[:ro][,rprivate|rslave|rshared]")]
+    pub volume: Vec<Volume>,
+
+    /// Directories whose files are in memory.
+    #[arg(long, value_name = "TMPFS", value_parser = Tmpfs::parse,
+          help = "A directory whose files are in memory, and gone at the end: DST[:OPTIONS]")]
+    pub tmpfs: Vec<Tmpfs>,
+
     /// A layer of the root, a directory or an archive (tar, tar.gz, tar.zst), the topmost first;
     /// it stays as it is
     #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
@@ -41,14 +51,6 @@ pub struct LayerArgs {
     /// Keep what the container changes in DIR, and begin with what is there
     #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
     pub keep: Option<PathBuf>,
-
-    /// A directory or a file of the host: SRC:DST[:ro][,rprivate|rslave|rshared]
-    #[arg(short, long, value_name = "VOLUME", value_parser = Volume::parse)]
-    pub volume: Vec<Volume>,
-
-    /// A directory whose files are in memory, and gone at the end: DST[:OPTIONS]
-    #[arg(long, value_name = "TMPFS", value_parser = Tmpfs::parse)]
-    pub tmpfs: Vec<Tmpfs>,
 
     /// Let the container write to its volumes only
     #[arg(long)]

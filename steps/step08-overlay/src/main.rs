@@ -41,17 +41,21 @@ struct Args {
     #[arg(long)]
     why: bool,
 
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    command: Vec<String>,
+
     #[command(flatten)]
     tty: Tty,
 
     #[command(flatten)]
+    layers: LayerArgs,
+
+    #[command(flatten)]
+    files: Files,
+
+    #[command(flatten)]
     env: Env,
-
-    #[command(flatten)]
-    user: UserArgs,
-
-    #[command(flatten)]
-    privileges: PrivilegeArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -60,17 +64,13 @@ struct Args {
     network: NetworkArgs,
 
     #[command(flatten)]
-    files: Files,
+    user: UserArgs,
 
     #[command(flatten)]
-    layers: LayerArgs,
+    privileges: PrivilegeArgs,
 
     #[command(flatten)]
     narration: Narration,
-
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    command: Vec<String>,
 }
 
 // ANCHOR: life

@@ -42,8 +42,9 @@ pub struct ContainerArgs {
     #[arg(long)]
     pub rm: bool,
 
-    /// When to start it again: no, on-failure[:N], always or unless-stopped
-    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = RestartPolicy::from_str)]
+    /// When to start it again.
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = RestartPolicy::from_str,
+          help = "When to start it again: no, on-failure[:N], always or unless-stopped")]
     pub restart: RestartPolicy,
 
     /// Begin a new log when it has as many bytes, with k, m or g behind; one old one is kept; 0: never
@@ -54,21 +55,25 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
     pub stop_signal: i32,
 
+    /// The command and its arguments: each word arrives as it is, no shell comes between
+    #[arg(default_value = "sh", trailing_var_arg = true)]
+    pub command: Vec<String>,
+
     /// What the command reads and where it writes.
     #[command(flatten)]
     pub tty: Tty,
 
+    /// What the container's files are made of.
+    #[command(flatten)]
+    pub layers: LayerArgs,
+
+    /// Where the container's files come from.
+    #[command(flatten)]
+    pub files: Files,
+
     /// What the command finds around itself.
     #[command(flatten)]
     pub env: Env,
-
-    /// Who the command runs as.
-    #[command(flatten)]
-    pub user: UserArgs,
-
-    /// What the container's root may do.
-    #[command(flatten)]
-    pub privileges: PrivilegeArgs,
 
     /// What the container may use up.
     #[command(flatten)]
@@ -78,17 +83,13 @@ pub struct ContainerArgs {
     #[command(flatten)]
     pub network: NetworkArgs,
 
-    /// Where the container's files come from.
+    /// Who the command runs as.
     #[command(flatten)]
-    pub files: Files,
+    pub user: UserArgs,
 
-    /// What the container's files are made of.
+    /// What the container's root may do.
     #[command(flatten)]
-    pub layers: LayerArgs,
-
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    pub command: Vec<String>,
+    pub privileges: PrivilegeArgs,
 }
 
 impl ContainerArgs {

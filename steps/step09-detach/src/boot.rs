@@ -12,7 +12,7 @@ use step01_uts::program::explain;
 use step01_uts::say;
 use step04_pivot_root::files::{State, USUAL};
 
-/// Start the containers that asked for it by --restart always or unless-stopped, and remove those with --rm
+/// After a boot: start the containers with --restart always or unless-stopped, and remove those with --rm
 #[derive(Debug, Args)]
 pub struct Boot {
     /// Print the systemd unit that does this when the machine starts

@@ -85,12 +85,12 @@ pub fn end_with_the_reader() {
 /// Which containers, and where they are kept.
 #[derive(Debug, Args)]
 pub struct Names {
-    #[command(flatten)]
-    pub(crate) state: State,
-
     /// The containers, by their names or their IDs
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) containers: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) state: State,
 }
 
 impl Names {

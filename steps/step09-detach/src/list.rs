@@ -13,7 +13,7 @@ use step04_pivot_root::files::State;
 /// List containers
 #[derive(Debug, Args)]
 pub struct List {
-    /// Those that have ended, too
+    /// Also those that don't run
     #[arg(short, long)]
     all: bool,
 
@@ -25,13 +25,18 @@ pub struct List {
     #[arg(long)]
     no_trunc: bool,
 
-    /// Only those with name=TEXT, id=TEXT, status=STATUS, exited=CODE or ancestor=IMAGE; of one key given
-    /// several times, any
+    /// Only those with name=TEXT, id=TEXT, status=STATUS, exited=CODE or ancestor=IMAGE; a key given
+    /// again is one more choice
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = Filter::from_str)]
     filter: Vec<Filter>,
 
-    /// A table, or a JSON object a line
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    /// How: table, or json: one object a line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_possible_values = true
+    )]
     format: Format,
 
     #[command(flatten)]

@@ -24,7 +24,7 @@ pub struct Logs {
     #[arg(short, long)]
     follow: bool,
 
-    /// Only the last lines, so many; all: each
+    /// Only the last lines, as many as NUMBER says, or all
     #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all", allow_negative_numbers = true,
           value_parser = tail)]
     tail: Tail,
@@ -37,16 +37,16 @@ pub struct Logs {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<SystemTime>,
 
-    /// Only what was said until then
+    /// Only what was said until a time, which is given likewise
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<SystemTime>,
-
-    #[command(flatten)]
-    state: State,
 
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
     container: String,
+
+    #[command(flatten)]
+    state: State,
 }
 
 /// How many lines from the end; all with none.

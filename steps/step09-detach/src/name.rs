@@ -50,12 +50,9 @@ pub fn random(turn: u32) -> io::Result<String> {
     })
 }
 
-/// Call a container otherwise
+/// Give a container another name
 #[derive(Debug, Args)]
 pub struct Rename {
-    #[command(flatten)]
-    state: State,
-
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -63,6 +60,9 @@ pub struct Rename {
     /// Its new name
     #[arg(value_name = "NAME", value_parser = valid)]
     name: String,
+
+    #[command(flatten)]
+    state: State,
 }
 
 impl Rename {

@@ -55,9 +55,6 @@ impl Unpause {
 /// Save a container's root as an archive
 #[derive(Debug, Args)]
 pub struct Commit {
-    #[command(flatten)]
-    state: State,
-
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -65,6 +62,9 @@ pub struct Commit {
     /// FILE.tar, FILE.tar.gz or FILE.tar.zst
     #[arg(value_name = "FILE", value_parser = Archive::parse)]
     file: Archive,
+
+    #[command(flatten)]
+    state: State,
 }
 
 impl Commit {

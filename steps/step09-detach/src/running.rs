@@ -21,7 +21,7 @@ use step08_overlay::layers::Home;
 /// Make a container and run its command
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Leave it running, and print its ID
+    /// Let it run in the background, and print its ID
     #[arg(short, long)]
     pub(crate) detach: bool,
 
@@ -33,10 +33,10 @@ pub struct Run {
     leave: Leave,
 
     #[command(flatten)]
-    narration: Narration,
+    container: ContainerArgs,
 
     #[command(flatten)]
-    container: ContainerArgs,
+    narration: Narration,
 }
 
 impl Run {
@@ -90,11 +90,11 @@ impl Run {
 /// How one goes.
 #[derive(Debug, Args)]
 struct Leave {
-    /// The keys that leave it running
+    /// The keys that leave the container, which runs on
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = Keys::parse)]
     detach_keys: Keys,
 
-    /// Whether signals are passed on to the container; otherwise they leave it running
+    /// Pass signals on to the container; with false they leave it, and it runs on
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
           default_missing_value = "true", action = ArgAction::Set)]
     sig_proxy: bool,
@@ -143,10 +143,10 @@ fn discard(container: &Container) -> Result<()> {
 #[derive(Debug, Args)]
 pub struct Create {
     #[command(flatten)]
-    narration: Narration,
+    container: ContainerArgs,
 
     #[command(flatten)]
-    container: ContainerArgs,
+    narration: Narration,
 }
 
 impl Create {
@@ -174,10 +174,10 @@ pub struct Start {
     leave: Leave,
 
     #[command(flatten)]
-    narration: Narration,
+    names: Names,
 
     #[command(flatten)]
-    names: Names,
+    narration: Narration,
 }
 
 impl Start {
@@ -213,19 +213,19 @@ impl Start {
 /// Connect the terminal to a container that runs
 #[derive(Debug, Args)]
 pub struct Attach {
-    #[command(flatten)]
-    leave: Leave,
-
     /// Only watch
     #[arg(long)]
     no_stdin: bool,
 
-    #[command(flatten)]
-    state: State,
-
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
     container: String,
+
+    #[command(flatten)]
+    leave: Leave,
+
+    #[command(flatten)]
+    state: State,
 }
 
 impl Attach {

@@ -25,14 +25,14 @@ pub struct Cp {
     #[arg(short = 'L', long)]
     follow_link: bool,
 
-    #[command(flatten)]
-    state: State,
-
     /// What is copied; of a directory that ends in /. what is in it
     source: String,
 
     /// Where it goes: into a directory that is there, or to this name
     destination: String,
+
+    #[command(flatten)]
+    state: State,
 }
 
 /// A file, on one of the two sides.

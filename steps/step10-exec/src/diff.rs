@@ -22,12 +22,12 @@ use step09_detach::store::Store;
 /// List what a container has changed: A added, C changed, D deleted
 #[derive(Debug, Args)]
 pub struct Diff {
-    #[command(flatten)]
-    state: State,
-
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
     container: String,
+
+    #[command(flatten)]
+    state: State,
 }
 
 /// Files that a container's start puts there, for something to be mounted on.

@@ -30,12 +30,9 @@ use step09_detach::{Identity, detach, is_running};
 /// Run another command in a container that runs
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// Leave it running
+    /// Let it run in the background
     #[arg(short, long)]
     detach: bool,
-
-    #[command(flatten)]
-    tty: Tty,
 
     /// Set an environment variable besides the container's own; a KEY alone takes the value that it has here
     #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = step04_pivot_root::variable)]
@@ -45,18 +42,9 @@ pub struct Exec {
     #[arg(short, long, value_name = "DIR", value_parser = step04_pivot_root::absolute)]
     workdir: Option<String>,
 
-    #[command(flatten)]
-    user: UserArgs,
-
     /// Leave the command all that this program may do itself
     #[arg(long)]
     privileged: bool,
-
-    #[command(flatten)]
-    narration: Narration,
-
-    #[command(flatten)]
-    state: State,
 
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
@@ -65,6 +53,18 @@ pub struct Exec {
     /// The command and its arguments: each word arrives as it is, no shell comes between
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+
+    #[command(flatten)]
+    tty: Tty,
+
+    #[command(flatten)]
+    user: UserArgs,
+
+    #[command(flatten)]
+    state: State,
+
+    #[command(flatten)]
+    narration: Narration,
 }
 
 impl Exec {

@@ -28,12 +28,12 @@ pub struct Stats {
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
 
-    #[command(flatten)]
-    state: State,
-
     /// The containers, by their names or their IDs; all that run, without any
     #[arg(value_name = "CONTAINER")]
     containers: Vec<String>,
+
+    #[command(flatten)]
+    state: State,
 }
 
 /// How long one looks to see how busy somebody is.

@@ -16,12 +16,12 @@ use step09_detach::store::Store;
 /// Show the processes of a container
 #[derive(Debug, Args)]
 pub struct Top {
-    #[command(flatten)]
-    state: State,
-
     /// The container, by its name or its ID
     #[arg(value_name = "CONTAINER")]
     container: String,
+
+    #[command(flatten)]
+    state: State,
 }
 
 impl Top {
