@@ -48,7 +48,7 @@ impl Workbench {
         let root = self.scratch.join("root");
         if !root.exists() {
             let script = workspace().join("rootfs-scripts/from-host.sh");
-            let made = Command::new(&script).arg(&root).status()?;
+            let made = Command::new(&script).arg("--small").arg(&root).status()?;
             if !made.success() {
                 bail!("{}: {made}", script.display());
             }

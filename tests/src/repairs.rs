@@ -56,7 +56,7 @@ impl Repairs {
             fs::remove_dir_all(&self.0)?;
         }
         fs::create_dir_all(&self.0).with_context(|| self.0.display().to_string())?;
-        run(script("from-host.sh").arg(self.whole()))?;
+        run(script("from-host.sh").arg("--small").arg(self.whole()))?;
         for kind in KINDS {
             run(Command::new("cp")
                 .arg("-a")

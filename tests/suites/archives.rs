@@ -302,7 +302,11 @@ fn many_small_entries() {
     let bench = Bench::new();
     let file = bench.path("many.tar");
     let mut builder = Builder::new(std::io::BufWriter::new(fs::File::create(&file).unwrap()));
-    let count = if crate::another_kernel::inside() { 5_000 } else { 100_000 };
+    let count = if crate::another_kernel::inside() {
+        5_000
+    } else {
+        100_000
+    };
     for number in 0..count {
         let mut header = Header::new_gnu();
         header.set_mode(0o644);

@@ -31,4 +31,5 @@ mod signals;
 mod stage;
 mod surviving;
 mod terminal;
+mod times;
 mod workshop;

@@ -83,7 +83,11 @@ fn attacks_that_work_before_and_fail_after() {
         assert_eq!(known.count(), CALLS.len());
     }
     // The second kernel has all of them.
-    let most = if crate::another_kernel::inside() { 0 } else { 4 };
+    let most = if crate::another_kernel::inside() {
+        0
+    } else {
+        4
+    };
     assert!(lacking.len() <= most, "this kernel lacks {lacking:?}");
     // Each is in the way by itself: without the filter the capabilities are, and the other way round.
     let capabilities_only = calls(

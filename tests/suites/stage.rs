@@ -1,5 +1,6 @@
 //! What the suites have in common: the programs, a root filesystem, and what is redacted.
 
+use crate::times::begin;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use progress::host::{Propagation, exit_code, on_pretend_host};
 use progress::programs::{Programs, workspace};
@@ -43,11 +44,13 @@ pub fn usual(package: &str, root: &Path) -> Vec<String> {
 
 /// The checker.
 pub fn progress() -> &'static Path {
+    begin();
     Path::new(env!("CARGO_BIN_EXE_progress"))
 }
 
 /// The program of a step.
 pub fn step(package: &str) -> &'static Path {
+    begin();
     static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
         // Whoever runs the suites in the background has these ignored, and so would the programs.
         for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
@@ -73,6 +76,7 @@ pub fn step04() -> &'static Path {
 
 /// A folder that everybody may enter, which goes away at the end.
 pub fn folder() -> TempDir {
+    begin();
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
@@ -93,7 +97,9 @@ impl Root {
             return Root(root);
         }
         let folder = Arc::new(folder());
-        run(script("from-host.sh").arg(folder.path().join("root")));
+        run(script("from-host.sh")
+            .arg("--small")
+            .arg(folder.path().join("root")));
         *shared = Arc::downgrade(&folder);
         Root(folder)
     }
@@ -125,6 +131,7 @@ pub fn armed_root(folder: &Path, programs: &[&str]) -> PathBuf {
 
 /// A script of rootfs-scripts/.
 pub fn script(name: &str) -> Command {
+    begin();
     Command::new(workspace().join("rootfs-scripts").join(name))
 }
 
@@ -200,6 +207,7 @@ pub fn on_host(propagation: Propagation, shell: &str, arguments: &[&str]) -> Out
 /// Whether `tool` is installed. Without it a test is skipped aloud on a person's machine, and fails
 /// where CI is true.
 pub fn have(tool: &str, package: &str) -> bool {
+    begin();
     let found = env::split_paths(&env::var_os("PATH").unwrap_or_default())
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|directory| directory.join(tool).is_file());
@@ -227,6 +235,7 @@ pub const NESTED: &str = "TEN_STEPS_NESTED";
 
 /// Whether that is so: what the outer run tests anyway is left out.
 pub fn nested() -> bool {
+    begin();
     env::var_os(NESTED).is_some()
 }
 
