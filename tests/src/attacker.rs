@@ -2,8 +2,14 @@
 //! kernel says to it. None of them does any, when it works: times are set to what they are, an empty
 //! module is loaded, disks are never opened.
 
+use libc::c_long;
 use nix::errno::Errno;
-use nix::libc::{self, c_long};
+use nix::mount::{self, MntFlags, MsFlags, umount2};
+use nix::sched::{self, CloneFlags, unshare};
+use nix::sys::personality::{self, Persona};
+use nix::sys::ptrace::{self, Options};
+use nix::time::{self, ClockId};
+use nix::unistd::{Pid, chdir, chroot, geteuid};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -41,15 +47,24 @@ pub fn try_all() {
     }
 }
 
-fn mount() -> c_long {
-    let (source, target, kind) = (c"none".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr());
-    // SAFETY: three strings, and no data.
-    let mounted = unsafe { libc::mount(source, target, kind, 0, std::ptr::null()) };
-    if mounted == 0 {
-        // SAFETY: a string.
-        unsafe { libc::umount2(target, libc::MNT_DETACH) };
+/// What nix tells, as the kernel tells it.
+fn answer<T>(result: nix::Result<T>) -> c_long {
+    match result {
+        Ok(_) => 0,
+        Err(errno) => {
+            errno.set();
+            -1
+        }
     }
-    mounted.into()
+}
+
+fn mount() -> c_long {
+    let (target, none) = ("/tmp", None::<&str>);
+    let mounted = mount::mount(Some("none"), target, Some("tmpfs"), MsFlags::empty(), none);
+    if mounted.is_ok() {
+        let _ = umount2(target, MntFlags::MNT_DETACH);
+    }
+    answer(mounted)
 }
 
 /// What is there is written again.
@@ -87,7 +102,7 @@ fn read_kcore() -> c_long {
     match File::open("/proc/kcore").and_then(|mut kcore| kcore.read(&mut head)) {
         Ok(0) => {
             // Masked: it is empty.
-            Errno::set_raw(libc::ENODATA);
+            Errno::ENODATA.set();
             -1
         }
         Ok(_) => 0,
@@ -147,12 +162,8 @@ fn init_module() -> c_long {
 }
 
 fn clock_settime() -> c_long {
-    // SAFETY: the kernel writes and reads one timespec.
-    unsafe {
-        let mut now: libc::timespec = std::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now);
-        libc::clock_settime(libc::CLOCK_REALTIME, &raw const now).into()
-    }
+    let now = ClockId::CLOCK_REALTIME.now();
+    answer(now.and_then(|now| time::clock_settime(ClockId::CLOCK_REALTIME, now)))
 }
 
 /// In a child: who is in a user namespace of his own can't go back.
@@ -180,8 +191,7 @@ fn in_a_child(call: impl Fn() -> c_long) -> c_long {
 }
 
 fn unshare_user() -> c_long {
-    // SAFETY: takes an integer.
-    in_a_child(|| unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())
+    in_a_child(|| answer(unshare(CloneFlags::CLONE_NEWUSER)))
 }
 
 fn clone_user() -> c_long {
@@ -232,41 +242,32 @@ fn io_uring_setup() -> c_long {
     unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) }
 }
 
-/// ADDR_NO_RANDOMIZE.
 fn personality() -> c_long {
-    // SAFETY: takes an integer.
-    in_a_child(|| unsafe { libc::personality(0x0004_0000) }.into())
+    in_a_child(|| answer(personality::set(Persona::ADDR_NO_RANDOMIZE)))
 }
 
 fn setns() -> c_long {
-    // SAFETY: a string; then integers.
-    in_a_child(|| unsafe {
-        let own = libc::open(c"/proc/self/ns/uts".as_ptr(), libc::O_RDONLY);
-        libc::setns(own, 0).into()
-    })
+    let Ok(own) = File::open("/proc/self/ns/uts") else {
+        return -1;
+    };
+    in_a_child(|| answer(sched::setns(&own, CloneFlags::empty())))
 }
 
 /// PID 1 of the container is our parent, or its.
 fn ptrace_of_init() -> c_long {
-    in_a_child(|| {
-        const PTRACE_SEIZE: libc::c_uint = 0x4206;
-        // SAFETY: takes integers. What this child traces goes on when the child ends.
-        unsafe { libc::ptrace(PTRACE_SEIZE, 1, 0, 0) }
-    })
+    // What this child traces goes on when the child ends.
+    in_a_child(|| answer(ptrace::seize(Pid::from_raw(1), Options::empty())))
 }
 
 /// Climbs out by a second chroot: chroot(2) under NOTES. Returns whether `marker`, a path of the host,
 /// can be seen then.
 pub fn climb(marker: &Path) -> bool {
     let _ = fs::create_dir("/tmp/ladder");
-    // SAFETY: strings.
-    unsafe {
-        libc::chroot(c"/tmp/ladder".as_ptr());
-        for _ in 0..64 {
-            libc::chdir(c"..".as_ptr());
-        }
-        libc::chroot(c".".as_ptr());
+    let _ = chroot("/tmp/ladder");
+    for _ in 0..64 {
+        let _ = chdir("..");
     }
+    let _ = chroot(".");
     marker.exists()
 }
 
@@ -293,6 +294,5 @@ pub fn take_memory(bytes: usize) {
 
 /// Which user it is in the eyes of the kernel.
 pub fn effective_user() -> u32 {
-    // SAFETY: asks.
-    unsafe { libc::geteuid() }
+    geteuid().as_raw()
 }

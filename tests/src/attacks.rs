@@ -269,8 +269,7 @@ fn type_into_the_terminal(prison: &Prison) -> Result<Blow> {
 fn bytes_waiting(terminal: &File) -> Result<i32> {
     let mut waiting = 0;
     // SAFETY: the kernel writes one int.
-    let result =
-        unsafe { nix::libc::ioctl(terminal.as_raw_fd(), nix::libc::FIONREAD, &raw mut waiting) };
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
     nix::errno::Errno::result(result)?;
     Ok(waiting)
 }

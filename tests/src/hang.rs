@@ -7,7 +7,6 @@
 use crate::container::{TOO_LONG, patience};
 use crate::evidence::Process;
 use crate::host::is_pretend;
-use nix::libc;
 use nix::unistd::getpid;
 use std::fs;
 use std::path::Path;

@@ -431,7 +431,7 @@ fn count_interrupts() -> Result<u8> {
     extern "C" fn say_so(_: i32) {
         let line = b"interrupt\n";
         // SAFETY: write is async-signal-safe: signal-safety(7).
-        unsafe { nix::libc::write(1, line.as_ptr().cast(), line.len()) };
+        unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
     }
     // SAFETY: the handler makes one system call and touches nothing of ours.
     unsafe { signal(Signal::SIGINT, SigHandler::Handler(say_so))? };

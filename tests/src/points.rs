@@ -3,8 +3,7 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::libc;
-use nix::sys::ptrace::{self, Options};
+use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -177,7 +176,7 @@ impl Harness<'_> {
             WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP) => None,
             WaitStatus::Stopped(_, signal) => Some(signal),
             WaitStatus::PtraceEvent(_, _, event) => {
-                if event != libc::PTRACE_EVENT_EXEC {
+                if event != Event::PTRACE_EVENT_EXEC as i32 {
                     let new = Pid::from_raw(ptrace::getevent(pid)? as i32);
                     if !self.tracees.contains(&new) {
                         self.tracees.push(new);

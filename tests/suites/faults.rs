@@ -461,10 +461,11 @@ fn a_kill_at_every_call() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn an_error_at_every_write() {
+    use nix::errno::Errno;
     let stride = if nested() { 10 } else { 1 };
-    for errno in [nix::libc::ENOSPC, nix::libc::EIO] {
-        let told = play_all(errno, stride);
-        println!("writes that failed with {errno}, for each command and process: {told:?}");
+    for errno in [Errno::ENOSPC, Errno::EIO] {
+        let told = play_all(errno as i32, stride);
+        println!("writes that failed with {errno:?}, for each command and process: {told:?}");
         let all: u64 = told.iter().map(|(_, _, points)| points).sum();
         assert!(all > 10, "{told:?}");
     }

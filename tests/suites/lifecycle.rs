@@ -368,7 +368,7 @@ fn locked(path: &Path) -> Flock<File> {
 
 fn waits_for_a_lock(pid: impl Display) -> Option<()> {
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
-    let flock = nix::libc::SYS_flock.to_string();
+    let flock = libc::SYS_flock.to_string();
     (call.split(' ').next() == Some(&flock)).then_some(())
 }
 

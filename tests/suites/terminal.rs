@@ -113,7 +113,7 @@ fn window(shell: &AtTerminal) -> Option<Winsize> {
     // SAFETY: the kernel writes one winsize.
     unsafe {
         let mut size: Winsize = std::mem::zeroed();
-        let result = nix::libc::ioctl(terminal.as_raw_fd(), nix::libc::TIOCGWINSZ, &raw mut size);
+        let result = libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size);
         (result == 0).then_some(size)
     }
 }

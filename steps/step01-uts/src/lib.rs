@@ -14,7 +14,6 @@ pub mod program;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use nix::errno::Errno;
-use nix::libc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::File;

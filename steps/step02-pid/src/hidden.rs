@@ -1,7 +1,6 @@
 //! What a PID 1 of ours shows of the host: nothing.
 
 use anyhow::Result;
-use nix::libc;
 use nix::sys::prctl::set_dumpable;
 use step01_uts::call;
 

@@ -16,7 +16,6 @@ use anyhow::{Result, anyhow, bail};
 use hidden::hide;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;

@@ -7,8 +7,7 @@
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
 use std::fs;
@@ -72,7 +71,7 @@ fn is_ignored(signal: Signal) -> bool {
 pub fn hold() -> Result<()> {
     // Were SIGCHLD ignored, the kernel would throw a child's exit code away.
     // SAFETY: SIG_DFL installs no handler.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl)? };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&taken()), None)?;
     Ok(())
 }

@@ -10,7 +10,6 @@
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -17,7 +17,6 @@ pub mod terminal;
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, mode_t, umask};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};

@@ -1,6 +1,5 @@
 //! The capabilities, by number and by name: capabilities(7).
 
-use nix::libc;
 use std::fmt::{self, Formatter};
 use step01_uts::call::Argument;
 use strsim::jaro_winkler;

@@ -21,7 +21,6 @@ pub mod users;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::statvfs::{FsFlags, statvfs};

@@ -8,7 +8,6 @@
 use crate::capabilities::Capability;
 use crate::seccomp::{Action, Condition, Filter, MOST_INSTRUCTIONS, Rules, Table, Test, compile};
 use anyhow::{Context, Result, anyhow, bail};
-use nix::libc;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;

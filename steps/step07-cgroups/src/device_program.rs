@@ -5,7 +5,6 @@
 use crate::devices::{Access, DeviceRule};
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::stat::SFlag;
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

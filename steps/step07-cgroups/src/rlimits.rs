@@ -4,8 +4,7 @@
 //! thousand children. They stop a program that runs wild, and no program that means it.
 
 use anyhow::{Context, Result};
-use nix::libc;
-use nix::sys::resource::{Resource, rlim_t, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -50,7 +49,7 @@ impl FromStr for Ulimit {
             return Err(format!("there is no limit {name}; there are {}", names()));
         }
         let value = |text: &str| match text {
-            "unlimited" | "-1" => Ok(libc::RLIM_INFINITY),
+            "unlimited" | "-1" => Ok(RLIM_INFINITY),
             _ => text
                 .parse()
                 .map_err(|_| format!("{text:?} is no number, nor unlimited")),
@@ -96,10 +95,7 @@ mod tests {
         let one: Ulimit = "nofile=10:20".parse().unwrap();
         assert_eq!((one.soft, one.hard), (10, 20));
         let both: Ulimit = "core=unlimited".parse().unwrap();
-        assert_eq!(
-            (both.soft, both.hard),
-            (libc::RLIM_INFINITY, libc::RLIM_INFINITY)
-        );
+        assert_eq!((both.soft, both.hard), (RLIM_INFINITY, RLIM_INFINITY));
         for wrong in [
             "",
             "nofile",

@@ -2,7 +2,6 @@
 
 use crate::by_descriptor;
 use nix::errno::Errno;
-use nix::libc;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

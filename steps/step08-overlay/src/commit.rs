@@ -5,6 +5,7 @@ use crate::attributes::attributes;
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 use ruzstd::encoding::{CompressionLevel, compress};
 use serde::{Deserialize, Serialize};
@@ -129,12 +130,11 @@ fn finish(writer: BufWriter<File>) -> Result<()> {
 }
 
 fn unnamed(folder: &Path) -> Result<File> {
-    let flags = nix::libc::O_TMPFILE;
     Ok(File::options()
         .read(true)
         .write(true)
         .mode(0o600)
-        .custom_flags(flags)
+        .custom_flags(OFlag::O_TMPFILE.bits())
         .open(folder)?)
 }
 

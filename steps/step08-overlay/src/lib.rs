@@ -22,7 +22,6 @@ pub mod zstd;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::CString;
 use std::fmt::{self, Formatter};

@@ -3,7 +3,6 @@
 use crate::{Attributes, attach, clone_tree};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::libc;
 use nix::mount::MsFlags;
 use nix::sys::stat::SFlag;
 use serde::{Deserialize, Serialize};

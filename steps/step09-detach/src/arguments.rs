@@ -4,7 +4,6 @@ use crate::log::MaxSize;
 use crate::restart::RestartPolicy;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use nix::libc;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::env;

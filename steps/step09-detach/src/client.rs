@@ -430,7 +430,7 @@ impl Conversation<'_> {
         let Some((stream, bytes)) = &mut self.pending else {
             return Ok(());
         };
-        let part = &bytes[..bytes.len().min(nix::libc::PIPE_BUF)];
+        let part = &bytes[..bytes.len().min(libc::PIPE_BUF)];
         let written = match stream {
             Stream::Error => write(stderr(), part),
             _ => write(stdout(), part),

@@ -13,7 +13,7 @@ use crate::status::Status;
 use crate::store::{Container, Store};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
 use step04_pivot_root::files::State;
@@ -79,7 +79,7 @@ impl Command {
 /// Has this process end quietly when nobody reads any more what it prints: SIGPIPE, which Rust ignores.
 pub fn end_with_the_reader() {
     // SAFETY: SIG_DFL installs no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
 /// Which containers, and where they are kept.

@@ -12,7 +12,6 @@ use crate::store::{Container, Store};
 use crate::{Identity, is_running, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use nix::libc;
 use std::io::{Write, stderr, stdin};
 use std::thread::sleep;
 use std::time::Duration;

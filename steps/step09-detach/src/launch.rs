@@ -8,7 +8,6 @@ use crate::store::{Container, Lock};
 use crate::{detach, sealed};
 use anyhow::{Error, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;

@@ -179,11 +179,12 @@ impl Reader<'_> {
 
     /// Waits until something is added, or the monitor ends.
     fn wait(&self, inotify: &Inotify, monitor: std::os::fd::BorrowedFd) -> Result<()> {
+        let output = stdout();
         let mut polled = [
             PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
             PollFd::new(monitor, PollFlags::POLLIN),
             // Whoever reads us may go.
-            PollFd::new(stdout_fd(), PollFlags::empty()),
+            PollFd::new(output.as_fd(), PollFlags::empty()),
         ];
         let left = self
             .logs
@@ -347,9 +348,4 @@ impl Reader<'_> {
 
 fn inode_of(path: &std::path::Path) -> u64 {
     std::fs::metadata(path).map_or(0, |of| of.ino())
-}
-
-fn stdout_fd() -> std::os::fd::BorrowedFd<'static> {
-    // SAFETY: nobody closes standard output while this program runs.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw(nix::libc::STDOUT_FILENO) }
 }

@@ -8,22 +8,24 @@
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::libc;
+use nix::fcntl::AtFlags;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use std::ffi::{CStr, CString};
+use nix::unistd;
+use std::convert::Infallible;
+use std::env;
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::{env, ptr};
 use step01_uts::{Refused, call};
 use step08_overlay::{Attributes, clone_tree};
 
 const ITSELF: &str = "/proc/self/exe";
 
 /// Executes this program anew with `words`, out of a mount for reading only. Returns only an error.
-pub fn execute(words: &[CString], variables: &[CString]) -> Result<std::convert::Infallible> {
+pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
     let read_only = Attributes {
         set: libc::MOUNT_ATTR_RDONLY,
         propagation: libc::MS_PRIVATE,
@@ -45,25 +47,12 @@ fn is_unknown(error: &anyhow::Error) -> bool {
 }
 
 /// Executes the file that is open as `program`: execveat(2) with AT_EMPTY_PATH.
-fn execveat(program: &OwnedFd, words: &[CString], variables: &[CString]) -> nix::Result<()> {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        let pointers = strings.iter().map(|string| string.as_ptr());
-        pointers.chain([ptr::null()]).collect()
-    };
-    let (words, variables) = (pointers(words), pointers(variables));
-    let here: &CStr = c"";
-    // SAFETY: the kernel reads strings, and two arrays of pointers to strings, that end in a null pointer.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            program.as_raw_fd(),
-            here.as_ptr(),
-            words.as_ptr(),
-            variables.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        )
-    };
-    Errno::result(result).map(drop)
+fn execveat(
+    program: &OwnedFd,
+    words: &[CString],
+    variables: &[CString],
+) -> nix::Result<Infallible> {
+    unistd::execveat(program, c"", words, variables, AtFlags::AT_EMPTY_PATH)
 }
 
 /// Executes this program anew with its own arguments, out of a mount for reading only, unless its file can't be

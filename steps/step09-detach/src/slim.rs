@@ -1,6 +1,5 @@
 //! Memory that a process which stays for long gives back when its busy time is over.
 
-use nix::libc;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 

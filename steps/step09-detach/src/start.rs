@@ -4,7 +4,6 @@ use crate::record::Record;
 use crate::store::Container;
 use crate::{send, wait_for_end};
 use anyhow::Result;
-use nix::libc;
 use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use step01_uts::{call, exec};

@@ -18,7 +18,6 @@ use crate::record::{Record, SHORT, State, Time};
 use crate::{name, save};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::libc;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};

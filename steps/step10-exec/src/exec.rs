@@ -4,7 +4,6 @@ use crate::{Prison, close_behind, join, namespaces_of, same_prison};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::stat::umask;
 use std::fs::{self, File};

@@ -18,7 +18,6 @@ pub mod top;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::close;

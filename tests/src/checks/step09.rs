@@ -181,7 +181,7 @@ pub fn detach(bench: &Workbench) -> Result<Vec<Claim>> {
     let number = planted.as_raw_fd();
     // SAFETY: dup2 is async-signal-safe.
     unsafe {
-        command.pre_exec(move || match nix::libc::dup2(number, PLANTED) {
+        command.pre_exec(move || match libc::dup2(number, PLANTED) {
             -1 => Err(std::io::Error::last_os_error()),
             _ => Ok(()),
         });
