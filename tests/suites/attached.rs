@@ -1,6 +1,7 @@
 //! Step 9: who is attached to a container, what goes to and fro, and what becomes of it when somebody goes.
 
 use crate::dock::{Dock, monitors};
+use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
 use progress::checks::step05::AtTerminal;
 use progress::container::eventually;
@@ -14,16 +15,10 @@ use std::process::{Command, Stdio};
 #[test]
 fn the_two_streams_stay_apart() {
     let dock = Dock::new();
-    let outcome = dock.run_in(&["--name", "box"], &["sh", "-c", "echo out; echo err >&2"]);
-    assert_eq!(
-        (outcome.output.as_str(), outcome.errors.as_str()),
-        ("out\n", "err\n")
-    );
-    let outcome = dock.run(&["logs", "box"]);
-    assert_eq!(
-        (outcome.output.as_str(), outcome.errors.as_str()),
-        ("out\n", "err\n")
-    );
+    let ran = dock.run_in(&["--name", "box"], &["sh", "-c", "echo out; echo err >&2"]);
+    ran.stdout("out\n").stderr("err\n");
+    let logs = dock.run(&["logs", "box"]);
+    logs.stdout("out\n").stderr("err\n");
     let log = fs::read_to_string(dock.container(&dock.id("box")).join("container.log"));
     let log = log.unwrap();
     let fields: Vec<Vec<&str>> = log
@@ -269,7 +264,7 @@ fn no_exit_code_is_lost() {
             .stderr(Stdio::null());
         let mut yes = yes.spawn().unwrap();
         command.args(&words).stdin(yes.stdout.take().unwrap());
-        assert_eq!(command.status().unwrap().code(), Some(3));
+        command.assert().code(3);
         // With it goes our end of the pipe.
         drop(command);
         yes.wait().unwrap();

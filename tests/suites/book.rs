@@ -4,7 +4,8 @@
 //! With TEN_STEPS_BLESS=1 the consoles are written anew with what was printed, to be read and
 //! committed.
 
-use crate::stage::{STEPS, folder, have, nested, progress, run, step, write_program};
+use crate::stage::{Printed, STEPS, folder, have, nested, progress, run, step, write_program};
+use assert_cmd::assert::OutputAssertExt;
 use progress::course::{CHAPTERS, WRITTEN};
 use progress::generate::{folder as generated, sources, timelines};
 use progress::programs::{Programs, workspace};
@@ -537,15 +538,14 @@ fn it_builds() {
         return;
     }
     let folder = folder();
-    let built = Command::new("mdbook")
+    let said = Command::new("mdbook")
         .arg("build")
         .arg("--dest-dir")
         .arg(folder.path())
         .arg(workspace().join("book"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{said}");
+        .assert()
+        .success()
+        .errors();
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
     for page in pages() {
         let html = fs::read_to_string(folder.path().join(page.replace(".md", ".html"))).unwrap();

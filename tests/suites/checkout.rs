@@ -1,9 +1,10 @@
 //! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
 use crate::stage::{
-    NESTED, Root, STEPS, as_nobody, copy_of, copy_program, folder, have, nested, redact, run,
-    script, skip, step04,
+    NESTED, Printed, Root, STEPS, as_nobody, copy_of, copy_program, folder, have, nested, redact,
+    run, script, skip, step04,
 };
+use assert_cmd::assert::OutputAssertExt;
 use progress::course::CHAPTERS;
 use progress::programs::workspace;
 use progress::regions::without_other_anchors;
@@ -133,17 +134,16 @@ fn the_readme_shows_what_is_printed() {
     run(script("break.sh")
         .arg("dangling-loader-link")
         .arg(folder.path().join("broken")));
-    let output = Command::new(step04())
+    let printed = Command::new(step04())
         .args(["--why", "--rootfs", "broken", "ls"])
         .current_dir(folder.path())
-        .output()
-        .unwrap();
+        .assert()
+        .printed();
     let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
     let command = "$ cargo run -q -p step04-pivot-root -- --why --rootfs broken ls\n";
     let (_, shown) = readme.split_once(command).unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
     // Where this machine has links and its loader is its own affair.
-    let printed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(redact(&printed, &[]), redact(shown, &[]));
 }
 
@@ -177,16 +177,14 @@ fn without_sudo_the_runner_runs_the_program() {
             .arg("-u"));
         assert_eq!(said.trim(), uid);
     }
-    let output = as_nobody(Path::new("env"))
+    let ran = as_nobody(Path::new("env"))
         .arg(format!("PATH={}", path.display()))
         .args([&runner, &program])
         .arg("true")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr);
+        .assert()
+        .code(125);
     for word in ["CAP_SYS_ADMIN", "sudo", "docker compose run --rm workshop"] {
-        assert!(said.contains(word), "{said}");
+        ran.complains(word);
     }
 }
 
@@ -220,6 +218,7 @@ fn an_ordinary_user_with_sudo() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
+    // In full: which of the suites failed stands somewhere in the middle.
     assert!(output.status.success(), "{said}\n{errors}");
     // The first command started a container, the second ran every suite.
     let hostname = said

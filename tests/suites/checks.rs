@@ -1,6 +1,7 @@
 //! The checks hold for our solution, and can fail.
 
-use crate::stage::{STEPS, folder, progress, run, step, write_program};
+use crate::stage::{Printed, STEPS, folder, progress, run, step, write_program};
+use assert_cmd::assert::OutputAssertExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -42,10 +43,10 @@ fn a_program_of_the_chapter_before_does_not_hold() {
     for (chapter, pair) in STEPS.windows(2).enumerate() {
         let folder = folder();
         symlink(step(pair[0]), folder.path().join(pair[1])).unwrap();
-        let output = check(chapter + 2, folder.path()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains('✗'), "{said}");
+        check(chapter + 2, folder.path())
+            .assert()
+            .code(1)
+            .prints("✗");
     }
 }
 
@@ -60,9 +61,8 @@ fn a_program_without_a_container_does_not_hold() {
     write_program(&impostor, text);
     for (chapter, package) in STEPS.into_iter().enumerate() {
         symlink(&impostor, folder.path().join(package)).unwrap();
-        let output = check(chapter + 1, folder.path()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains(&format!("✗ {}.1", chapter + 1)), "{said}");
+        let first = format!("✗ {}.1", chapter + 1);
+        check(chapter + 1, folder.path()).assert().prints(&first);
     }
 }
 
@@ -82,18 +82,12 @@ fn who_waits_for_another_does_not_hang() {
         step("step09-detach").display()
     );
     write_program(&folder.path().join("step09-detach"), &text);
-    let output = check(9, folder.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("✓ 9.4 stop"), "{said}");
+    check(9, folder.path()).assert().prints("✓ 9.4 stop");
 }
 
 #[test]
 fn a_chapter_that_is_not_there_is_named() {
-    let output = check(99, Path::new("/")).output().unwrap();
-    assert_eq!(output.status.code(), Some(125));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("no chapter 99") && said.contains("cargo progress list"),
-        "{said}"
-    );
+    let ran = check(99, Path::new("/")).assert().code(125);
+    ran.complains("no chapter 99")
+        .complains("cargo progress list");
 }

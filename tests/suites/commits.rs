@@ -1,7 +1,8 @@
 //! Step 8: a container's root as an archive, and what comes back of it.
 
 use crate::layers::{Bench, STEP, layer};
-use crate::stage::{Root, have, run, script, step};
+use crate::stage::{Printed, Root, have, run, script, step};
+use assert_cmd::assert::OutputAssertExt;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
@@ -157,11 +158,10 @@ fn a_root_survives_its_archive() {
                 archive.to_str().unwrap(),
             ];
             // A quarter of a gigabyte is compressed: it is busy for long, and not because it hangs.
-            let output = Command::new(step(STEP))
+            Command::new(step(STEP))
                 .args(bench.arguments(&flags, &["sh", "-c", "exit 3"]))
-                .output()
-                .unwrap();
-            assert_eq!(output.status.code(), Some(3), "{output:?}");
+                .assert()
+                .code(3);
             let outcome = bench.bare(
                 &["--image", archive.to_str().unwrap()],
                 &["sh", "-c", "ls /volume /temporary /proc/1/exe"],
@@ -278,22 +278,15 @@ fn an_archive_that_does_not_fit() {
     fs::create_dir(&small).unwrap();
     let line = "mount -t tmpfs -o size=1m s \"$1\" && \"$2\" --state-dir \"$3\" --image \"$4\" --commit \"$1/x.$5\" true; echo code $?; ls -A \"$1\"";
     for ending in ["tar", "tar.gz", "tar.zst"] {
-        let output = Command::new("unshare")
+        let ran = Command::new("unshare")
             .args(["-m", "sh", "-c", line, "sh"])
             .args([&small, step(STEP), &bench.path("state"), &bench.root.path()])
             .arg(ending)
-            .output()
-            .unwrap();
-        let (said, errors) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        assert_eq!(said, "code 125\n", "{ending}: {errors}");
-        assert!(
-            errors.contains(&format!("x.{ending}: ")) && errors.contains("No space left"),
-            "{ending}: {errors}"
-        );
-        assert!(!errors.contains("panicked"), "{errors}");
+            .assert()
+            .stdout("code 125\n");
+        ran.complains(&format!("x.{ending}: "))
+            .complains("No space left");
+        assert!(!ran.errors().contains("panicked"), "{ran}");
     }
     bench.is_clean();
 }

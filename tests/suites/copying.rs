@@ -1,6 +1,8 @@
 //! Step 10: `cp` both ways.
 
 use crate::dock::Dock;
+use crate::stage::Printed;
+use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
 use progress::container::eventually;
 use std::fs::{self, File};
@@ -64,30 +66,18 @@ fn both_ways() {
     dock.ok(&["cp", "-L", "box:/new/link", &host("followed")]);
     assert!(fs::symlink_metadata(host("followed")).unwrap().is_file());
 
-    assert!(
-        dock.fails(&["cp", "box:/nothing", &host("x")])
-            .contains("there is no such file")
-    );
-    assert!(
-        dock.fails(&["cp", &host("tree"), "box:/tmp/name"])
-            .contains("it is no directory")
-    );
-    assert!(
-        dock.fails(&["cp", &host("back"), "box:/no/such/place"])
-            .contains("No such file")
-    );
-    assert!(
-        dock.fails(&["cp", &host("back"), "box:/nowhere/"])
-            .contains("no such directory")
-    );
-    assert!(
-        dock.fails(&["cp", &host("a"), &host("b")])
-            .contains("neither of the two")
-    );
-    assert!(
-        dock.fails(&["cp", "box:/a", "box:/b"])
-            .contains("both are in containers")
-    );
+    dock.fails(&["cp", "box:/nothing", &host("x")])
+        .complains("there is no such file");
+    dock.fails(&["cp", &host("tree"), "box:/tmp/name"])
+        .complains("it is no directory");
+    dock.fails(&["cp", &host("back"), "box:/no/such/place"])
+        .complains("No such file");
+    dock.fails(&["cp", &host("back"), "box:/nowhere/"])
+        .complains("no such directory");
+    dock.fails(&["cp", &host("a"), &host("b")])
+        .complains("neither of the two");
+    dock.fails(&["cp", "box:/a", "box:/b"])
+        .complains("both are in containers");
 
     // It needn't run.
     dock.ok(&["stop", "-t", "0", "box"]);
@@ -122,20 +112,15 @@ fn is_not_led_out() {
         "box:/tree/up/secret",
         "box:/way/../way/secret",
     ] {
-        let why = dock.fails(&["cp", source, &to]);
+        let why = dock.fails(&["cp", source, &to]).errors();
         assert!(
             why.contains("no such file") || why.contains("No such file"),
             "{why}"
         );
     }
     dock.fails(&["cp", "-L", "box:/file", &to]);
-    let outcome = dock.run(&["cp", "box:/tree", &to]);
-    assert_eq!(outcome.code, 0, "{}", outcome.errors);
-    assert!(
-        outcome.errors.contains("left out: it is no file"),
-        "{}",
-        outcome.errors
-    );
+    let copied = dock.run(&["cp", "box:/tree", &to]);
+    copied.success().complains("left out: it is no file");
     let tree = target.join("tree");
     assert!(fs::symlink_metadata(tree.join("up")).unwrap().is_symlink());
     let pipe = fs::symlink_metadata(tree.join("pipe")).unwrap();
@@ -197,13 +182,8 @@ fn of_a_whole_root() {
     })
     .unwrap();
     let out = dock.folder.path().join("out");
-    let outcome = dock.run(&["cp", "box:/.", &out.display().to_string()]);
-    assert_eq!(outcome.code, 0, "{}", outcome.errors);
-    assert!(
-        outcome.errors.contains("it is the kernel's"),
-        "{}",
-        outcome.errors
-    );
+    let copied = dock.run(&["cp", "box:/.", &out.display().to_string()]);
+    copied.success().complains("it is the kernel's");
     assert_eq!(fs::read_to_string(out.join("mnt/file")).unwrap(), "x\n");
     assert!(out.join("etc/hostname").exists() && !out.join("proc/self").exists());
 }
@@ -310,15 +290,11 @@ fn leaves_alone_what_is_no_file() {
     );
     let node = host("node");
     nix::unistd::mkfifo(node.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(
-        dock.fails(&["cp", "box:/vol", &node])
-            .contains("stays as it is")
-    );
+    dock.fails(&["cp", "box:/vol", &node])
+        .complains("stays as it is");
     symlink(host("new"), host("link")).unwrap();
-    assert!(
-        dock.fails(&["cp", "box:/etc/hostname", &host("link")])
-            .contains("that is a link")
-    );
+    dock.fails(&["cp", "box:/etc/hostname", &host("link")])
+        .complains("that is a link");
     // Names with colons, and without slashes.
     fs::create_dir(host("d")).unwrap();
     fs::write(host("a:b"), "colon\n").unwrap();
@@ -338,13 +314,7 @@ fn leaves_alone_what_is_no_file() {
     let mut command = dock.command(&["cp", "box:/t/.", &host("out")]);
     let (read, write) = nix::unistd::pipe().unwrap();
     drop(read);
-    assert!(
-        command
-            .stderr(Stdio::from(write))
-            .status()
-            .unwrap()
-            .success()
-    );
+    command.stderr(Stdio::from(write)).assert().success();
     dock.ok(&["start", "box"]);
     assert_eq!(dock.ok(&["exec", "box", "cat", "/work/thesis"]), "x\n");
 }

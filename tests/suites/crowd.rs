@@ -1,7 +1,8 @@
 //! Many containers at once, and several commands on one.
 
 use crate::dock::{Dock, groups_of};
-use crate::stage::{copy_program, nested};
+use crate::stage::{Printed, copy_program, nested};
+use assert_cmd::assert::OutputAssertExt;
 use progress::container::{eventually, run_with};
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,10 +39,7 @@ fn two_hundred_by_eight_shells() {
             .into_iter()
             .map(|child| child.wait_with_output().unwrap());
         outputs
-            .map(|output| {
-                assert!(output.status.success(), "{output:?}");
-                String::from_utf8(output.stdout).unwrap()
-            })
+            .map(|output| output.assert().success().printed())
             .collect()
     };
     let printed = all(start);
@@ -183,13 +181,9 @@ fn two_commands_on_one_container() {
         }
         // What is left is whole: it is listed, and can be removed.
         let listed = dock.run(&["ps", "-aq", "--no-trunc"]);
-        assert_eq!((listed.code, listed.errors.as_str()), (0, ""));
-        assert!(
-            listed.output.trim().is_empty() || listed.output.trim() == id,
-            "{}",
-            listed.output
-        );
-        if !listed.output.is_empty() {
+        let left = listed.success().stderr("").printed();
+        assert!(left.trim().is_empty() || left.trim() == id, "{left}");
+        if !left.is_empty() {
             dock.ok(&["rm", "-f", &id]);
         }
         assert!(groups_of(&id).is_empty(), "{which}: {:?}", groups_of(&id));
@@ -240,8 +234,8 @@ fn a_debian_from_end_to_end() {
         "-",
         "http://127.0.0.1:8080/",
     ];
-    let fetched = || Some(dock.run(&fetch)).filter(|outcome| outcome.code == 0);
-    assert_eq!(eventually(fetched).unwrap().output, "hello from the host\n");
+    let fetched = || dock.run(&fetch).try_success().ok();
+    eventually(fetched).unwrap().stdout("hello from the host\n");
     fs::write(site.join("index.html"), "changed\n").unwrap();
     assert_eq!(dock.ok(&fetch), "changed\n");
     assert!(
@@ -254,13 +248,13 @@ fn a_debian_from_end_to_end() {
     follower.read_until("serving").unwrap();
     assert_eq!(follower.ended().unwrap().code, 0);
     dock.ok(&["start", "web"]);
-    assert_eq!(eventually(fetched).unwrap().output, "changed\n");
+    eventually(fetched).unwrap().stdout("changed\n");
     assert_eq!(dock.ok(&["exec", "web", "cat", "/var/lib/kept"]), "kept\n");
     assert!(dock.ok(&["diff", "web"]).contains("A /var/lib/kept\n"));
     let archive = dock.folder.path().join("web.tar").display().to_string();
     // A whole distribution takes its time.
-    let committed = dock.command(&["commit", "web", &archive]).status();
-    assert!(committed.unwrap().success());
+    let mut commit = dock.command(&["commit", "web", &archive]);
+    commit.assert().success();
     dock.ok(&["rm", "-f", "web"]);
     let mut command = dock.command(&["run", "--rm", "--image", &archive, "sh", "-c"]);
     let outcome = run_with(command.arg("cat /var/lib/kept; . /etc/os-release; echo $ID")).unwrap();

@@ -1,7 +1,8 @@
 //! What a learner types beside `check`: hints, traces, differences, the board, the room, the attack.
 
 use crate::exercises::{Place, cargo_progress};
-use crate::stage::{have, nested, progress, redact_report, step};
+use crate::stage::{Printed, have, nested, progress, redact_report, run, step};
+use assert_cmd::assert::OutputAssertExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use progress::container::{Container, eventually};
 use progress::course::CHAPTERS;
@@ -9,17 +10,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Runs `progress` with words, and what it printed.
 fn say(folder: &Path, words: &[&str]) -> String {
-    let output = cargo_progress(folder, words);
-    let code = output.status.code().unwrap();
+    let ran = cargo_progress(folder, words);
+    let code = ran.get_output().status.code().unwrap();
     format!(
         "$ cargo progress {}\n{}{}[exit code {code}]\n",
         words.join(" "),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
+        ran.printed(),
+        ran.errors(),
     )
 }
 
@@ -72,21 +73,11 @@ fn a_learner_who_is_stuck() {
 /// Cards of a room, as a chat has them.
 #[test]
 fn a_room() {
-    let mut room = Command::new(progress())
-        .arg("room")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let lines = "[09:01] ada: ten-steps ada 1:✓✓ 2:✓✗○○ 3:○○○ 4:○○○○\nhello\n\
         > ten-steps grace 1:◐✓ 2:○○○○ 3:○○○ 4:○○○○\n[09:30] ten-steps ada 1:✓✓ 2:✓✓✗○ 3:○○○ 4:○○○○\n";
-    room.stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    let output = room.wait_with_output().unwrap();
-    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout));
+    let mut room = assert_cmd::Command::new(progress());
+    let room = room.arg("room").write_stdin(lines).assert().success();
+    insta::assert_snapshot!(room.printed());
 }
 
 /// The three broken roots of 4.4 are the learner's: repaired by hand they hold.
@@ -115,11 +106,9 @@ fn the_broken_roots_are_repaired_by_hand() {
         "{one}"
     );
     assert!(!one.contains("/bin/greet runs"), "{one}");
-    let mended = Command::new("sh")
+    run(Command::new("sh")
         .args(["-ec", "for kind in missing-loader dangling-loader-link; do tar -C whole -c . | tar -x -C $kind; done"])
-        .current_dir(&roots)
-        .status();
-    assert!(mended.unwrap().success());
+        .current_dir(&roots));
     let all = say(&folder, &["check", "4"]);
     assert!(
         all.contains("✓ 4.4 repair") && all.contains("✓ it fails"),
@@ -137,18 +126,9 @@ fn the_broken_roots_are_repaired_by_hand() {
 fn attacks_work_before_and_fail_after() {
     let host = nix::unistd::gethostname().unwrap();
     for chapter in ["1", "2", "3", "4", "5", "6", "7", "8"] {
-        let before = cargo_progress(Path::new("/"), &["attack", chapter]);
-        let said = String::from_utf8_lossy(&before.stdout);
-        assert!(
-            before.status.success() && said.contains("It works"),
-            "{said}"
-        );
-        let after = cargo_progress(Path::new("/"), &["attack", chapter, "--solution"]);
-        let said = String::from_utf8_lossy(&after.stdout);
-        assert!(
-            after.status.success() && said.contains("It fails"),
-            "{said}"
-        );
+        let attack = |words: &[&str]| cargo_progress(Path::new("/"), words).success();
+        attack(&["attack", chapter]).prints("It works");
+        attack(&["attack", chapter, "--solution"]).prints("It fails");
     }
     assert_eq!(nix::unistd::gethostname().unwrap(), host);
 }
@@ -248,29 +228,21 @@ fn a_doctor_in_a_poor_house() {
         "{rich}"
     );
     // Without capabilities, and then without a single UTS namespace.
-    let doctor = |arguments: &[&str]| {
-        let output = Command::new("setpriv")
-            .args(arguments)
-            .arg(progress())
-            .arg("doctor")
-            .output();
-        let output = output.unwrap();
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-        )
-    };
-    let (code, poor) = doctor(&["--bounding-set", "-sys_admin", "--inh-caps", "-all"]);
-    assert_eq!(code, Some(1), "{poor}");
+    let poor = Command::new("setpriv")
+        .args(["--bounding-set", "-sys_admin", "--inh-caps", "-all"])
+        .arg(progress())
+        .arg("doctor")
+        .assert()
+        .code(1);
     for words in [
         "✗ UTS namespaces can be made",
         "EPERM",
         "remedy: use the dev container",
         "✗ CAP_SYS_ADMIN",
     ] {
-        assert!(poor.contains(words), "{words}: {poor}");
+        poor.prints(words);
     }
-    let limited = Command::new("unshare")
+    Command::new("unshare")
         .args([
             "--user",
             "--map-root-user",
@@ -279,11 +251,6 @@ fn a_doctor_in_a_poor_house() {
             "echo 0 >/proc/sys/user/max_uts_namespaces; exec \"$0\" doctor",
         ])
         .arg(progress())
-        .output()
-        .unwrap();
-    let limited = String::from_utf8_lossy(&limited.stdout).into_owned();
-    assert!(
-        limited.contains("✗ UTS namespaces can be made (limit 0): clone3(CLONE_NEWUTS): No space left on device (ENOSPC"),
-        "{limited}"
-    );
+        .assert()
+        .prints("✗ UTS namespaces can be made (limit 0): clone3(CLONE_NEWUTS): No space left on device (ENOSPC");
 }

@@ -1,14 +1,14 @@
 //! A state folder of a test's own, and the small Docker that keeps its containers there.
 
-use crate::stage::{Root, folder, step};
-use progress::container::{Container, Outcome, eventually, run_with};
+use crate::stage::{Printed, Root, folder, step};
+use assert_cmd::assert::{Assert, OutputAssertExt};
+use progress::container::{Container, eventually, run_with};
 use progress::evidence::Process;
-use progress::host::exit_code;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 pub const STEP: &str = "step10-exec";
 
@@ -39,26 +39,21 @@ impl Dock {
     }
 
     /// Runs it, with nothing to read.
-    pub fn run(&self, words: &[&str]) -> Outcome {
-        outcome_of(&mut self.command(words))
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> Assert {
+        ended(&mut self.command(words))
     }
 
     /// Runs one that succeeds, and returns what it printed.
+    #[track_caller]
     pub fn ok(&self, words: &[&str]) -> String {
-        let outcome = self.run(words);
-        assert_eq!(outcome.code, 0, "{words:?}: {}", outcome.errors);
-        outcome.output
+        self.run(words).success().printed()
     }
 
-    /// Runs one that fails with 125, and returns why.
-    pub fn fails(&self, words: &[&str]) -> String {
-        let outcome = self.run(words);
-        assert_eq!(
-            outcome.code, 125,
-            "{words:?}: {} {}",
-            outcome.output, outcome.errors
-        );
-        outcome.errors
+    /// Runs one that fails with 125.
+    #[track_caller]
+    pub fn fails(&self, words: &[&str]) -> Assert {
+        self.run(words).code(125)
     }
 
     fn image(&self) -> String {
@@ -76,13 +71,15 @@ impl Dock {
     }
 
     /// `run` of a container.
-    pub fn run_in(&self, flags: &[&str], command: &[&str]) -> Outcome {
+    #[track_caller]
+    pub fn run_in(&self, flags: &[&str], command: &[&str]) -> Assert {
         let words = self.words(&["run"], flags, command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         self.run(&words)
     }
 
     /// `run -d`: returns the ID.
+    #[track_caller]
     pub fn start(&self, flags: &[&str], command: &[&str]) -> String {
         let words = self.words(&["run", "-d"], flags, command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -168,7 +165,8 @@ impl Dock {
 
 /// Runs a program that may have to wait for others: until somebody has reaped what a killed process has left,
 /// say, which some machines' first processes do every other second.
-pub fn outcome_of(command: &mut Command) -> Outcome {
+#[track_caller]
+pub fn ended(command: &mut Command) -> Assert {
     let [mut output, mut errors] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     command
         .stdin(Stdio::null())
@@ -180,17 +178,20 @@ pub fn outcome_of(command: &mut Command) -> Outcome {
         child.wait().unwrap();
         panic!("{command:?}: it hangs");
     };
-    let text = |file: &mut fs::File| {
+    let bytes = |file: &mut fs::File| {
         let mut bytes = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes).into_owned()
+        bytes
     };
-    Outcome {
-        code: exit_code(status),
-        output: text(&mut output),
-        errors: text(&mut errors),
-    }
+    let output = Output {
+        status,
+        stdout: bytes(&mut output),
+        stderr: bytes(&mut errors),
+    };
+    output
+        .assert()
+        .append_context("command", format!("{command:?}"))
 }
 
 /// The monitors of a state folder.

@@ -1,6 +1,7 @@
 //! The exercises as a learner meets them: holes that fail, and bodies that pass, each by itself.
 
-use crate::stage::{nested, progress, redact_report, run};
+use crate::stage::{Printed, nested, progress, redact_report, run};
+use assert_cmd::assert::{Assert, OutputAssertExt};
 use progress::checks::examine_elsewhere;
 use progress::container::eventually;
 use progress::course::{CHAPTERS, WRITTEN, chapter};
@@ -13,7 +14,7 @@ use progress::report::Report;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A folder for exercises. Where they usually lie, the scripts are two folders further up.
@@ -98,17 +99,14 @@ fn every_exercise_fails_unsolved_and_passes_solved() {
                 );
             }
         }
-        let built = Command::new("cargo")
+        Command::new("cargo")
             .args(["build", "--quiet", "--manifest-path"])
             .arg(folder.path().join(chapter.package).join("Cargo.toml"))
             .arg("--target-dir")
             .arg(folder.path().join("target"))
-            .output()
-            .unwrap();
-        assert!(
-            built.status.success() && built.stderr.is_empty(),
-            "{built:?}"
-        );
+            .assert()
+            .success()
+            .stderr("");
     }
 }
 
@@ -187,13 +185,11 @@ fn wrongly_repaired(repairs: &Repairs, mistake: &Path) -> PathBuf {
     for kind in KINDS.iter().filter(|kind| *kind != wrong) {
         repairs.mend(kind).unwrap();
     }
-    let script = Command::new("sh")
+    run(Command::new("sh")
         .arg("-e")
         .arg(mistake)
         .env("WHOLE", repairs.folder().join("whole"))
-        .current_dir(repairs.root(wrong))
-        .status();
-    assert!(script.unwrap().success(), "{}", mistake.display());
+        .current_dir(repairs.root(wrong)));
     repairs.folder().into()
 }
 
@@ -284,13 +280,12 @@ fn a_pretend_host_takes_the_blow() {
     insta::assert_snapshot!(redact_report(&told, &[(&folder.path(), "EXERCISES")]));
 }
 
-pub fn cargo_progress(exercises: &Path, arguments: &[&str]) -> Output {
+pub fn cargo_progress(exercises: &Path, arguments: &[&str]) -> Assert {
     Command::new(progress())
         .args(arguments)
         .env("TEN_STEPS_EXERCISES", exercises)
         .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .assert()
 }
 
 /// Somebody does the first chapter: a wrong answer, a word that doesn't compile, the right one, a
@@ -300,11 +295,11 @@ fn a_chapter_from_start_to_end() {
     let folder = Place::new();
     let mut told = String::new();
     let mut say = |arguments: &[&str]| {
-        let output = cargo_progress(&folder.path(), arguments);
-        let code = output.status.code().unwrap();
+        let ran = cargo_progress(&folder.path(), arguments);
+        let code = ran.get_output().status.code().unwrap();
         told += &format!("$ cargo progress {}\n", arguments.join(" "));
-        told += &String::from_utf8_lossy(&output.stdout);
-        told += &String::from_utf8_lossy(&output.stderr);
+        told += &ran.printed();
+        told += &ran.errors();
         told += &format!("[exit code {code}]\n");
     };
     let file = folder.path().join("step01-uts/src/lib.rs");
@@ -331,13 +326,11 @@ fn a_chapter_from_start_to_end() {
         "    call!(unshare(CloneFlags::CLONE_NEWUTZ))?;\n    Ok(())\n",
     );
     let broken = cargo_progress(&folder.path(), &["check", "1"]);
-    let said = String::from_utf8_lossy(&broken.stderr);
-    assert!(
-        said.contains("doesn't compile") && said.contains("CLONE_NEWUTZ"),
-        "{said}"
-    );
+    broken
+        .complains("doesn't compile")
+        .complains("CLONE_NEWUTZ");
     // The compiler speaks of the learner's own file.
-    assert!(!said.contains("step01-uts.build"), "{said}");
+    assert!(!broken.errors().contains("step01-uts.build"), "{broken}");
     write(
         "enter_uts",
         "    call!(unshare(CloneFlags::CLONE_NEWUTS))?;\n    call!(sethostname(hostname))?;\n    Ok(())\n",
@@ -362,7 +355,7 @@ fn a_chapter_from_start_to_end() {
 fn their_own_program_runs() {
     let folder = Place::new();
     for arguments in [&["start", "1"][..], &["solve", "1.1"], &["solve", "1.2"]] {
-        assert!(cargo_progress(&folder.path(), arguments).status.success());
+        cargo_progress(&folder.path(), arguments).success();
     }
     let file = folder.path().join("step01-uts/src/main.rs");
     let theirs = fs::read_to_string(&file)

@@ -1,16 +1,17 @@
 //! Why a command doesn't start: one root for each way to break one, and roots made to do harm.
 
 use crate::stage::{
-    Root, as_nobody, copy_of, folder, our_lines, redact, run, script, step04, transcript,
+    Printed, Root, as_nobody, copy_of, folder, our_lines, redact, run, script, step04, transcript,
     write_program,
 };
+use assert_cmd::assert::{Assert, OutputAssertExt};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use progress::container::eventually;
 use progress::host::{Propagation, exit_code, on_pretend_host};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
@@ -38,14 +39,13 @@ impl Broken {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn step(&self, arguments: &[&str]) -> Output {
+    fn step(&self, arguments: &[&str]) -> Assert {
         let mut program = Command::new(step04());
         let program = program.arg("--rootfs").arg(self.root()).args(arguments);
         program
             .env_remove("RUST_BACKTRACE")
             .env_remove("FOREIGN")
-            .output()
-            .unwrap()
+            .assert()
     }
 
     /// What running `command` says, and that `--why` foresees the same.
@@ -53,23 +53,18 @@ impl Broken {
     fn told(&self, command: &[&str]) -> String {
         let ran = self.step(command);
         let foreseen = self.step(&[&["--why"], command].concat());
-        assert_eq!(
-            exit_code(ran.status),
-            exit_code(foreseen.status),
-            "{ran:?} {foreseen:?}"
-        );
-        let said = String::from_utf8_lossy(&ran.stderr);
+        let status = foreseen.get_output().status;
+        assert_eq!(ran.get_output().status, status, "{ran}{foreseen}");
         let evidence = |text: &str| {
             let lines = text
                 .lines()
                 .filter(|line| line.starts_with("  ") || line.starts_with("help:"));
             lines.collect::<Vec<_>>().join("\n")
         };
-        let why = String::from_utf8_lossy(&foreseen.stdout);
-        if foreseen.status.success() {
-            assert!(why.contains(" would start"), "{why}");
+        if status.success() {
+            foreseen.prints(" would start");
         } else {
-            assert_eq!(evidence(&said), evidence(&why));
+            assert_eq!(evidence(&ran.errors()), evidence(&foreseen.printed()));
         }
         let text = transcript(&command.join(" "), &ran);
         our_lines(&redact(&text, &[(&self.root(), "ROOT")]))
@@ -129,12 +124,11 @@ fn a_noexec_mount_is_explained() {
         script.to_str().unwrap(),
         root.to_str().unwrap(),
     ];
-    let output = on_pretend_host(crate::stage::progress(), Propagation::Private, &command)
+    let ran = on_pretend_host(crate::stage::progress(), Propagation::Private, &command)
         .arg(step04())
-        .output()
-        .unwrap();
+        .assert();
     insta::assert_snapshot!(redact(
-        &transcript("/mnt/noexec/tool", &output),
+        &transcript("/mnt/noexec/tool", &ran),
         &[(&root, "ROOT")]
     ));
 }
@@ -228,8 +222,7 @@ fn a_library_that_is_no_use() {
 #[test]
 fn a_whole_root_would_start() {
     let broken = Broken::new();
-    let why = broken.step(&["--why", "cat"]);
-    assert_eq!(exit_code(why.status), 0);
+    let why = broken.step(&["--why", "cat"]).success();
     insta::assert_snapshot!(redact(&transcript("--why cat", &why), &[]));
     // Neither `..` nor a link with `..` in it leads astray; a relative path begins at the workdir.
     symlink(
@@ -242,23 +235,11 @@ fn a_whole_root_would_start() {
         &["winding"],
         &["-w", "/usr/bin", "./cat"],
     ] {
-        let why = broken.step(&[&["--why"], command].concat());
-        assert!(why.status.success(), "{why:?}");
-        assert!(
-            broken
-                .step(&[command, &["/etc/passwd"]].concat())
-                .status
-                .success(),
-            "{command:?}"
-        );
+        broken.step(&[&["--why"], command].concat()).success();
+        broken.step(&[command, &["/etc/passwd"]].concat()).success();
     }
     // A shell that ends with 127 for a reason of its own gets no explanation.
-    let ran = broken.step(&["sh", "-c", "exit 127"]);
-    assert_eq!(
-        (exit_code(ran.status), ran.stderr.len()),
-        (127, 0),
-        "{ran:?}"
-    );
+    broken.step(&["sh", "-c", "exit 127"]).code(127).stderr("");
 }
 
 /// `--why` for everyone: no root, and nothing run.
@@ -267,14 +248,13 @@ fn why_needs_no_privilege() {
     let broken = Broken::new();
     broken.write("usr/bin/trap", "#!/bin/sh\ntouch /tmp/ran\n", 0o755);
     let program = copy_of("step04-pivot-root", broken.folder.path());
-    let output = as_nobody(&program)
+    let why = as_nobody(&program)
         .args(["--why", "--rootfs"])
         .arg(broken.root())
         .arg("trap")
-        .output()
-        .unwrap();
-    assert_eq!(exit_code(output.status), 0, "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).starts_with("trap would start"));
+        .assert()
+        .success();
+    assert!(why.printed().starts_with("trap would start"), "{why}");
     assert!(!broken.root().join("tmp/ran").exists());
     // What this user may not look at isn't the root's fault.
     for (path, mode) in [("opt/closed/program", 0o755), ("usr/bin/unreadable", 0o711)] {
@@ -283,17 +263,13 @@ fn why_needs_no_privilege() {
     let closed = broken.root().join("opt/closed");
     fs::set_permissions(closed, fs::Permissions::from_mode(0o700)).unwrap();
     for command in ["/opt/closed/program", "unreadable"] {
-        let output = as_nobody(&program)
+        as_nobody(&program)
             .args(["--why", "--rootfs"])
             .arg(broken.root())
             .arg(command)
-            .output()
-            .unwrap();
-        assert_eq!(exit_code(output.status), 125, "{output:?}");
-        assert!(
-            String::from_utf8_lossy(&output.stdout).contains("sudo"),
-            "{output:?}"
-        );
+            .assert()
+            .code(125)
+            .prints("sudo");
     }
 }
 
@@ -325,10 +301,9 @@ fn links_never_lead_out() {
         &format!("/up{}", outside.display()),
         "/../outside",
     ] {
-        let why = broken.step(&["--why", command]);
-        assert_eq!(exit_code(why.status), 127, "{command}: {why:?}");
+        broken.step(&["--why", command]).code(127);
         // And the kernel agrees.
-        assert_eq!(exit_code(broken.step(&[command]).status), 127, "{command}");
+        broken.step(&[command]).code(127);
     }
 }
 
@@ -571,8 +546,8 @@ fn lines_that_start_env() {
     }
     let long = format!("#!/usr/bin/stat {}\n", "/".repeat(400));
     broken.write("usr/bin/long", long, 0o755);
-    assert_eq!(exit_code(broken.step(&["--why", "long"]).status), 0);
-    assert_eq!(exit_code(broken.step(&["long"]).status), 0);
+    broken.step(&["--why", "long"]).success();
+    broken.step(&["long"]).success();
     insta::assert_snapshot!(told);
 }
 
@@ -580,13 +555,10 @@ fn lines_that_start_env() {
 #[test]
 fn why_looks_at_what_surrounds_the_command() {
     let broken = Broken::new();
-    let file_first = broken.step(&["--why", "-e", "PATH=/etc/passwd:/bin", "ls"]);
-    assert!(file_first.status.success(), "{file_first:?}");
-    let after_file = broken.step(&["--why", "/bin/ls/../cat"]);
-    assert_eq!(exit_code(after_file.status), 126, "{after_file:?}");
-    let nowhere = broken.step(&["--why", "-w", "/nope", "ls"]);
-    assert_eq!(exit_code(nowhere.status), 125, "{nowhere:?}");
+    let file_first = ["--why", "-e", "PATH=/etc/passwd:/bin", "ls"];
+    broken.step(&file_first).success();
+    broken.step(&["--why", "/bin/ls/../cat"]).code(126);
+    broken.step(&["--why", "-w", "/nope", "ls"]).code(125);
     fs::remove_dir(broken.root().join("proc")).unwrap();
-    let without_proc = broken.step(&["--why", "ls"]);
-    assert_eq!(exit_code(without_proc.status), 125, "{without_proc:?}");
+    broken.step(&["--why", "ls"]).code(125);
 }

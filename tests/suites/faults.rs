@@ -1,37 +1,26 @@
 //! Bad input and faults: an error that names the thing and the way out, and nothing left behind.
 
-use crate::dock::{Dock, groups_of, monitors, outcome_of};
+use crate::dock::{Dock, ended, groups_of, monitors};
 use crate::stage::{
-    DIRECT, Root, as_nobody, copy_of, folder, nested, on_host, progress, redact, run, script, step,
-    step04, transcript, usual, write_program,
+    DIRECT, Printed, Root, as_nobody, copy_of, folder, nested, on_host, progress, redact, run,
+    script, step, step04, transcript, usual, write_program,
 };
+use assert_cmd::assert::{Assert, OutputAssertExt};
 use progress::container::eventually;
-use progress::host::{CHANGED, Propagation, exit_code};
+use progress::host::Propagation;
 use progress::points::Struck;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 /// Runs a step on a pretend host that must not be changed by it, and tells what it printed.
 fn on_unchanged_host(package: &str, arguments: &[&str]) -> String {
     let program = step(package).to_str().unwrap();
-    let outputs = [Propagation::Shared, Propagation::Private].map(|propagation| {
-        let output = on_host(
-            propagation,
-            "exec \"$@\"",
-            &[&[program], arguments].concat(),
-        );
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_ne!(
-            exit_code(output.status),
-            CHANGED,
-            "{package} {arguments:?}: {said}"
-        );
-        output
-    });
+    let words = [&[program], arguments].concat();
     let title = format!("{package} {}", arguments.join(" "));
-    let [shared, private] = outputs.map(|output| transcript(&title, &output));
+    let [shared, private] = [Propagation::Shared, Propagation::Private]
+        .map(|propagation| transcript(&title, &on_host(propagation, "exec \"$@\"", &words)));
     assert_eq!(shared, private);
     shared
 }
@@ -143,12 +132,11 @@ fn what_a_container_changes_is_its_own() {
     }
 }
 
-fn run_as_nobody(package: &str, arguments: &[&str]) -> Output {
+fn run_as_nobody(package: &str, arguments: &[&str]) -> Assert {
     let folder = folder();
     as_nobody(&copy_of(package, folder.path()))
         .args(arguments)
-        .output()
-        .unwrap()
+        .assert()
 }
 
 #[test]
@@ -159,26 +147,24 @@ fn without_privilege_the_way_out_is_named() {
     for package in DIRECT {
         let flags = usual(package, root.as_path());
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-        let output = run_as_nobody(package, &[&flags[..], &["true"]].concat());
+        let ran = run_as_nobody(package, &[&flags[..], &["true"]].concat());
         if *package >= "step07" {
             // Which folder it couldn't make, depends on the machine.
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(125), "{said}");
-            assert!(said.contains("help: control groups take a root"), "{said}");
+            ran.code(125).complains("help: control groups take a root");
             continue;
         }
-        told += &transcript(&format!("{package} true"), &output);
+        told += &transcript(&format!("{package} true"), &ran);
     }
     insta::assert_snapshot!(redact(&told, &[(&root, "ROOT")]));
 }
 
 #[test]
 fn a_default_root_that_cannot_be_made_is_named() {
-    let output = run_as_nobody(
+    let ran = run_as_nobody(
         "step04-pivot-root",
         &["--state-dir", "/proc/nowhere", "true"],
     );
-    let told = transcript("step04-pivot-root --state-dir /proc/nowhere true", &output);
+    let told = transcript("step04-pivot-root --state-dir /proc/nowhere true", &ran);
     insta::assert_snapshot!(told);
 }
 
@@ -192,15 +178,14 @@ fn namespaces_that_are_used_up() {
         ("step03-mount", "net"),
     ] {
         let script = "echo 0 > /proc/sys/user/max_$1_namespaces && exec \"$2\" true";
-        let output = Command::new("unshare")
+        let ran = Command::new("unshare")
             .args(["--user", "--map-root-user", "sh", "-c", script, "sh", limit])
             .arg(step(package))
             .env_remove("RUST_BACKTRACE")
-            .output()
-            .unwrap();
+            .assert();
         told += &transcript(
             &format!("{package} true # max_{limit}_namespaces is 0"),
-            &output,
+            &ran,
         );
     }
     insta::assert_snapshot!(told);
@@ -225,8 +210,7 @@ fn a_killed_parent_leaves_nothing() {
         [ -z \"$left\" ]";
     for propagation in [Propagation::Shared, Propagation::Private] {
         let arguments = [step04().to_str().unwrap(), root.to_str().unwrap()];
-        let output = on_host(propagation, shell, &arguments);
-        assert_eq!(exit_code(output.status), 0, "{output:?}");
+        on_host(propagation, shell, &arguments).success();
     }
 }
 
@@ -245,9 +229,8 @@ fn a_script_that_fails_leaves_nothing_half_made() {
             "debian.sh" => command.args(["--suite", "no-such-suite"]),
             _ => &mut command,
         };
-        let output = command.arg(&root).args(arguments).output().unwrap();
-        assert!(!output.status.success(), "{name}");
-        assert!(!output.stderr.is_empty(), "{name} says nothing");
+        let ran = command.arg(&root).args(arguments).assert().failure();
+        assert!(!ran.errors().is_empty(), "{name} says nothing");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }
 }
@@ -272,7 +255,7 @@ fn an_export_to_a_file_system_without_links_is_warned_of() {
     );
     let source = folder.path().join("source");
     fs::create_dir_all(source.join("etc")).unwrap();
-    let output = script("docker-export.sh")
+    script("docker-export.sh")
         .arg("image")
         .arg(folder.path().join("root"))
         .env(
@@ -281,13 +264,9 @@ fn an_export_to_a_file_system_without_links_is_warned_of() {
         )
         .env("DOCKER", bin.join("engine"))
         .env("SOURCE", &source)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && said.contains("can't hold links and modes"),
-        "{said}"
-    );
+        .assert()
+        .success()
+        .complains("can't hold links and modes");
     assert!(folder.path().join("root/etc").is_dir());
 }
 
@@ -366,21 +345,15 @@ fn play(dock: &Dock, scene: &Scene, role: usize, point: u64, errno: i32) -> Stru
         .args(&words)
         .env("TEN_STEPS_STATE", &dock.state)
         .env("RUST_BACKTRACE", "0");
-    let outcome = outcome_of(&mut harness);
-    let told = outcome.output.lines().last().unwrap_or_default();
-    let struck: Struck = serde_json::from_str(told).unwrap_or_else(|_| {
-        panic!(
-            "{words:?} {role} {point}: {} {}",
-            outcome.output, outcome.errors
-        )
-    });
-    let shown = format!(
-        "{words:?}, role {role}, point {point}, errno {errno}: {struck:?} {}",
-        outcome.errors
-    );
+    let ran = ended(&mut harness);
+    let (told, errors) = (ran.printed(), ran.errors());
+    let told = told.lines().last().unwrap_or_default();
+    let struck: Struck = serde_json::from_str(told).unwrap_or_else(|_| panic!("{ran}"));
+    let shown =
+        format!("{words:?}, role {role}, point {point}, errno {errno}: {struck:?} {errors}");
     if errno != 0 {
         assert!([0, 125].contains(&struck.code), "{shown}");
-        assert!(struck.code == 0 || !outcome.errors.is_empty(), "{shown}");
+        assert!(struck.code == 0 || !errors.is_empty(), "{shown}");
     }
 
     let mut ids = Vec::new();
@@ -402,10 +375,11 @@ fn play(dock: &Dock, scene: &Scene, role: usize, point: u64, errno: i32) -> Stru
         ids.push(name.rsplit('-').next().unwrap().to_owned());
     }
     let listed = dock.run(&["ps", "-aq", "--no-trunc"]);
-    assert_eq!((listed.code, listed.errors.as_str()), (0, ""), "{shown}");
+    let listed = listed.append_context("after", shown.clone());
+    let listed = listed.success().stderr("").printed();
     let outlives_a_kill = scene.words[0] != "rm" && scene.prepared.is_some();
     assert!(
-        !outlives_a_kill || listed.output.lines().count() == 1,
+        !outlives_a_kill || listed.lines().count() == 1,
         "{shown}: a container is lost"
     );
     let clean = eventually(|| {

@@ -1,13 +1,15 @@
 //! Step 10: `exec` comes into a container, and nothing of the host does.
 
-use crate::dock::{Dock, STEP};
-use crate::stage::{armed_root, copy_program, step};
+use crate::dock::{Dock, STEP, ended};
+use crate::stage::{Printed, armed_root, copy_program, step};
+use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
 use progress::checks::step05::AtTerminal;
 use progress::container::{eventually, run_with};
+use progress::host::exit_code;
 use pty_process::blocking::Command as PtyCommand;
 use std::fs::{self, File};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn exit_codes_and_explanations() {
@@ -20,33 +22,20 @@ fn exit_codes_and_explanations() {
         (&["no-such-program"], 127),
         (&["/etc"], 126),
     ] {
-        let outcome = dock.run(&[&["exec", "box"], command].concat());
-        assert_eq!(outcome.code, code, "{command:?}: {}", outcome.errors);
+        dock.run(&[&["exec", "box"], command].concat()).code(code);
     }
-    let outcome = dock.run(&["exec", "box", "slep"]);
-    assert!(
-        outcome.errors.contains("did you mean sleep?"),
-        "{}",
-        outcome.errors
-    );
-    assert!(
-        dock.fails(&["exec", "-w", "/no/such", "box", "true"])
-            .contains("help: name a directory")
-    );
-    assert!(
-        dock.fails(&["exec", "-u", "nobody-here", "box", "true"])
-            .contains("has no user nobody-here")
-    );
-    assert!(
-        dock.fails(&["exec", "nobody", "true"])
-            .contains("no such container: nobody")
-    );
+    let mistyped = dock.run(&["exec", "box", "slep"]);
+    mistyped.complains("did you mean sleep?");
+    dock.fails(&["exec", "-w", "/no/such", "box", "true"])
+        .complains("help: name a directory");
+    dock.fails(&["exec", "-u", "nobody-here", "box", "true"])
+        .complains("has no user nobody-here");
+    dock.fails(&["exec", "nobody", "true"])
+        .complains("no such container: nobody");
     dock.ok(&["stop", "-t", "0", "box"]);
-    let why = dock.fails(&["exec", "box", "true"]);
-    assert!(
-        why.contains("container box isn't running") && why.contains("help: `start box`"),
-        "{why}"
-    );
+    dock.fails(&["exec", "box", "true"])
+        .complains("container box isn't running")
+        .complains("help: `start box`");
 }
 
 #[test]
@@ -106,7 +95,7 @@ fn nothing_of_the_host_is_open() {
     command
         .stdin(Stdio::null())
         .stdout(File::create(&output).unwrap());
-    assert!(command.status().unwrap().success());
+    command.assert().success();
     let said = fs::read_to_string(&output).unwrap();
     let host = dock.folder.path().to_str().unwrap();
     assert!(
@@ -160,10 +149,8 @@ fn a_terminal_inside() {
     terminal.write("exit 5\n").unwrap();
     let ended = eventually(|| terminal.program.try_wait().unwrap()).unwrap();
     assert_eq!(ended.code(), Some(5));
-    assert!(
-        dock.fails(&["exec", "-it", "box", "sh"])
-            .contains("standard input is no terminal")
-    );
+    dock.fails(&["exec", "-it", "box", "sh"])
+        .complains("standard input is no terminal");
 }
 
 /// What was started by exec ends with the container, and with -d only with that.
@@ -173,8 +160,7 @@ fn it_dies_with_the_container() {
     let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
     let inside = dock.foreground(&["exec", "box", "sh", "-c", "echo ready; exec sleep 1000"]);
     let first = inside.first_process();
-    let outcome = dock.run(&["exec", "-d", "box", "sleep", "2000"]);
-    assert_eq!((outcome.code, outcome.output.as_str()), (0, ""));
+    assert_eq!(dock.ok(&["exec", "-d", "box", "sleep", "2000"]), "");
     let detached = || dock.ok(&["top", "box"]).contains("sleep 2000");
     // It is called so when it has become the command, which takes it a moment longer.
     eventually(|| detached().then_some(())).unwrap();
@@ -187,7 +173,7 @@ fn it_dies_with_the_container() {
     dock.ok(&["stop", "-t", "0", "box"]);
     assert_eq!(inside.ended().unwrap().code, 137);
     assert_eq!(dock.status(&id).0, "exited");
-    assert_eq!(dock.run(&["exec", "-d", "box", "true"]).code, 125);
+    dock.fails(&["exec", "-d", "box", "true"]);
 }
 
 #[test]
@@ -206,7 +192,7 @@ fn bytes_go_in_and_out() {
     command
         .stdin(File::open(&from).unwrap())
         .stdout(File::create(&to).unwrap());
-    assert!(command.status().unwrap().success());
+    command.assert().success();
     assert!(fs::read(&to).unwrap() == bytes);
 }
 
@@ -246,20 +232,17 @@ fn whoever_comes_too_late_is_told() {
         ];
         let id = dock.ok(&words).trim().to_owned();
         loop {
-            let outcome = dock.run(&["exec", &id, "true"]);
-            match outcome.code {
+            let ran = dock.run(&["exec", &id, "true"]);
+            match exit_code(ran.get_output().status) {
                 0 => continue,
                 125 => {
+                    let errors = ran.errors();
                     let words = ["isn't running", "has just ended", "no such container"];
-                    assert!(
-                        words.iter().any(|word| outcome.errors.contains(word)),
-                        "{}",
-                        outcome.errors
-                    );
+                    assert!(words.iter().any(|word| errors.contains(word)), "{ran}");
                 }
                 // It was killed with the container.
                 137 => {}
-                other => panic!("{other}: {}", outcome.errors),
+                _ => panic!("{ran}"),
             }
             break;
         }
@@ -279,10 +262,8 @@ fn a_rootfs_of_ones_own() {
     ]);
     dock.ok(&["exec", "box", "sh", "-c", "echo x >/x"]);
     assert_eq!(fs::read_to_string(format!("{root}/x")).unwrap(), "x\n");
-    assert!(
-        dock.fails(&["diff", "box"])
-            .contains("writes into its --rootfs itself")
-    );
+    dock.fails(&["diff", "box"])
+        .complains("writes into its --rootfs itself");
     dock.ok(&["stop", "-t", "0", "box"]);
     dock.ok(&[
         "cp",
@@ -310,11 +291,8 @@ fn no_device_is_opened_for_the_container() {
     ]);
     for flags in [&[][..], &["-d"]] {
         let words = [&["exec"], flags, &["box", "sleep", "0"]].concat();
-        let why = dock.fails(&words);
-        assert!(
-            why.contains("/dev/null in the container is something else"),
-            "{why}"
-        );
+        dock.fails(&words)
+            .complains("/dev/null in the container is something else");
     }
     dock.ok(&["exec", "-i", "box", "true"]);
 }
@@ -330,24 +308,21 @@ fn the_hosts_program_stays_as_it_is() {
         while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || echo OWNED >>$p/exe; done; done 2>/dev/null";
     let id = dock.start(&["--name", "box"], &["sh", "-c", script]);
     dock.until_it_says("box", "ready");
+    // Another file than the one that the container's monitor keeps busy.
+    let exec = |command: &str| {
+        Command::new(&program)
+            .args(["exec", "box", command])
+            .env("TEN_STEPS_STATE", &dock.state)
+            .assert()
+    };
     for _ in 0..40 {
-        // Another file than the one that the container's monitor keeps busy.
-        let mut command = std::process::Command::new(&program);
-        command
-            .args(["exec", "box", "trap"])
-            .env("TEN_STEPS_STATE", &dock.state);
-        let output = command.output().unwrap();
-        assert!(!output.status.success());
+        exec("trap").failure();
         assert!(
             fs::read(&program).unwrap() == before,
             "the container has written to it"
         );
     }
-    let mut command = std::process::Command::new(&program);
-    command
-        .args(["exec", "box", "true"])
-        .env("TEN_STEPS_STATE", &dock.state);
-    assert!(command.status().unwrap().success());
+    exec("true").success();
     // And the monitor itself, of which PID 1 was a copy, is on a mount for reading only.
     let monitor = dock.process(&id, "monitor").file("exe");
     let flags = nix::sys::statvfs::statvfs(&monitor).unwrap().flags();
@@ -360,17 +335,12 @@ fn who_sees_no_groups_does_not_come_in() {
     let dock = Dock::new();
     dock.start(&["--name", "box"], &["sleep", "1000"]);
     let script = "umount -l /sys/fs/cgroup; exec \"$0\" exec box true";
-    let mut command = std::process::Command::new("unshare");
+    let mut command = Command::new("unshare");
     command
         .args(["-m", "sh", "-c", script])
-        .arg(crate::stage::step(crate::dock::STEP));
-    let outcome = crate::dock::outcome_of(command.env("TEN_STEPS_STATE", &dock.state));
-    assert_eq!(outcome.code, 125, "{}", outcome.errors);
-    assert!(
-        outcome.errors.contains("control groups"),
-        "{}",
-        outcome.errors
-    );
+        .arg(step(STEP))
+        .env("TEN_STEPS_STATE", &dock.state);
+    ended(&mut command).code(125).complains("control groups");
 }
 
 /// What was started in the background goes on, and exec doesn't wait for it.
@@ -378,18 +348,13 @@ fn who_sees_no_groups_does_not_come_in() {
 fn exec_ends_with_its_command() {
     let dock = Dock::new();
     dock.start(&["--name", "box"], &["sleep", "1000"]);
-    let outcome = dock.run(&["exec", "box", "sh", "-c", "sleep 1000 & echo said"]);
-    assert_eq!((outcome.code, outcome.output.as_str()), (0, "said\n"));
+    let said = dock.ok(&["exec", "box", "sh", "-c", "sleep 1000 & echo said"]);
+    assert_eq!(said, "said\n");
     let both = || dock.ok(&["top", "box"]).matches("sleep 1000").count() == 2;
     eventually(|| both().then_some(())).expect("one is gone");
     // A second terminal is as good as the first.
     for _ in 0..2 {
-        let outcome = dock.run(&["exec", "-t", "box", "tty"]);
-        assert!(
-            outcome.output.starts_with("/dev/pts/"),
-            "{} {}",
-            outcome.output,
-            outcome.errors
-        );
+        let ran = dock.run(&["exec", "-t", "box", "tty"]);
+        assert!(ran.printed().starts_with("/dev/pts/"), "{ran}");
     }
 }

@@ -1,6 +1,7 @@
 //! Step 8: layers and volumes. What becomes of archives is in `archives`, and of commits in `commits`.
 
-use crate::stage::{Root, folder, have, run, script, step};
+use crate::stage::{Printed, Root, folder, have, run, script, step};
+use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::Signal;
 use progress::container::{Container, Outcome, eventually, run as run_program};
 use std::ffi::OsString;
@@ -197,18 +198,13 @@ fn propagation_means_what_it_says() {
             read ready <\"$1/done\"; if [ -e \"$1/ours/x\" ]; then echo is seen; fi; echo go >\"$1/go\"; wait $!";
         let place = bench.path("v");
         fs::create_dir_all(&place).unwrap();
-        let output = Command::new("unshare")
+        let said = Command::new("unshare")
             .args(["-m", "sh", "-c", line, "sh"])
             .args([&place, step(STEP), &bench.path("state"), &bench.root.path()])
             .arg(option)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success(),
-            "{option}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+            .assert()
+            .success()
+            .printed();
         assert_eq!(
             (said.contains("sees"), said.contains("is seen")),
             (sees, is_seen),
@@ -384,30 +380,19 @@ fn callers_of_all_kinds() {
         \"$1\" --state-dir state --image image -u 4711 sh -c 'stat -c \"%a %u:%g\" /; cat /etc/hosts >/dev/null && echo hosts'
         ln -s state link; \"$1\" --state-dir link --image image --commit out.tar sh -c 'echo x >/x'; echo $?; ls state/running
         \"$1\" --state-dir state --image out.tar -u 4711 stat -c '%a %u:%g' / /x";
-    let output = Command::new("sh")
+    Command::new("sh")
         .args(["-c", shell, "sh"])
         .args([step(STEP), &image, bench.folder.path()])
-        .output()
-        .unwrap();
-    let (said, errors) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert_eq!(
-        said, "1777 12:34\nhosts\n0\n1777 12:34\n644 0:0\n",
-        "{errors}"
-    );
+        .assert()
+        .stdout("1777 12:34\nhosts\n0\n1777 12:34\n644 0:0\n");
     bench.is_clean();
     let copy = crate::stage::copy_of(STEP, bench.folder.path());
-    let output = crate::stage::as_nobody(&copy)
+    run(crate::stage::as_nobody(&copy)
         .args(["--why", "--state-dir"])
         .arg(bench.path("state"))
         .arg("--image")
         .arg(&image)
-        .arg("ls")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+        .arg("ls"));
 }
 
 /// One container at a time changes a directory that is kept, and what a crash has left beside it goes.
@@ -501,20 +486,13 @@ fn a_state_folder_that_is_full_or_read_only() {
     fs::create_dir(&place).unwrap();
     let line = "mount -t tmpfs -o nr_inodes=3 s \"$1\" && mkdir \"$1/running\" \"$1/images\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?
         mount -o remount,ro \"$1\"; timeout 20 \"$2\" --state-dir \"$1\" --image \"$3\" true; echo $?";
-    let output = Command::new("unshare")
+    Command::new("unshare")
         .args(["-m", "sh", "-c", line, "sh"])
         .args([&place, step(STEP), &bench.root.path()])
-        .output()
-        .unwrap();
-    let (said, errors) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert_eq!(said, "125\n125\n", "{errors}");
-    assert!(
-        errors.contains("No space left") && errors.contains("Read-only"),
-        "{errors}"
-    );
+        .assert()
+        .stdout("125\n125\n")
+        .complains("No space left")
+        .complains("Read-only");
 }
 
 #[test]

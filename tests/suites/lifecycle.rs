@@ -1,7 +1,8 @@
 //! Step 9: containers that outlive their caller.
 
 use crate::dock::{Dock, groups_of, monitors};
-use crate::stage::redact;
+use crate::stage::{Printed, redact};
+use assert_cmd::assert::OutputAssertExt;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -23,21 +24,19 @@ fn exit_codes_and_words_are_dockers() {
         (&["no-such-program"], 127),
         (&["/etc"], 126),
     ] {
-        let outcome = dock.run_in(&["--rm"], command);
         // PID 1 is deaf to itself.
-        assert_eq!(outcome.code, code, "{command:?}: {}", outcome.errors);
+        dock.run_in(&["--rm"], command).code(code);
         dock.is_empty();
     }
-    let outcome = dock.run_in(&["--rm", "--init"], &["sh", "-c", "kill -9 $$"]);
-    assert_eq!(outcome.code, 137);
+    dock.run_in(&["--rm", "--init"], &["sh", "-c", "kill -9 $$"])
+        .code(137);
     // What never ran leaves nothing, with --rm or without.
     for flags in [&["-v", "/no-such-place:/x"][..], &["-w", "/no/such/place"]] {
-        let outcome = dock.run_in(flags, &["true"]);
-        assert_eq!(outcome.code, 125, "{}", outcome.errors);
+        dock.run_in(flags, &["true"]).code(125);
         dock.is_empty();
     }
-    let outcome = dock.run_in(&["-d"], &["no-such-program"]);
-    assert_eq!((outcome.code, outcome.output.as_str()), (127, ""));
+    let absent = dock.run_in(&["-d"], &["no-such-program"]);
+    absent.code(127).stdout("");
     dock.is_empty();
 }
 
@@ -47,15 +46,10 @@ fn names_are_given_once() {
     let id = dock.start(&["--name", "web"], &["sleep", "1000"]);
     assert_eq!(id.len(), 64);
     let twice = dock.run_in(&["-d", "--name", "web"], &["true"]);
-    assert_eq!(twice.code, 125);
-    assert!(
-        twice
-            .errors
-            .contains("the name web is already in use by container"),
-        "{}",
-        twice.errors
-    );
-    assert!(twice.errors.contains("\nhelp: "), "{}", twice.errors);
+    twice
+        .code(125)
+        .complains("the name web is already in use by container")
+        .complains("\nhelp: ");
     for name in ["web", &id, &id[..12], &id[..3]] {
         assert_eq!(
             dock.ok(&["inspect", "-f", "{{.Id}}", name]).trim(),
@@ -63,25 +57,19 @@ fn names_are_given_once() {
             "{name}"
         );
     }
-    assert!(
-        dock.fails(&["inspect", "nobody"])
-            .contains("no such container: nobody")
-    );
-    assert!(dock.fails(&["inspect", ""]).contains("no such container"));
-    assert!(
-        dock.fails(&["logs", "../containers"])
-            .contains("no such container")
-    );
+    dock.fails(&["inspect", "nobody"])
+        .complains("no such container: nobody");
+    dock.fails(&["inspect", ""]).complains("no such container");
+    dock.fails(&["logs", "../containers"])
+        .complains("no such container");
     let created = dock.words(&["create"], &[], &["true"]);
     let created: Vec<&str> = created.iter().map(String::as_str).collect();
     let other = dock.ok(&created);
     dock.ok(&["rename", "web", "site"]);
     dock.fails(&["inspect", "web"]);
     let name = dock.ok(&["inspect", "-f", "{{.Name}}", other.trim()]);
-    assert!(
-        dock.fails(&["rename", "site", name.trim()])
-            .contains("already in use")
-    );
+    dock.fails(&["rename", "site", name.trim()])
+        .complains("already in use");
     dock.ok(&["rename", other.trim(), "web"]);
     // Its hostname is its ID.
     let name = dock.ok(&["exec", "site", "cat", "/proc/sys/kernel/hostname"]);
@@ -145,10 +133,8 @@ fn the_list_is_dockers() {
     assert_eq!(names(&["-f", "exited=3"]), "down");
     assert_eq!(names(&["-f", "name=w"]), "down new");
     assert_eq!(names(&["-f", &format!("id={}", &up[..5])]), "up");
-    assert!(
-        dock.fails(&["ps", "-f", "colour=blue"])
-            .contains("there is no filter colour")
-    );
+    dock.fails(&["ps", "-f", "colour=blue"])
+        .complains("there is no filter colour");
     assert!(dock.ok(&["ps", "-a", "--no-trunc"]).contains(&up));
 }
 
@@ -182,12 +168,12 @@ fn the_life_of_a_container() {
             .count()
     };
     eventually(|| (lives() == 3).then_some(())).expect("its third life");
-    assert!(dock.fails(&["rm", "box"]).contains("is running"));
+    dock.fails(&["rm", "box"]).complains("is running");
     dock.ok(&["pause", "box"]);
     assert_eq!(dock.status("box").0, "paused");
     assert!(dock.status("box").1.ends_with("(Paused)"));
-    assert!(dock.fails(&["pause", "box"]).contains("paused already"));
-    assert!(dock.fails(&["exec", "box", "true"]).contains("is paused"));
+    dock.fails(&["pause", "box"]).complains("paused already");
+    dock.fails(&["exec", "box", "true"]).complains("is paused");
     let groups = groups_of(&id);
     let frozen = groups.iter().any(|group| {
         let read = |file| fs::read_to_string(group.join(file)).unwrap_or_default();
@@ -195,13 +181,13 @@ fn the_life_of_a_container() {
     });
     assert!(frozen, "{groups:?}");
     dock.ok(&["unpause", "box"]);
-    assert!(dock.fails(&["unpause", "box"]).contains("isn't paused"));
+    dock.fails(&["unpause", "box"]).complains("isn't paused");
     // One that is paused can be stopped, too.
     dock.ok(&["pause", "box"]);
     dock.ok(&["stop", "-t", "60", "box"]);
     assert_eq!(dock.record(&id)["state"]["exit_code"], 5);
-    assert!(dock.fails(&["kill", "box"]).contains("isn't running"));
-    assert!(dock.fails(&["attach", "box"]).contains("isn't running"));
+    dock.fails(&["kill", "box"]).complains("isn't running");
+    dock.fails(&["attach", "box"]).complains("isn't running");
     dock.ok(&["start", "box"]);
     dock.ok(&["kill", "box"]);
     assert_eq!(dock.record(&id)["state"]["exit_code"], 137);
@@ -224,10 +210,8 @@ fn signals_by_name_and_by_flag() {
     eventually(|| (dock.logs("box").matches("up").count() == 2).then_some(())).unwrap();
     dock.ok(&["kill", "-s", "usr1", "box"]);
     assert_eq!(dock.ok(&["wait", "box"]), "9\n");
-    assert!(
-        dock.fails(&["kill", "-s", "NOTHING", "box"])
-            .contains("there is no signal NOTHING")
-    );
+    dock.fails(&["kill", "-s", "NOTHING", "box"])
+        .complains("there is no signal NOTHING");
 }
 
 #[test]
@@ -300,10 +284,8 @@ fn policies_start_it_again() {
     dock.ok(&["stop", "-t", "0", "ever"]);
     assert_eq!(dock.status("ever").0, "exited");
     eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
-    assert!(
-        dock.fails(&["run", "--rm", "--restart", "always", "true"])
-            .contains("--rm and --restart")
-    );
+    dock.fails(&["run", "--rm", "--restart", "always", "true"])
+        .complains("--rm and --restart");
 }
 
 /// `inspect` has what people ask for, under Docker's names.
@@ -322,10 +304,8 @@ fn inspect_tells_all() {
     assert_eq!(all[0]["State"]["Status"], "running");
     assert_eq!(all[0]["Mounts"][0]["RW"], false);
     assert_eq!(all[0]["Config"]["Env"][0], "A=b");
-    assert!(
-        dock.fails(&["inspect", "-f", "{{.Nothing}}", "box"])
-            .contains("there is no Nothing")
-    );
+    dock.fails(&["inspect", "-f", "{{.Nothing}}", "box"])
+        .complains("there is no Nothing");
 }
 
 /// A name that nobody has doesn't keep the others from being served.
@@ -338,9 +318,8 @@ fn an_unknown_name_among_others() {
         (&["wait"], "7\n"),
         (&["rm"], "box\n"),
     ] {
-        let outcome = dock.run(&[words, &["nobody", "box"]].concat());
-        assert_eq!((outcome.code, &outcome.output[..]), (125, printed));
-        assert!(outcome.errors.contains("nobody"), "{}", outcome.errors);
+        let words = [words, &["nobody", "box"]].concat();
+        dock.fails(&words).stdout(printed).complains("nobody");
     }
     dock.is_empty();
 }
@@ -425,8 +404,7 @@ fn pause_waits_for_a_commit() {
     eventually(|| waits_for_a_lock(pause.id())).expect("pause doesn't wait");
     groups.freeze(false).unwrap();
     drop(still);
-    let output = pause.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    pause.wait_with_output().unwrap().assert().success();
     assert_eq!(dock.status("box").0, "paused");
     dock.ok(&["rm", "-f", "box"]);
     dock.is_empty();
@@ -450,8 +428,8 @@ fn pause_waits_for_a_stop() {
     eventually(|| waits_for_a_lock(pause.id())).expect("pause doesn't wait");
     dock.ok(&["kill", "box"]);
     assert!(stop.wait().unwrap().success());
-    let output = pause.wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("isn't running"));
+    let refused = pause.wait_with_output().unwrap().assert();
+    refused.complains("isn't running");
     dock.ok(&["rm", "box"]);
     dock.is_empty();
 }
@@ -470,12 +448,13 @@ fn commit_while_it_runs() {
     assert_eq!(dock.status("box").0, "running");
     dock.ok(&["stop", "-t", "0", "box"]);
     dock.ok(&["commit", "box", archive]);
-    let outcome = dock.run(&["run", "--rm", "--image", archive, "cat", "/mine"]);
-    assert_eq!(outcome.output, "mine\n", "{}", outcome.errors);
+    let ran = dock.run(&["run", "--rm", "--image", archive, "cat", "/mine"]);
+    ran.stdout("mine\n");
     // At its end, as in step 8.
     let at_end = dock.folder.path().join("end.tar");
     let words = ["--rm", "--commit", at_end.to_str().unwrap()];
-    assert_eq!(dock.run_in(&words, &["sh", "-c", "echo end >/end"]).code, 0);
+    dock.run_in(&words, &["sh", "-c", "echo end >/end"])
+        .success();
     let image = [
         "run",
         "--rm",
@@ -486,13 +465,11 @@ fn commit_while_it_runs() {
     ];
     assert_eq!(dock.ok(&image), "end\n");
     let words = ["--name", "kept", "--commit", at_end.to_str().unwrap()];
-    assert_eq!(dock.run_in(&words, &["true"]).code, 0);
+    dock.run_in(&words, &["true"]).success();
     assert_eq!(dock.status("kept").0, "exited");
-    assert!(
-        dock.fails(&["commit", "box", "/no/such/place.tar"])
-            .contains("there is no directory")
-    );
-    assert!(dock.fails(&["commit", "box", "box.zip"]).contains(".tar"));
+    dock.fails(&["commit", "box", "/no/such/place.tar"])
+        .complains("there is no directory");
+    dock.fails(&["commit", "box", "box.zip"]).complains(".tar");
 }
 
 #[test]
@@ -500,9 +477,8 @@ fn prune_asks_first() {
     let dock = Dock::new();
     dock.run_in(&["--name", "down"], &["true"]);
     dock.start(&["--name", "up"], &["sleep", "1000"]);
-    let mut command = dock.command(&["prune"]);
-    command.stdin(Stdio::null());
-    assert!(command.output().unwrap().status.success());
+    // Nobody answers.
+    dock.ok(&["prune"]);
     assert_eq!(dock.status("down").0, "exited");
     dock.ok(&["prune", "-f"]);
     assert_eq!(dock.status("down").0, "none");

@@ -1,6 +1,7 @@
 //! Step 7: what a container may use up.
 
-use crate::stage::{DIRECT, Root, armed_root, folder, progress, step};
+use crate::stage::{DIRECT, Printed, Root, armed_root, folder, progress, run, step};
+use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::Signal;
 use progress::checks::step07::group;
 use progress::container::{Container, Outcome, eventually, run as run_program};
@@ -318,7 +319,7 @@ fn a_fork_bomb_stops_at_its_limit() {
             count("pids.current")
         );
         // The host starts what it likes.
-        assert!(Command::new("true").status().unwrap().success());
+        run(&mut Command::new("true"));
     }
 }
 
@@ -748,23 +749,15 @@ fn a_controller_that_is_missing_is_named() {
             \"$0\" --rootfs \"$1\" -m 64m true; echo $?
             \"$0\" --rootfs \"$1\" true; echo $?
             \"$0\" --rootfs \"$1\" --privileged true; echo $?";
-        let output = Command::new("unshare")
+        // Without rules for devices a container is refused unless somebody wants it privileged.
+        Command::new("unshare")
             .args(["-m", "sh", "-c", line])
             .arg(step(package))
             .arg(root.path())
-            .output()
-            .unwrap();
-        let (said, errors) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        // Without rules for devices a container is refused unless somebody wants it privileged.
-        assert_eq!(said, "125\n125\n0\n", "{package}: {errors}");
-        assert!(
-            errors.contains("--memory: this machine has no memory controller"),
-            "{errors}"
-        );
-        assert!(errors.contains("devices controller"), "{errors}");
+            .assert()
+            .stdout("125\n125\n0\n")
+            .complains("--memory: this machine has no memory controller")
+            .complains("devices controller");
     }
 }
 
@@ -808,11 +801,7 @@ fn the_last_one_takes_the_one_above_along() {
                 .args(["run", "--rm", "--state-dir"])
                 .arg(state.path());
         }
-        let output = command.arg("--rootfs").arg(&rootfs).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(
-            said, "ready, and they are there\n0 left\n",
-            "{package}: {output:?}"
-        );
+        let ran = command.arg("--rootfs").arg(&rootfs).assert();
+        ran.stdout("ready, and they are there\n0 left\n");
     }
 }

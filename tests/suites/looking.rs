@@ -1,10 +1,12 @@
 //! Step 10: what is seen of a container from outside, and what a shell completes.
 
 use crate::dock::Dock;
-use crate::stage::have;
+use crate::stage::{Printed, have, run};
+use assert_cmd::assert::OutputAssertExt;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn top_and_stats() {
@@ -42,7 +44,8 @@ fn top_and_stats() {
     let watching = dock.foreground(&["stats", "busy"]);
     dock.ok(&["rm", "-f", "busy"]);
     assert_eq!(watching.ended().unwrap().code, 0);
-    assert!(dock.fails(&["stats", "busy"]).contains("no such container"));
+    dock.fails(&["stats", "busy"])
+        .complains("no such container");
 }
 
 #[test]
@@ -111,13 +114,9 @@ fn an_output_that_is_full_is_named() {
         &["rm", "-f", "box"],
     ] {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let output = dock.command(words).stdout(full).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(125), "{words:?}: {said}");
-        assert!(
-            said.contains("standard output: No space left on device") && said.lines().count() == 1,
-            "{words:?}: {said}"
-        );
+        let ran = dock.command(words).stdout(full).assert().code(125);
+        ran.complains("standard output: No space left on device");
+        assert_eq!(ran.errors().lines().count(), 1, "{ran}");
     }
 }
 
@@ -135,16 +134,7 @@ fn shells_complete() {
             true => dock.folder.path().join(shell),
         };
         fs::write(&checked, script).unwrap();
-        let output = std::process::Command::new(shell)
-            .arg("-n")
-            .arg(&checked)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{shell}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        run(Command::new(shell).arg("-n").arg(&checked));
     }
 }
 

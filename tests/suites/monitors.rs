@@ -1,7 +1,7 @@
 //! Step 9: what a monitor does while its container runs: the log, and next to nothing else.
 
 use crate::dock::Dock;
-use crate::stage::{have, nested, run};
+use crate::stage::{Printed, have, nested, run};
 use progress::container::{Container, eventually};
 use progress::evidence::Process;
 use progress::programs::workspace;
@@ -66,10 +66,8 @@ fn logs_are_followed_through_rotation() {
         dock.ok(&["logs", "--tail", "1", "--since", "1h", "box"]),
         "line 1999\n"
     );
-    assert!(
-        dock.fails(&["logs", "--since", "soon", "box"])
-            .contains("it has to be a time")
-    );
+    dock.fails(&["logs", "--since", "soon", "box"])
+        .complains("it has to be a time");
 }
 
 /// Who follows a log, and the monitor, don't wake up when nothing happens.
@@ -143,8 +141,8 @@ fn a_full_house() {
     let waiting: Vec<_> = (0..limit).map(|_| wait()).collect();
     // One number is kept back.
     eventually(|| (files().len() == limit).then_some(())).expect("it isn't full");
-    let said = dock.fails(&["attach", "box"]);
-    assert!(said.contains("as many files open as it may"), "{said}");
+    let refused = dock.fails(&["attach", "box"]);
+    refused.complains("as many files open as it may");
     for _ in 0..20 {
         dock.ok(&["ps"]);
         eventually(|| sleeps(&monitor).then_some(())).expect("it spins");
@@ -164,12 +162,9 @@ fn the_monitor_is_small() {
     if nested() {
         return;
     }
-    let build = Command::new(env!("CARGO"))
+    run(Command::new(env!("CARGO"))
         .args(["build", "--release", "--quiet", "-p", crate::dock::STEP])
-        .current_dir(workspace())
-        .status()
-        .unwrap();
-    assert!(build.success());
+        .current_dir(workspace()));
     // The pages of a file that was just written are dirty, too.
     nix::unistd::sync();
     let program = crate::stage::progress()
@@ -188,18 +183,9 @@ fn the_monitor_is_small() {
             "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; exec sleep 1000",
         ],
     );
-    let run = |words: &[&str]| {
-        let mut command = Command::new(&program);
-        command.args(words).env("TEN_STEPS_STATE", &dock.state);
-        let output = command.output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let id = run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let id = run(Command::new(&program)
+        .args(&words)
+        .env("TEN_STEPS_STATE", &dock.state));
     let monitor = dock.process(id.trim(), "monitor");
     let size = |key: &str| -> u64 {
         let text = fs::read_to_string(monitor.file("smaps_rollup")).unwrap();
@@ -223,12 +209,10 @@ fn the_monitor_is_small() {
 fn a_full_disk_ends_nobody() {
     let dock = Dock::new();
     fs::create_dir(&dock.state).unwrap();
-    let mounted = Command::new("mount")
+    run(Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=512k", "small"])
-        .arg(&dock.state)
-        .status();
-    assert!(mounted.unwrap().success());
-    let run = || {
+        .arg(&dock.state));
+    let test = || {
         let gate = dock.folder.path().join("gate");
         fs::create_dir(&gate).unwrap();
         let volume = format!("{}:/gate", gate.display());
@@ -245,23 +229,20 @@ fn a_full_disk_ends_nobody() {
         fs::remove_file(dock.state.join("filler")).unwrap();
         File::create(gate.join("free")).unwrap();
         dock.until_it_says("box", "after");
-        let outcome = dock.run(&["logs", "box"]);
+        let logs = dock.run(&["logs", "box"]);
+        logs.complains("bytes of output are missing here: ");
+        let said = logs.printed();
         assert!(
-            outcome
-                .errors
-                .contains("bytes of output are missing here: "),
-            "{}",
-            outcome.errors
+            said.starts_with("before\n") && said.ends_with("after\n"),
+            "{logs}"
         );
-        assert!(outcome.output.starts_with("before\n") && outcome.output.ends_with("after\n"));
         dock.ok(&["rm", "-f", "box"]);
     };
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-    for id in dock.run(&["ps", "-aq"]).output.lines() {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+    for id in dock.run(&["ps", "-aq"]).printed().lines() {
         dock.run(&["rm", "-f", id]);
     }
-    let unmounted = Command::new("umount").arg("-l").arg(&dock.state).status();
-    assert!(unmounted.unwrap().success());
+    run(Command::new("umount").arg("-l").arg(&dock.state));
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }

@@ -1,6 +1,7 @@
 //! Step 6: what a container's root may do, and which attacks that ends.
 
-use crate::stage::{DIRECT, Root, armed_root, folder, have, progress, run, step};
+use crate::stage::{DIRECT, Printed, Root, armed_root, folder, have, progress, run, step};
+use assert_cmd::assert::OutputAssertExt;
 use progress::attacker::CALLS;
 use progress::container::{Container, Outcome, run as run_program};
 use std::collections::{BTreeMap, BTreeSet};
@@ -289,14 +290,14 @@ fn an_init_tells_nothing_of_the_host() {
             .env("SECRET", "canary-4711")
             .args(crate::stage::usual(package, &root.path()));
         let line = "cat /proc/1/environ /proc/1/exe 2>/dev/null | head -c 4000000 | tr '\\0' '\\n' | grep canary-4711; ls -l /proc/1/exe /proc/1/fd";
-        let output = program.args(["--init", "sh", "-c", line]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
+        let ran = program.args(["--init", "sh", "-c", line]).assert();
+        let said = ran.printed();
         // Before chapter 3 /proc is the host's, and its PID 1 another.
         if *package >= "step03" {
-            assert!(!said.contains("canary"), "{package}: {said}");
+            assert!(!said.contains("canary"), "{ran}");
         }
         if *package >= "step06" {
-            assert!(!said.contains(" -> "), "{package}: {said}");
+            assert!(!said.contains(" -> "), "{ran}");
         }
     }
 }

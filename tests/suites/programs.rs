@@ -1,9 +1,12 @@
 //! What the programs print and end with.
 
-use crate::stage::{DIRECT, Root, folder, on_host, redact, step, step04, transcript, usual};
+use crate::stage::{
+    DIRECT, Printed, Root, folder, on_host, redact, step, step04, transcript, usual,
+};
+use assert_cmd::assert::OutputAssertExt;
 use progress::host::Propagation;
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_exit_code_is_the_commands_own() {
@@ -25,15 +28,12 @@ fn the_exit_code_is_the_commands_own() {
             if *package == "step01-uts" && command.first() == Some(&"--init") {
                 continue;
             }
-            let mut program = Command::new(step(package));
-            program.args(usual(package, &root.path()));
-            let output = program
+            Command::new(step(package))
+                .args(usual(package, &root.path()))
                 .args(command)
-                .stdin(std::process::Stdio::null())
-                .output()
-                .unwrap();
-            let code = progress::host::exit_code(output.status);
-            assert_eq!(code, wanted, "{package} {command:?}: {output:?}");
+                .stdin(Stdio::null())
+                .assert()
+                .code(wanted);
         }
     }
 }
@@ -48,8 +48,7 @@ fn narration() {
     for package in others {
         let mut program = Command::new(step(package));
         program.arg("--verbose").args(usual(package, &root.path()));
-        let output = program.arg("/bin/true").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = program.arg("/bin/true").assert().success().errors();
         let mut rest = &*said;
         let calls = [
             "clone3(",
@@ -71,11 +70,8 @@ fn narration() {
         let mut program = Command::new(step(package));
         program.env_clear().arg("--verbose");
         program.args(usual(package, &root.path()));
-        let output = program.arg("/bin/true").output().unwrap();
-        told.push_str(&transcript(
-            &format!("{package} --verbose /bin/true"),
-            &output,
-        ));
+        let ran = program.arg("/bin/true").assert();
+        told.push_str(&transcript(&format!("{package} --verbose /bin/true"), &ran));
     }
     insta::assert_snapshot!(redact(&told, &[(&root.path(), "ROOT")]));
 }
@@ -84,12 +80,12 @@ fn narration() {
 fn narration_as_json_goes_to_a_file() {
     let folder = folder();
     let log = folder.path().join("log");
-    let output = Command::new(step("step03-mount"))
+    let ran = Command::new(step("step03-mount"))
         .args(["--verbose", "--log-format", "json", "--log"])
         .arg(&log)
         .arg("no-such-program")
-        .output()
-        .unwrap();
+        .assert()
+        .code(127);
     let text = fs::read_to_string(&log).unwrap();
     let lines: Vec<serde_json::Value> = text
         .lines()
@@ -107,22 +103,16 @@ fn narration_as_json_goes_to_a_file() {
         "{text}"
     );
     // Whoever looks at the terminal sees the error too, and only that.
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(errors.lines().count(), 1, "{errors}");
-    assert_eq!(output.status.code(), Some(127));
+    assert_eq!(ran.errors().lines().count(), 1, "{ran}");
 }
 
 #[test]
 fn a_log_that_cannot_be_opened_is_named() {
-    let output = Command::new(step("step01-uts"))
+    Command::new(step("step01-uts"))
         .args(["--log", "/no/such/log", "true"])
-        .output();
-    let output = output.unwrap();
-    assert_eq!(output.status.code(), Some(125));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("--log /no/such/log"),
-        "{output:?}"
-    );
+        .assert()
+        .code(125)
+        .complains("--log /no/such/log");
 }
 
 #[test]
@@ -130,8 +120,8 @@ fn help() {
     let told: String = DIRECT
         .iter()
         .map(|package| {
-            let output = Command::new(step(package)).arg("--help").output().unwrap();
-            transcript(&format!("{package} --help"), &output)
+            let ran = Command::new(step(package)).arg("--help").assert();
+            transcript(&format!("{package} --help"), &ran)
         })
         .collect();
     insta::assert_snapshot!(told);
@@ -150,14 +140,9 @@ fn a_container_sees_its_own_and_the_host_stays() {
             "\"$1\" --rootfs \"$2\"",
             1,
         );
-        let program = step04().to_str().unwrap();
-        let output = on_host(
-            propagation,
-            &shell,
-            &[program, root.path().to_str().unwrap()],
-        );
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let said = String::from_utf8_lossy(&output.stdout);
+        let (program, root) = (step04(), root.path());
+        let arguments = [program, &root].map(|path| path.to_str().unwrap());
+        let said = on_host(propagation, &shell, &arguments).success().printed();
         let lines: Vec<_> = said.lines().collect();
         let [_, one, two, name, interface, mounts @ ..] = &lines[..] else {
             panic!("{said}");

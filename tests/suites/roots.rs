@@ -1,7 +1,10 @@
 //! The ways to make a root filesystem, and the default one.
 
 use crate::engine::Engine;
-use crate::stage::{Root, folder, have, nested, on_host, run, script, skip, step04, write_program};
+use crate::stage::{
+    Printed, Root, folder, have, nested, on_host, run, script, skip, step04, write_program,
+};
+use assert_cmd::assert::OutputAssertExt;
 use progress::container::{Container, eventually};
 use progress::host::Propagation;
 use std::fs;
@@ -15,9 +18,9 @@ fn look_around(root: &Path) -> String {
     let look = "cat /etc/os-release 2>/dev/null | head -n 1; ps ax; hostname; mount";
     let shell = "exec \"$1\" --rootfs \"$2\" sh -c \"$3\"";
     let arguments = [step04().to_str().unwrap(), root.to_str().unwrap(), look];
-    let output = on_host(Propagation::Shared, shell, &arguments);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    on_host(Propagation::Shared, shell, &arguments)
+        .success()
+        .printed()
 }
 
 /// Two processes, a name of its own, and its own three mounts.
@@ -41,13 +44,10 @@ fn the_hosts_own_programs() {
     for program in [
         "sh", "ls", "cat", "ps", "mount", "hostname", "id", "env", "stat", "dd", "stty",
     ] {
-        let why = Command::new(step04())
+        run(Command::new(step04())
             .args(["--why", "--rootfs"])
             .arg(root.path())
-            .arg(program)
-            .output()
-            .unwrap();
-        assert!(why.status.success(), "{why:?}");
+            .arg(program));
     }
     // Links stay links.
     for link in ["/bin", "/lib64", "/bin/sh"] {
@@ -90,10 +90,8 @@ fn an_existing_directory_is_not_touched() {
     let folder = folder();
     fs::write(folder.path().join("precious"), "data").unwrap();
     for name in ["from-host.sh", "busybox.sh"] {
-        let output = script(name).arg(folder.path()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = script(name).arg(folder.path()).assert().failure().errors();
         // Without a busybox the script hasn't even looked.
-        assert!(!output.status.success(), "{said}");
         assert!(
             said.contains("isn't empty") || said.contains("isn't on this machine"),
             "{said}"
@@ -136,14 +134,10 @@ fn a_debian_root() {
     let look = "cat /etc/os-release; ps ax; hostname; mount";
     let shell = "exec \"$1\" --rootfs \"$2\" /bin/bash -lc \"$3\"";
     let arguments = [step04().to_str().unwrap(), root.to_str().unwrap(), look];
-    let output = on_host(Propagation::Shared, shell, &arguments);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("NAME=\"Debian GNU/Linux\""), "{output:?}");
-    assert!(
-        said.contains("1 ?") && said.contains("/bin/bash -lc"),
-        "{said}"
-    );
-    assert_alone(&said);
+    let ran = on_host(Propagation::Shared, shell, &arguments);
+    ran.prints("NAME=\"Debian GNU/Linux\"");
+    ran.prints("1 ?").prints("/bin/bash -lc");
+    assert_alone(&ran.printed());
     // Nothing that debootstrap mounted or logged is left.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -300,8 +294,7 @@ fn an_interrupted_default_root_is_made_again() {
             _ => nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL).unwrap(),
         }
         program.wait().unwrap();
-        let output = in_default_root(state.path(), &["true"]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        run(&mut in_default_root(state.path(), &["true"]));
         assert_eq!(default_root(state.path()).1, WHOLE);
         fs::remove_dir_all(state.path().join("roots")).unwrap();
     }
@@ -326,8 +319,7 @@ fn libraries_from_elsewhere_are_found() {
         umount /etc/ld.so.cache; exit $code";
     let script = progress::programs::workspace().join("rootfs-scripts/from-host.sh");
     let arguments = [folder.path(), &script, step04()].map(|path| path.to_str().unwrap());
-    let output = on_host(Propagation::Private, shell, &arguments);
-    assert_eq!(progress::host::exit_code(output.status), 42, "{output:?}");
+    on_host(Propagation::Private, shell, &arguments).code(42);
 }
 
 #[test]
@@ -337,12 +329,10 @@ fn a_break_of_what_is_no_root_changes_nothing() {
     symlink("/", folder.path().join("slash")).unwrap();
     let slash = folder.path().join("slash").display().to_string();
     for root in ["/", "//", "/.", "/proc/self/root", "/usr/..", &slash] {
-        let output = script("break.sh")
+        script("break.sh")
             .args(["bad-shebang-of-nothing", root])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("this machine's own root"), "{root}: {said}");
+            .assert()
+            .complains("this machine's own root");
     }
     fs::remove_file(folder.path().join("slash")).unwrap();
     for (kind, directory) in [
@@ -351,15 +341,12 @@ fn a_break_of_what_is_no_root_changes_nothing() {
         ("bad-shebang", "none"),
     ] {
         let directory = folder.path().join(directory);
-        let output = script("break.sh")
+        let ran = script("break.sh")
             .arg(kind)
             .arg(&directory)
-            .output()
-            .unwrap();
-        assert!(
-            !output.status.success() && !output.stderr.is_empty(),
-            "{output:?}"
-        );
+            .assert()
+            .failure();
+        assert!(!ran.errors().is_empty(), "{ran}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -1,14 +1,15 @@
 //! What the suites have in common: the programs, a root filesystem, and what is redacted.
 
 use crate::times::begin;
+use assert_cmd::assert::{Assert, OutputAssertExt};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use progress::host::{Propagation, exit_code, on_pretend_host};
+use progress::host::{CHANGED, Propagation, exit_code, on_pretend_host};
 use progress::programs::{Programs, workspace};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::{env, fs};
 use tempfile::TempDir;
@@ -167,41 +168,70 @@ pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
 
 /// Writes a program that can be executed at once, as [`copy_program`] does.
 pub fn write_program(path: &Path, bytes: impl AsRef<[u8]>) {
-    let mut command = Command::new("sh");
-    let command = command
+    assert_cmd::Command::new("sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
-        .arg(path);
-    let mut writer = command.stdin(Stdio::piped()).spawn().unwrap();
-    writer
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(bytes.as_ref())
-        .unwrap();
-    assert!(writer.wait().unwrap().success(), "{}", path.display());
+        .arg(path)
+        .write_stdin(bytes.as_ref())
+        .assert()
+        .success();
 }
 
 /// Runs a command that must succeed, and returns its standard output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}\n{}{}",
-        said(&output.stdout),
-        said(&output.stderr)
-    );
-    said(&output.stdout)
+    command.stdin(Stdio::null()).assert().success().printed()
+}
+
+/// What a run printed, beside what [`Assert`] itself looks at.
+pub trait Printed {
+    /// All of its standard output.
+    fn printed(&self) -> String;
+    /// All of its standard error.
+    fn errors(&self) -> String;
+    /// Fails unless `words` are on its standard output.
+    fn prints(&self, words: &str) -> &Self;
+    /// Fails unless `words` are on its standard error.
+    fn complains(&self, words: &str) -> &Self;
+}
+
+impl Printed for Assert {
+    fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.get_output().stdout).into_owned()
+    }
+
+    fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.get_output().stderr).into_owned()
+    }
+
+    #[track_caller]
+    fn prints(&self, words: &str) -> &Assert {
+        assert!(
+            self.printed().contains(words),
+            "standard output lacks {words:?}\n{self}"
+        );
+        self
+    }
+
+    #[track_caller]
+    fn complains(&self, words: &str) -> &Assert {
+        assert!(
+            self.errors().contains(words),
+            "standard error lacks {words:?}\n{self}"
+        );
+        self
+    }
 }
 
 /// Runs a shell script on a pretend host that must be the same afterwards.
-pub fn on_host(propagation: Propagation, shell: &str, arguments: &[&str]) -> Output {
+#[track_caller]
+pub fn on_host(propagation: Propagation, shell: &str, arguments: &[&str]) -> Assert {
     let command = [&["bash", "-c", shell, "bash"], arguments].concat();
     let mut host = on_pretend_host(progress(), propagation, &command);
     // What a container shows mustn't depend on who runs the tests.
     host.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
-    host.output().unwrap()
+    let ran = host.assert();
+    assert_ne!(exit_code(ran.get_output().status), CHANGED, "{ran}");
+    ran
 }
 
 /// Whether `tool` is installed. Without it a test is skipped aloud on a person's machine, and fails
@@ -240,15 +270,16 @@ pub fn nested() -> bool {
 }
 
 /// What a command line printed and ended with, for a snapshot.
-pub fn transcript(title: &str, output: &Output) -> String {
+pub fn transcript(title: &str, ran: &Assert) -> String {
     let mut text = format!("$ {title}\n");
-    for stream in [&output.stdout, &output.stderr] {
-        text.push_str(&String::from_utf8_lossy(stream));
+    for stream in [ran.printed(), ran.errors()] {
+        text.push_str(&stream);
         if !text.ends_with('\n') {
             text.push('\n');
         }
     }
-    writeln!(text, "[exit code {}]", exit_code(output.status)).unwrap();
+    let code = exit_code(ran.get_output().status);
+    writeln!(text, "[exit code {code}]").unwrap();
     text
 }
 

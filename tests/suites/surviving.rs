@@ -1,6 +1,8 @@
 //! Step 9: what is left after kills, a failing disk and a power failure, and that it is told as it is.
 
 use crate::dock::{Dock, groups_of, monitors};
+use crate::stage::{Printed, run};
+use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
 use progress::container::eventually;
 use std::fs::{self, File};
@@ -44,9 +46,8 @@ fn boot_starts_what_asked_for_it() {
     }
     eventually(all_down).unwrap();
     fs::write(dock.container(always).join("config.json"), "{}").unwrap();
-    let booted = dock.run(&["boot"]);
-    assert_eq!(booted.output, "unless\n", "{}", booted.errors);
-    assert!(booted.errors.contains(&always[..12]), "{}", booted.errors);
+    let booted = dock.run(&["boot"]).stdout("unless\n");
+    booted.complains(&always[..12]);
     let unit = dock.ok(&["boot", "--unit"]);
     assert!(
         unit.contains("\nExecStart=\"/") && unit.contains(" boot --state-dir "),
@@ -65,13 +66,10 @@ fn after_a_power_failure_all_is_put_right() {
     );
     dock.until_it_says("box", "said");
     let copy = Dock::new();
-    let copied = Command::new("cp")
+    run(Command::new("cp")
         .arg("-a")
         .arg(&dock.state)
-        .arg(&copy.state)
-        .status()
-        .unwrap();
-    assert!(copied.success());
+        .arg(&copy.state));
     fs::remove_dir_all(copy.state.join("run")).unwrap();
     let path = copy.container(&id).join("config.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -94,10 +92,8 @@ fn after_a_power_failure_all_is_put_right() {
         copy.status("box"),
         ("exited".into(), "Exited (unknown)".into())
     );
-    assert!(
-        copy.fails(&["wait", "box"])
-            .contains("nobody knows how container box ended")
-    );
+    copy.fails(&["wait", "box"])
+        .complains("nobody knows how container box ended");
     assert_eq!(copy.logs("box"), "said\n");
     // The first one runs all the while, in groups of the same name: it is another.
     assert_eq!(dock.status("box").0, "running");
@@ -131,7 +127,7 @@ fn the_truth_after_a_kill() {
     kill(dock.process(&id, "monitor").0, Signal::SIGKILL).unwrap();
     eventually(|| (dock.status("box").0 == "exited").then_some(())).unwrap();
     eventually(|| (!first.file("stat").exists()).then_some(())).unwrap();
-    assert!(dock.fails(&["wait", "box"]).contains("nobody knows"));
+    dock.fails(&["wait", "box"]).complains("nobody knows");
     dock.ok(&["stop", "box"]);
     dock.ok(&["start", "box"]);
     has_begun("x\nx\nx\n");
@@ -156,7 +152,7 @@ fn a_damaged_record_of_one_that_runs() {
     let process = dock.process(&id, "process");
     dock.ok(&["pause", "box"]);
     fs::write(dock.container(&id).join("config.json"), "{}").unwrap();
-    assert!(dock.fails(&["stop", &id]).contains("rm -f"));
+    dock.fails(&["stop", &id]).complains("rm -f");
     dock.ok(&["rm", "-f", &id]);
     assert!(!process.file("stat").exists());
     dock.ok(&["prune", "-f"]);
@@ -172,18 +168,13 @@ fn a_damaged_record() {
     let id = dock.id("bad");
     for damage in [&b""[..], b"{\"id\": 7}", b"\xff\xfe"] {
         fs::write(dock.container(&id).join("config.json"), damage).unwrap();
-        let listed = dock.run(&["ps", "-a"]);
-        assert_eq!(listed.code, 0);
-        assert!(listed.output.contains("good") && !listed.output.contains("bad"));
-        assert!(
-            listed.errors.contains("`rm -f") && listed.errors.contains(&id[..12]),
-            "{}",
-            listed.errors
-        );
+        let listed = dock.run(&["ps", "-a"]).success();
+        listed.prints("good");
+        assert!(!listed.printed().contains("bad"), "{listed}");
+        listed.complains("`rm -f").complains(&id[..12]);
     }
     dock.ok(&["rm", "-f", &id]);
-    let again = dock.run_in(&["--rm", "--name", "bad"], &["true"]);
-    assert_eq!(again.code, 0, "{}", again.errors);
+    dock.run_in(&["--rm", "--name", "bad"], &["true"]).success();
     dock.ok(&["prune", "-f"]);
     dock.is_empty();
 }
@@ -204,10 +195,8 @@ fn an_orphan_is_not_forgotten() {
     kill(dock.process(&id, "monitor").0, Signal::SIGKILL).unwrap();
     eventually(|| monitors(&dock.state).is_empty().then_some(())).unwrap();
     assert_eq!(dock.status("box").0, "running");
-    assert!(
-        dock.fails(&["rm", "box"])
-            .contains("its monitor was killed")
-    );
+    dock.fails(&["rm", "box"])
+        .complains("its monitor was killed");
     dock.ok(&["prune", "-f"]);
     assert_eq!(dock.status("box").0, "running");
     // To start it is to start it anew, once.
@@ -226,12 +215,6 @@ fn a_state_folder_behind_a_link() {
     let link = dock.folder.path().join("link");
     std::os::unix::fs::symlink(&dock.state, &link).unwrap();
     let mut command = dock.command(&["stop", "-t", "0", "box"]);
-    assert!(
-        command
-            .env("TEN_STEPS_STATE", &link)
-            .status()
-            .unwrap()
-            .success()
-    );
+    command.env("TEN_STEPS_STATE", &link).assert().success();
     assert_eq!(dock.status("box").0, "exited");
 }

@@ -1,6 +1,7 @@
 //! Step 5: the container's terminal and its /dev.
 
-use crate::stage::{DIRECT, Root, folder, have, run, script, step};
+use crate::stage::{DIRECT, Printed, Root, folder, have, run, script, step};
+use assert_cmd::assert::OutputAssertExt;
 use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
@@ -210,17 +211,17 @@ fn nothing_is_lost_on_the_way() {
     for package in steps() {
         // Through the terminal, which turns a newline into two bytes.
         let script = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end";
-        let output = Command::new(step(package))
+        let ran = Command::new(step(package))
             .arg("--rootfs")
             .arg(root.path())
             .args(["-t", "sh", "-c", script])
             .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{package}");
-        assert!(output.stderr.is_empty(), "{package}");
-        assert_eq!(output.stdout.len(), 3_000_000 + 2 + 5, "{package}");
-        assert!(output.stdout.ends_with(b"x\r\nend\r\n"), "{package}");
+            .assert()
+            .success()
+            .stderr("");
+        let printed = &ran.get_output().stdout;
+        assert_eq!(printed.len(), 3_000_000 + 2 + 5, "{ran}");
+        assert!(printed.ends_with(b"x\r\nend\r\n"), "{ran}");
         // Typed, while as much comes back.
         let mut shell = at_terminal(
             package,
@@ -269,22 +270,14 @@ fn input_is_passed_on_when_it_is_asked_for() {
     let root = Root::shared();
     for package in steps() {
         for (flags, wanted) in [(&["-i"][..], "hello"), (&[], "")] {
-            let mut program = Command::new(step(package));
-            program
+            assert_cmd::Command::new(step(package))
                 .arg("--rootfs")
                 .arg(root.path())
                 .args(flags)
-                .arg("cat");
-            program.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = program.spawn().unwrap();
-            use std::io::Write;
-            child.stdin.take().unwrap().write_all(b"hello").unwrap();
-            let output = child.wait_with_output().unwrap();
-            assert_eq!(
-                String::from_utf8_lossy(&output.stdout),
-                wanted,
-                "{package} {flags:?}"
-            );
+                .arg("cat")
+                .write_stdin("hello")
+                .assert()
+                .stdout(wanted);
         }
         let root = root.path();
         let outcome = run_program(
@@ -546,27 +539,13 @@ fn names_are_bound_in() {
 fn a_shell_without_flags_reads_what_there_is() {
     let root = Root::shared();
     for package in steps() {
-        let mut program = Command::new(step(package));
-        program
+        assert_cmd::Command::new(step(package))
             .arg("--rootfs")
             .arg(root.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = program.spawn().unwrap();
-        use std::io::Write;
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"echo from the shell; exit 4\n")
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout),
-            "from the shell\n",
-            "{package}"
-        );
-        assert_eq!(output.status.code(), Some(4));
+            .write_stdin("echo from the shell; exit 4\n")
+            .assert()
+            .stdout("from the shell\n")
+            .code(4);
         let mut shell = at_terminal(package, &root.path(), &[], "# ");
         shell.write("tty; exit 3\n").unwrap();
         until(&mut shell, "/dev/pts/0");
@@ -617,17 +596,16 @@ fn a_terminal_may_be_closed_and_opened_again() {
     let root = Root::shared();
     for package in steps() {
         let script = "echo before; exec </dev/null >/dev/null 2>&1; sleep 0.2; head -c 60000 /dev/zero | tr '\\0' x >/dev/tty; echo after >/dev/tty";
-        let output = Command::new(step(package))
+        let ran = Command::new(step(package))
             .arg("--rootfs")
             .arg(root.path())
             .args(["-t", "sh", "-c", script])
             .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
+            .assert();
+        let said = ran.printed();
         assert!(
             said.starts_with("before\r\n") && said.ends_with("xafter\r\n"),
-            "{package}: {} bytes",
+            "{} bytes\n{ran}",
             said.len()
         );
     }

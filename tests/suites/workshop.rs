@@ -1,7 +1,8 @@
 //! The dev container, for real: its image is built, and inside it somebody does the course.
 
 use crate::engine::Engine;
-use crate::stage::{folder, have, nested, run, script};
+use crate::stage::{Printed, folder, have, nested, run, script};
+use assert_cmd::assert::OutputAssertExt;
 use progress::course::CHAPTERS;
 use progress::evidence::Process;
 use progress::programs::workspace;
@@ -76,13 +77,13 @@ fn base(engine: &Engine) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let imported = engine
+    engine
         .docker()
         .args(["import", "-c", environment, "-", "base:test"])
         .stdin(tar.stdout.take().unwrap())
-        .stdout(Stdio::null())
-        .status();
-    assert!(imported.unwrap().success() && tar.wait().unwrap().success());
+        .assert()
+        .success();
+    assert!(tar.wait().unwrap().success());
 }
 
 /// What somebody types in there: the doctor, every check, one exercise from start to pass.
@@ -212,21 +213,16 @@ fn the_entry_point_arranges_cgroup_v2() {
             mount -t cgroup2 none /sys/fs/cgroup
             exec \"$0\" sh -ec \"cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.subtree_control;
                 echo left: \\$(wc -l </sys/fs/cgroup/cgroup.procs)\"' $1";
-    let said = Command::new("sh")
+    let ran = Command::new("sh")
         .args(["-c", script])
         .arg(&group)
         .arg(workspace().join(".devcontainer/entrypoint"))
-        .output()
-        .unwrap();
+        .assert();
     fs::remove_dir(group.join("workshop")).unwrap();
     fs::remove_dir(&group).unwrap();
-    let text = String::from_utf8_lossy(&said.stdout);
-    assert!(said.status.success(), "{said:?}");
-    assert!(
-        text.contains("0::/workshop") && text.contains("left: 0"),
-        "{said:?}"
-    );
+    let ran = ran.success();
+    ran.prints("0::/workshop").prints("left: 0");
     for controller in given.split_whitespace() {
-        assert!(text.contains(controller), "{controller}: {text}");
+        ran.prints(controller);
     }
 }
