@@ -455,7 +455,8 @@ fn manifest(step: &Path, folder: &Path, has_holes: bool) -> Result<String> {
             None => text += &format!("{line}\n"),
         }
     }
-    text += "[workspace]\n";
+    // Nobody debugs the dependencies here, either: the first build is what a learner waits for.
+    text += "[workspace]\n\n[profile.dev.package.\"*\"]\ndebug = false\n";
     if has_holes {
         text += "\n[lints.rust]\n# A hole leaves arguments and imports unused. This goes with the last hole.\n\
             unused = \"allow\"\n";

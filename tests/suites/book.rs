@@ -4,6 +4,7 @@
 //! With TEN_STEPS_BLESS=1 the consoles are written anew with what was printed, to be read and
 //! committed.
 
+use crate::exercises::bring_dependencies;
 use crate::stage::{Printed, STEPS, folder, have, nested, progress, run, step, write_program};
 use assert_cmd::assert::OutputAssertExt;
 use progress::course::{CHAPTERS, WRITTEN};
@@ -104,6 +105,7 @@ impl Desk {
         let folder = folder();
         let top = folder.path().join("ten-steps");
         fs::create_dir_all(top.join("exercises")).unwrap();
+        bring_dependencies(&top.join("exercises"));
         // A link into the workspace would say where that is.
         let scripts = workspace().join("rootfs-scripts");
         run(Command::new("cp").arg("-a").arg(scripts).arg(&top));

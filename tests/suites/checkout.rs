@@ -220,7 +220,7 @@ fn an_ordinary_user_with_sudo() {
     let errors = String::from_utf8_lossy(&output.stderr);
     // In full: which of the suites failed stands somewhere in the middle.
     assert!(output.status.success(), "{said}\n{errors}");
-    // The first command started a container, the second ran every suite.
+    // The first command started a container, the second ran suites.
     let hostname = said
         .lines()
         .find_map(|line| line.strip_prefix("container says 1 "));

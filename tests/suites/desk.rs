@@ -1,6 +1,6 @@
 //! What a learner types beside `check`: hints, traces, differences, the board, the room, the attack.
 
-use crate::exercises::{Place, cargo_progress};
+use crate::exercises::{Place, bring_dependencies, cargo_progress};
 use crate::stage::{Printed, have, nested, progress, redact_report, run, step};
 use assert_cmd::assert::OutputAssertExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -39,13 +39,14 @@ fn a_learner_who_is_stuck() {
     if nested() || !have("strace", "strace") {
         return;
     }
-    let place = Place::new();
+    let place = Place::as_in_a_fresh_clone();
     let folder = place.path();
     let mut told = String::new();
-    // As in a fresh clone: there is no such folder yet.
+    // There is no such folder yet.
     fs::remove_dir(&folder).unwrap();
     told += &say(&folder, &["hint", "1"]);
     told += &say(&folder, &["start", "1"]);
+    bring_dependencies(&folder);
     let hole = "todo!(\"exercise 1.1 enter_uts\")";
     let wrong = "call!(sethostname(hostname))?;\n    call!(unshare(CloneFlags::CLONE_NEWUTS))?;\n    Ok(())";
     replace(&folder, LIB, hole, wrong);

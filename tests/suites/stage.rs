@@ -255,9 +255,13 @@ pub fn skip(reason: &str) {
         env::var("CI").as_deref() != Ok("true"),
         "under CI this test has to run: {reason}"
     );
-    // Past the harness, which keeps a passing test's output to itself.
+    say(&format!("SKIPPED: {reason}"));
+}
+
+/// Says something past the harness, which keeps a passing test's output to itself.
+pub fn say(text: &str) {
     let stderr = fs::File::options().append(true).open("/dev/stderr");
-    let _ = stderr.map(|mut stderr| writeln!(stderr, "SKIPPED: {reason}"));
+    let _ = stderr.map(|mut stderr| writeln!(stderr, "{text}"));
 }
 
 /// Set while the suites run for the sake of one of their own tests.

@@ -1,5 +1,6 @@
 //! How long the suites take: printed at the end of a run, the ten slowest first.
 
+use crate::stage::say;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,6 +10,10 @@ use std::time::{Duration, Instant};
 
 /// As many suites are named.
 const SLOWEST: usize = 10;
+
+/// What stands above them.
+pub const TITLE: &str =
+    "\nThe slowest suites, and of each the slowest test; tests run beside each other:\n";
 
 /// What each suite's tests took, one by one.
 static TIMES: Mutex<BTreeMap<String, Vec<(Duration, String)>>> = Mutex::new(BTreeMap::new());
@@ -75,5 +80,5 @@ extern "C" fn print() {
             );
         }
     }
-    eprintln!("{table}");
+    say(&table);
 }

@@ -377,7 +377,14 @@ pub struct Innocent(Child);
 
 impl Innocent {
     /// Starts one with the number `pid`, which is free: the kernel gives out the next after the last.
+    ///
+    /// It begins in a later clock tick than the one that has ended: by /proc/PID/stat nobody can tell two apart
+    /// that began in the same.
     pub fn with(pid: i32) -> Result<Innocent> {
+        let tick = uptime()?;
+        while uptime()? == tick {
+            std::thread::yield_now();
+        }
         for _ in 0..1000 {
             fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
                 .context("/proc/sys/kernel/ns_last_pid")?;
@@ -399,6 +406,12 @@ impl Innocent {
     pub fn lives(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
     }
+}
+
+/// In clock ticks, of which a second has a hundred wherever Linux is: proc_uptime(5).
+fn uptime() -> Result<String> {
+    let text = fs::read_to_string("/proc/uptime").context("/proc/uptime")?;
+    Ok(text.split(' ').next().unwrap_or_default().into())
 }
 
 impl Drop for Innocent {
