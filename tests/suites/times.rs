@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 const SLOWEST: usize = 10;
 
 /// What stands above them.
-pub const TITLE: &str =
-    "\nThe slowest suites, and of each the slowest test; tests run beside each other:\n";
+pub const TITLE: &str = "\nThe slowest suites, with their number of tests, and of each the slowest; many run beside each other:\n";
 
 /// What each suite's tests took, one by one.
 static TIMES: Mutex<BTreeMap<String, Vec<(Duration, String)>>> = Mutex::new(BTreeMap::new());
@@ -68,16 +67,13 @@ extern "C" fn print() {
         .collect();
     suites.sort_by(|a, b| b.cmp(a));
     let mut table = String::from(
-        "\nThe slowest suites, and of each the slowest test; tests run beside each other:\n",
+        "\nThe slowest suites, with their number of tests, and of each the slowest; many run beside each other:\n",
     );
     for (whole, suite, count, slowest) in suites.iter().take(SLOWEST) {
         let whole = whole.as_secs();
         if let Some((time, test)) = slowest {
             let time = time.as_secs();
-            let _ = writeln!(
-                table,
-                "{whole:6} s  {suite}, {count} tests: {test} {time} s"
-            );
+            let _ = writeln!(table, "{whole:6} s  {suite} ({count}): {test} {time} s");
         }
     }
     say(&table);
