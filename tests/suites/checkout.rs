@@ -104,6 +104,38 @@ fn steps_build_on_earlier_steps_only() {
     }
 }
 
+/// Cargo is told which targets have no tests, so that it builds none for them: one that comes later isn't left out.
+#[test]
+fn every_unit_test_is_run() {
+    for package in STEPS {
+        let folder = workspace().join("steps").join(package);
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        let is_left_out = manifest.contains("[lib]\ntest = false\n");
+        for file in sources(&folder.join("src")) {
+            let text = fs::read_to_string(&file).unwrap();
+            let has_tests = text.contains("#[test]") || text.contains("/// ```\n");
+            let is_program = file.ends_with("src/main.rs");
+            assert!(
+                !has_tests || !(is_left_out || is_program),
+                "{}: it has a test that cargo leaves out",
+                file.display()
+            );
+        }
+    }
+}
+
+fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let files = paths.flat_map(|path| match path.is_dir() {
+        true => sources(&path),
+        false => vec![path],
+    });
+    files
+        .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
+        .collect()
+}
+
 #[test]
 fn the_readme_has_the_commands_that_work() {
     let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
