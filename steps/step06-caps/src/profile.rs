@@ -8,6 +8,7 @@
 use crate::capabilities::Capability;
 use crate::seccomp::{Action, Condition, Filter, MOST_INSTRUCTIONS, Rules, Table, Test, compile};
 use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -220,7 +221,7 @@ impl Profile {
     }
 
     fn translate(&self, capabilities: u64) -> Result<Filter> {
-        let errno = self.default_errno_ret.unwrap_or(libc::EPERM as u16);
+        let errno = self.default_errno_ret.unwrap_or(Errno::EPERM as u16);
         let default = action(&self.default_action, errno)?;
         let mut tables = Vec::new();
         for arch in self.arches() {
@@ -241,7 +242,7 @@ impl Profile {
         let foreign = libc::SECCOMP_RET_KILL_PROCESS;
         for rule in &self.syscalls {
             let meant = rule.is_meant(capabilities, kernel)?;
-            let action = action(&rule.action, rule.errno_ret.unwrap_or(libc::EPERM as u16))?;
+            let action = action(&rule.action, rule.errno_ret.unwrap_or(Errno::EPERM as u16))?;
             let alternatives = rule.alternatives()?;
             for name in rule.names.iter().chain(&rule.name) {
                 let mut found = false;
@@ -278,7 +279,7 @@ impl Profile {
             if let (true, Some(newest)) = (is_refused, table.newest) {
                 table
                     .from
-                    .push((newest + 1, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+                    .push((newest + 1, libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32));
             }
             // The numbers of x32, which has the same architecture by name, and other calls.
             if table.architecture == AUDIT_ARCH_X86_64 {
@@ -459,8 +460,8 @@ mod tests {
     /// What this machine's own calls come to, as the kernel would answer.
     #[test]
     fn what_our_own_profile_answers() {
-        let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let refused = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
+        let absent = libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32;
         let allowed = libc::SECCOMP_RET_ALLOW;
         let filter = Profile::default().compile(0).unwrap();
         let ask = |call: i64, first: u64| {
@@ -504,7 +505,7 @@ mod tests {
         let ask = |call: i64| run(&filter, ARCHES[0].audit, call as u32, [0; 6]);
         assert_eq!(
             ask(libc::SYS_read),
-            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32
+            libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32
         );
         assert_eq!(ask(libc::SYS_write), libc::SECCOMP_RET_ALLOW);
         // Of a number in between, what the profile says of all others.
