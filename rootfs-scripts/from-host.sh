@@ -101,7 +101,6 @@ bring_program() {
 # machine later, the default root is made again.
 bring_usual_programs() {
     when_missing=say
-    absent=
     for program in $needed; do
         bring_program "$program" || absent="$absent $program"
     done
@@ -115,9 +114,6 @@ bring_usual_programs() {
         elif is_welcome "$program"; then
             bring_program "$path"
         fi
-    done
-    for program in $absent; do
-        printf 'absent %s\n' "$program" >>"$new/etc/from-host"
     done
 }
 
@@ -136,8 +132,8 @@ bring_interpreters() {
     while [ "$(wc -l <"$new/.programs")" -gt "$looked" ]; do
         tail -n "+$((looked + 1))" "$new/.programs" >"$new/.unread"
         looked=$(wc -l <"$new/.programs")
-        # With several files head says above each two bytes whose they are.
-        tr '\n' '\000' <"$new/.unread" | xargs -0 head -c 2 /dev/null | tr -d '\000' |
+        # With several files head says above each two bytes whose they are. The last ones end no line.
+        { tr '\n' '\000' <"$new/.unread" | xargs -0 head -c 2 /dev/null; echo; } | tr -d '\000' |
             sed -n '/^==> /{N;s/^==> \(.*\) <==\n#!$/\1/p;}' >"$new/.scripts"
         while IFS= read -r script; do
             # "#!/bin/sh -e" takes one program, "#!/usr/bin/env -S bash -e" two.
@@ -232,6 +228,7 @@ for directory in /bin /sbin /lib /lib32 /lib64 /usr/bin /usr/sbin; do
 done
 
 : >"$new/.programs"
+absent=
 when_missing=die
 if [ $# -gt 0 ]; then
     for program in "$@"; do
@@ -253,6 +250,9 @@ done
 # Which distribution the programs are of.
 bring /etc/os-release || true
 copy_files
+for program in $absent; do
+    printf 'absent %s\n' "$program" >>"$new/etc/from-host"
+done
 index_libraries
 rm -f "$new"/.[!.]*
 
