@@ -196,18 +196,28 @@ fn kill(pid: Pid, number: i32) -> nix::Result<()> {
 /// who goes on doing so is reading.
 fn is_deaf(pid: Pid, number: i32) -> bool {
     const LOOKS: u32 = 40;
+    // Nor does somebody read who has no processor to do so: on a busy machine that takes its time.
+    const MOST_LOOKS: u32 = 2000;
+    let line = |status: &str, key| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key));
+        value.map(|value| value.trim().to_owned())
+    };
     let has = |status: &str, key| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(key));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let mask = line(status, key).and_then(|mask| u64::from_str_radix(&mask, 16).ok());
         mask.unwrap_or(0) >> (number - 1) & 1 == 1
     };
-    for _ in 0..LOOKS {
+    let mut asleep = 0;
+    for _ in 0..MOST_LOOKS {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         if has(&status, "SigCgt:") {
             return false;
         }
         if !has(&status, "SigBlk:") {
             return true;
+        }
+        asleep += u32::from(line(&status, "State:").is_none_or(|state| state.starts_with('S')));
+        if asleep == LOOKS {
+            break;
         }
         sleep(Duration::from_millis(1));
     }
