@@ -1,10 +1,10 @@
 //! What is known of a container: `config.json` in its folder.
 
-use crate::Identity;
 use crate::arguments::ContainerArgs;
-use anyhow::Result;
+use crate::{Identity, name};
+use anyhow::{Error, Result, bail};
 use humantime::{format_rfc3339_nanos, parse_rfc3339};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::time::{Duration, SystemTime};
 
 /// A container, as `config.json` has it. Whether it runs is not for the record to say alone: see
@@ -93,11 +93,27 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_rfc3339(&text).map(Time).map_err(D::Error::custom)
+        parse_rfc3339(&text).map(Time).map_err(de::Error::custom)
     }
 }
 
 impl Record {
+    /// Reads the record of the container `id`.
+    ///
+    /// # Errors
+    /// It makes no sense: a disk, or a hand, has changed it. What it says is counted on everywhere.
+    pub fn read(text: &[u8], id: &str) -> Result<Record> {
+        let record: Record = serde_json::from_slice(text)?;
+        if record.id != id {
+            bail!("it is the record of {:?}", record.id);
+        }
+        if record.arguments.command.is_empty() {
+            bail!("it has no command");
+        }
+        name::valid(&record.name).map_err(Error::msg)?;
+        Ok(record)
+    }
+
     /// As much of the ID as people are shown.
     pub fn short_id(&self) -> &str {
         &self.id[..SHORT]

@@ -445,7 +445,7 @@ impl Container {
             read => read.map_err(Error::new),
         };
         let record = text.and_then(|text| {
-            let mut record: Record = serde_json::from_slice(&text)?;
+            let mut record = Record::read(&text, &self.id)?;
             record.arguments.files.state = self.store.state();
             Ok(record)
         });
