@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
+use nix::sys::memfd::MFdFlags;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use nix::sys::stat::{Mode, SFlag};
@@ -328,6 +329,7 @@ arguments! {
     CloneFlags: |value, f| show_flags(value.iter_names(), f);
     SockFlag: |value, f| show_flags(value.iter_names(), f);
     OFlag: |value, f| show_flags(value.iter_names(), f);
+    MFdFlags: |value, f| show_flags(value.iter_names(), f);
     MsFlags: |value, f| show_flags(value.iter_names(), f);
     MntFlags: |value, f| show_flags(value.iter_names(), f);
 }

@@ -2,37 +2,37 @@
 //!
 //! A process of ours that is about to become a container's command is still this program, and in there
 //! `/proc/self/exe` leads to its file on the host. A container that has planted a script for `#!/proc/self/exe` is
-//! given that file to execute, and who can execute it can find it in /proc, and write to it when nobody executes it
-//! any more: CVE-2019-5736. So what goes near a container is executed from a mount for reading only, which is
-//! nowhere but here.
+//! given that file to execute; by the container's own loader, which finds it in /proc, changes its mode, and writes to
+//! it when nobody executes it any more: CVE-2019-5736. So what goes near a container is executed from a mount for
+//! reading only, which is nowhere but here.
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd;
 use std::convert::Infallible;
-use std::env;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{env, io};
 use step01_uts::{Refused, call};
-use step08_overlay::{Attributes, clone_tree};
+use step08_overlay::{Attributes, by_descriptor, clone_tree};
 
 const ITSELF: &str = "/proc/self/exe";
 
-/// Executes this program anew with `words`, out of a mount for reading only. Returns only an error.
+/// Executes this program anew with `words`, where nobody can change it. Returns only an error.
 pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
     let read_only = Attributes {
         set: libc::MOUNT_ATTR_RDONLY,
         propagation: libc::MS_PRIVATE,
     };
     let program = match clone_tree(Path::new(ITSELF), &read_only) {
-        // Before Linux 5.12: then as it is.
-        Err(error) if is_unknown(&error) => File::open(ITSELF)?.into(),
+        // Before Linux 5.12.
+        Err(error) if is_unknown(&error) => sealed_copy()?,
         program => program?,
     };
     Err(call!(execveat(&program, words, variables))
@@ -46,6 +46,24 @@ fn is_unknown(error: &anyhow::Error) -> bool {
         .is_some_and(|refused| refused.errno() == Errno::ENOSYS)
 }
 
+/// A copy of this program in memory, whose contents are as they are for good. See memfd_create(2), F_ADD_SEALS in
+/// fcntl(2).
+fn sealed_copy() -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let copy = call!(memfd_create(c"ten-steps", flags))?;
+    let mut copy = File::from(copy);
+    io::copy(&mut File::open(ITSELF)?, &mut copy)?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
+    // A file that is open for writing can't be executed.
+    Ok(File::open(by_descriptor(&copy))?.into())
+}
+
+/// No contents can change, and no seal is broken.
+const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
+    .union(SealFlag::F_SEAL_SHRINK)
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_WRITE);
+
 /// Executes the file that is open as `program`: execveat(2) with AT_EMPTY_PATH.
 fn execveat(
     program: &OwnedFd,
@@ -55,21 +73,13 @@ fn execveat(
     unistd::execveat(program, c"", words, variables, AtFlags::AT_EMPTY_PATH)
 }
 
-/// Executes this program anew with its own arguments, out of a mount for reading only, unless its file can't be
-/// overwritten anyway: because it is on such a mount, or because the process `guard`, which is there as long as the
-/// container is, executes the same file, and the kernel protects that (ETXTBSY).
-pub fn be_sealed(guard: Option<i32>) -> Result<()> {
-    if statvfs(ITSELF)?.flags().contains(FsFlags::ST_RDONLY) {
-        return Ok(());
-    }
-    let opened = File::options().write(true).open(ITSELF);
-    let busy = opened.is_err_and(|error| error.raw_os_error() == Some(Errno::ETXTBSY as i32));
-    let file = |path: &str| fs::metadata(path).map(|of| (of.dev(), of.ino())).ok();
-    let guarded = guard.is_some_and(|pid| {
-        let theirs = file(&format!("/proc/{pid}/exe"));
-        theirs.is_some() && theirs == file(ITSELF)
-    });
-    if busy && guarded {
+/// Executes this program anew with its own arguments, unless nobody can change what this process executes already: it
+/// is on a mount for reading only, or a sealed copy.
+///
+/// Somebody else who executes the same file keeps its contents from being written (ETXTBSY), and never its mode, its
+/// owner and its capabilities: so nothing but this will do.
+pub fn be_sealed() -> Result<()> {
+    if statvfs(ITSELF)?.flags().contains(FsFlags::ST_RDONLY) || is_sealed_copy()? {
         return Ok(());
     }
     let words: Result<Vec<_>, _> = env::args_os()
@@ -80,4 +90,10 @@ pub fn be_sealed(guard: Option<i32>) -> Result<()> {
         .collect();
     let never = execute(&words?, &variables?)?;
     match never {}
+}
+
+fn is_sealed_copy() -> Result<bool> {
+    let seals = fcntl(File::open(ITSELF)?, FcntlArg::F_GET_SEALS);
+    // Other files have none.
+    Ok(seals.is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS)))
 }

@@ -75,7 +75,7 @@ impl Exec {
         let record = awake(&container)?;
         let ended = || format!("container {} has just ended", record.name);
         let process = record.state.process.as_ref().with_context(ended)?;
-        be_sealed(record.state.monitor.as_ref().map(|monitor| monitor.pid))?;
+        be_sealed()?;
         let entered = self.enter(&container, &record, process);
         entered.map_err(|error| match error.downcast_ref::<Refused>() {
             // The command couldn't be executed, whatever happened since.
