@@ -262,7 +262,7 @@ impl Inspection<'_> {
             found.path.display()
         ));
         self.executable(&found, role)?;
-        let Ok(file) = self.root.open(&found) else {
+        let Ok(file) = found.open() else {
             return Err(forbidden("read it"));
         };
         let head = read_at(&file, 0, HEAD);

@@ -235,7 +235,7 @@ impl Search<'_> {
         if kind(&found.stat) != SFlag::S_IFREG {
             return Err(Some("is no plain file"));
         }
-        let Ok(file) = self.root.open(found) else {
+        let Ok(file) = found.open() else {
             return Err(Some("can't be read"));
         };
         match Elf::read(&file) {

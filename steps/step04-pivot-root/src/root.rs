@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub struct Trail {
 pub struct Found {
     /// Its path without links.
     pub path: PathBuf,
+    /// The file itself, held and not open: O_PATH in open(2).
+    file: OwnedFd,
     /// Its type and mode: inode(7).
     pub stat: FileStat,
     /// Whether the mount it lies on forbids to run programs: MS_NOEXEC in mount(2).
@@ -67,6 +69,29 @@ impl Trail {
 
 /// As many links as the kernel follows: MAXSYMLINKS, path_resolution(7).
 const MOST_LINKS: usize = 40;
+
+impl Found {
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// EINVAL: it is no plain file.
+    pub fn open(&self) -> nix::Result<File> {
+        read_plain(&self.file, &self.stat)
+    }
+}
+
+/// Opens for reading what `file` holds, if it is a plain file.
+///
+/// To open a device may do something, and the device may be the host's. So what was looked at is opened, by the
+/// descriptor that holds it: at its path somebody may have put another by now.
+fn read_plain(file: &OwnedFd, stat: &FileStat) -> nix::Result<File> {
+    if kind(stat) != SFlag::S_IFREG {
+        return Err(Errno::EINVAL);
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path.as_str(), flags, Mode::empty()).map(File::from)
+}
 
 impl Root {
     /// Takes the directory `path` of the host as a root.
@@ -175,6 +200,7 @@ impl Root {
                 path: path.to_owned(),
                 stat: fstat(&file)?,
                 noexec: fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)),
+                file,
             })
         };
         let file = self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW);
@@ -190,25 +216,10 @@ impl Root {
             .map_err(|errno| (path.to_owned(), errno))
     }
 
-    /// Opens a file that [`Root::follow`] has found, for reading.
-    pub fn open(&self, found: &Found) -> nix::Result<File> {
-        if kind(&found.stat) != SFlag::S_IFREG {
-            return Err(Errno::EINVAL);
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
-        self.open_at(&found.path, flags).map(File::from)
-    }
-
     /// The first `most` bytes of the plain file `path`; none when there is no such file.
     pub fn text(&self, path: &str, most: usize) -> Vec<u8> {
-        let plain = |file: &OwnedFd| fstat(file).is_ok_and(|stat| kind(&stat) == SFlag::S_IFREG);
-        // Looked at before it is opened: to open a device may do something.
-        let looked_at = self.open_at(Path::new(path), OFlag::O_PATH);
-        if !looked_at.is_ok_and(|file| plain(&file)) {
-            return Vec::new();
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = self.open_at(Path::new(path), flags).map(File::from);
+        let file = self.open_at(Path::new(path), OFlag::O_PATH);
+        let file = file.and_then(|file| read_plain(&file, &fstat(&file)?));
         file.map_or_else(|_| Vec::new(), |file| read_at(&file, 0, most))
     }
 

@@ -125,7 +125,7 @@ impl Inspection<'_> {
     fn loader(&self, loader: &Found) -> Verdict {
         let role = "the loader that it asks for";
         self.executable(loader, role)?;
-        let Ok(file) = self.root.open(loader) else {
+        let Ok(file) = loader.open() else {
             return Err(forbidden("read the loader"));
         };
         let help = "copy the loader again, whole, from where the program came";
