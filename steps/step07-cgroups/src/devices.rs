@@ -51,8 +51,9 @@ impl Access {
 }
 
 // ANCHOR: DEFAULT_RULES
-/// What every container may do: make any device file, and use those of `DEVICES` in step 5, its
-/// console, and its pseudo-terminals. Docker's and runc's rules.
+/// What every container may do: make any device file, and use those of `DEVICES` in step 5, and its
+/// pseudo-terminals. Docker's and runc's rules, but for one: c 5:1 is the *host's* console, and what a
+/// container has at /dev/console is a pseudo-terminal.
 pub const DEFAULT_RULES: &[DeviceRule] = &[
     rule(SFlag::S_IFCHR, None, None, Access::MKNOD),
     rule(SFlag::S_IFBLK, None, None, Access::MKNOD),
@@ -62,7 +63,6 @@ pub const DEFAULT_RULES: &[DeviceRule] = &[
     rule(SFlag::S_IFCHR, Some(1), Some(8), Access::ALL), // random
     rule(SFlag::S_IFCHR, Some(1), Some(9), Access::ALL), // urandom
     rule(SFlag::S_IFCHR, Some(5), Some(0), Access::ALL), // tty
-    rule(SFlag::S_IFCHR, Some(5), Some(1), Access::ALL), // console
     rule(SFlag::S_IFCHR, Some(5), Some(2), Access::ALL), // ptmx
     rule(SFlag::S_IFCHR, Some(136), None, Access::ALL),  // pts/0 and so on
 ];
@@ -226,7 +226,7 @@ mod tests {
         let written: Vec<_> = DEFAULT_RULES.iter().map(ToString::to_string).collect();
         assert_eq!(written[0], "c *:* m");
         assert_eq!(written[2], "c 1:3 rwm");
-        assert_eq!(written[10], "c 136:* rwm");
+        assert_eq!(written[9], "c 136:* rwm");
     }
 
     #[test]
