@@ -51,8 +51,8 @@ pub struct Pump {
 const BUFFER: usize = 16 * 1024;
 
 impl Pump {
-    /// Carries from `from` to `to`. One that the container has to read, or doesn't, is to be
-    /// non-blocking.
+    /// Carries from `from` to `to`. That of the two whose other end the container has is to be non-blocking: it needn't
+    /// read, and it may take back what it has written.
     pub fn new(from: Rc<OwnedFd>, to: Rc<OwnedFd>) -> Pump {
         let buffer = Vec::new();
         Pump { from, to, buffer }

@@ -1,12 +1,14 @@
 //! The caller's side: what goes to and fro between somebody's terminal and a container's monitor.
 
+use crate::Stat;
 use crate::log::Stream;
-use crate::message::{Ending, LONGEST, Message, receive, send_all};
+use crate::message::{Ending, LONGEST, Message, receive, send_all, send_now};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{Shutdown, getsockopt, shutdown};
 use nix::unistd::{read, write};
 use std::cell::Cell;
 use std::io::{IsTerminal, stderr, stdin, stdout};
@@ -28,6 +30,23 @@ impl From<OwnedFd> for Connection {
         Connection { socket, admitted }
     }
 }
+
+/// What came of telling a monitor something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It has heard.
+    Heard,
+    /// It has gone.
+    Gone,
+    /// It says nothing, and does nothing.
+    Silent,
+}
+
+/// Between two looks at a monitor that says nothing, in milliseconds.
+const LOOK: u16 = 500;
+
+/// So many looks at which it was at rest: it isn't about to answer.
+const STILL: u32 = 40;
 
 /// How a conversation ended.
 #[derive(Debug)]
@@ -193,18 +212,51 @@ impl Connection {
         Ok(message)
     }
 
-    /// Tells the monitor something, and waits until it has heard; `false`: it is gone.
-    pub fn insist(&self, message: &Message) -> Result<bool> {
-        if send_all(&self.socket, message).is_err() {
-            return Ok(false);
+    /// Tells the monitor something, and waits until it has heard.
+    pub fn insist(&self, message: &Message) -> Result<Answer> {
+        match send_now(&self.socket, &message.encode()) {
+            Ok(()) | Err(Errno::EAGAIN) => {}
+            Err(_) => return Ok(Answer::Gone),
         }
         loop {
+            if !self.answers()? {
+                return Ok(Answer::Silent);
+            }
             match self.next()? {
-                Some(Message::Taken) => return Ok(true),
-                Some(Message::Ended(_)) | None => return Ok(false),
+                Some(Message::Taken) => return Ok(Answer::Heard),
+                Some(Message::Ended(_)) | None => return Ok(Answer::Gone),
                 Some(_) => {}
             }
         }
+    }
+
+    /// Waits until the monitor says something; `false`: it neither does, nor does anything else. Then it will never
+    /// answer: what wakes it up it has been told.
+    pub fn answers(&self) -> Result<bool> {
+        let monitor = self.monitor()?;
+        let mut before = None;
+        let mut still = 0;
+        while still < STILL {
+            let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut polled, PollTimeout::from(LOOK)) {
+                Err(Errno::EINTR) => continue,
+                Ok(0) => {}
+                polled => return Ok(polled? > 0),
+            }
+            // One that waits for a processor, or for the disk, isn't at rest, and one that has gone is heard.
+            let Ok(now) = Stat::of(monitor) else {
+                return Ok(true);
+            };
+            let at_rest = matches!(now.state, 'S' | 'T' | 't') && before == Some(now.time);
+            still = if at_rest { still + 1 } else { 0 };
+            before = Some(now.time);
+        }
+        Ok(false)
+    }
+
+    /// The monitor's process: who listened when this connection was made, SO_PEERCRED in unix(7).
+    pub fn monitor(&self) -> Result<i32> {
+        Ok(getsockopt(&self.socket, PeerCredentials)?.pid())
     }
 
     /// Tells the monitor something, which it needn't answer.
@@ -228,6 +280,18 @@ impl Connection {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Waits until the container has ended, whose processes are gone already; `false`: its monitor doesn't tell, and
+    /// never will.
+    pub fn winds_up(&self) -> Result<bool> {
+        while self.answers()? {
+            match self.next()? {
+                Some(Message::Ended(_)) | None => return Ok(true),
+                Some(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Waits until the container has ended; `None`: its monitor didn't live to tell how.
@@ -267,6 +331,8 @@ struct Conversation<'a> {
     proxy: bool,
     /// Whether the caller was asked to end.
     asked: bool,
+    /// Whether the monitor hasn't answered yet to such a request.
+    unheard: bool,
     /// What the container has said and nobody has read yet.
     pending: Option<(Stream, Vec<u8>)>,
     /// Streams that nobody reads any more.
@@ -289,6 +355,7 @@ impl Conversation<'_> {
             tty: to.tty,
             proxy: to.proxy,
             asked: false,
+            unheard: false,
             pending: None,
             refused: Vec::new(),
             ending: None,
@@ -315,7 +382,7 @@ impl Conversation<'_> {
                 self.hear()?;
             }
             if typed && self.type_on()? {
-                send_all(&self.connection.socket, &Message::Detach)?;
+                self.tell(&Message::Detach);
                 return Ok(End::Detached);
             }
         }
@@ -363,23 +430,34 @@ impl Conversation<'_> {
             self.refused.push(*stream);
             self.pending = None;
         }
+        if request && self.unheard {
+            // The monitor doesn't even say that it has heard of the one before.
+            return Ok(Some(End::Left(128 + number as u8)));
+        }
         self.asked |= request;
         if number == Signal::SIGWINCH as i32 {
             self.resize()?;
         } else if number == Signal::SIGHUP as i32 && signal.from_terminal() {
-            let _ = send_all(&self.connection.socket, &Message::Detach);
+            self.tell(&Message::Detach);
             return Ok(Some(End::Detached));
         } else if number != Signal::SIGCHLD as i32 {
-            let _ = send_all(&self.connection.socket, &Message::Signal(number));
+            self.tell(&Message::Signal(number));
+            self.unheard |= request;
         }
         Ok(None)
     }
 
     fn resize(&self) -> Result<()> {
         if let (true, Ok((rows, columns))) = (self.tty, terminal_size()) {
-            let _ = send_all(&self.connection.socket, &Message::Size(rows, columns));
+            self.tell(&Message::Size(rows, columns));
         }
         Ok(())
+    }
+
+    /// Tells the monitor something, without waiting. There is room for hundreds of messages: where it is full, the
+    /// monitor hears nothing any more. That it has gone, the socket says.
+    fn tell(&self, message: &Message) {
+        let _ = send_now(&self.connection.socket, &message.encode());
     }
 
     /// Reads what was typed and passes it on; `true`: the keys that detach were among it.
@@ -391,7 +469,7 @@ impl Conversation<'_> {
         };
         if got == 0 {
             self.listening = false;
-            let _ = send_all(&self.connection.socket, &Message::EndOfInput);
+            self.tell(&Message::EndOfInput);
             return Ok(false);
         }
         let (passed, detach) = match &mut self.watch {
@@ -400,8 +478,7 @@ impl Conversation<'_> {
         };
         if !passed.is_empty() {
             self.waiting = true;
-            // That it has gone, the socket says.
-            let _ = send_all(&self.connection.socket, &Message::Input(passed));
+            self.tell(&Message::Input(passed));
         }
         Ok(detach)
     }
@@ -412,6 +489,10 @@ impl Conversation<'_> {
                 self.pending = Some((stream, bytes));
             }
             Some(Message::Taken) => self.waiting = false,
+            Some(Message::Heard) => self.unheard = false,
+            Some(Message::LeftBehind) => bail!(
+                "this reader is too slow, and was left behind\nhelp: `logs -f` shows all of it, at any speed"
+            ),
             Some(Message::Ended(ending)) => self.ending = Some(ending),
             Some(_) => {}
             None if !self.connection.admitted.get() => bail!(
@@ -440,7 +521,8 @@ impl Conversation<'_> {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => {
                 self.refused.push(*stream);
-                let _ = send_all(&self.connection.socket, &Message::Refused(*stream));
+                let refused = Message::Refused(*stream);
+                let _ = send_now(&self.connection.socket, &refused.encode());
                 bytes.clear();
             }
         }

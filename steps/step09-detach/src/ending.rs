@@ -1,7 +1,7 @@
 //! Commands that have containers end, or wait for it, or clear away what has ended.
 
 use crate::arguments::signal;
-use crate::client::Connection;
+use crate::client::{Answer, Connection};
 use crate::commands::{Names, each, up};
 use crate::message::{Message, knock};
 use crate::pausing::thaw;
@@ -9,7 +9,7 @@ use crate::record::{Phase, Record};
 use crate::running::begin_detached;
 use crate::status::Status;
 use crate::store::{Container, Store};
-use crate::{Identity, is_running, send, stop, wait_for_end};
+use crate::{Identity, is_running, pidfd_open, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::io::{Write, stderr, stdin};
@@ -339,7 +339,9 @@ fn end(container: &Container, request: &Request, for_good: bool) -> Result<()> {
         let connection = socket.map(|socket| Connection::with(socket, &Message::Wait));
         if let Some(connection) = &connection {
             // Otherwise its monitor would start it again.
-            connection.insist(&Message::LetItEnd(for_good))?;
+            if connection.insist(&Message::LetItEnd(for_good))? == Answer::Silent {
+                return kill_both(container, connection);
+            }
         }
         if !runs {
             // It was about to start or to end, and has heard. Now it is the one or the other.
@@ -363,9 +365,24 @@ fn end(container: &Container, request: &Request, for_good: bool) -> Result<()> {
         }
         // Not for its life, which somebody else may have by now, who starts it.
         return match connection {
-            Some(connection) => connection.wait().map(drop),
+            Some(connection) if connection.winds_up()? => Ok(()),
+            Some(connection) => kill_both(container, &connection),
             None => wait_for_monitor(&record),
         };
+    }
+}
+
+/// Has the kernel end a monitor that doesn't answer, and its container with it: one is never there without the other.
+fn kill_both(container: &Container, connection: &Connection) -> Result<()> {
+    // It is still there: nobody else has its end of the connection.
+    if let Ok(pidfd) = pidfd_open(connection.monitor()?) {
+        send(&pidfd, libc::SIGKILL)?;
+        wait_for_end(&pidfd, None)?;
+    }
+    match container.take_life() {
+        Ok(Some(_life)) => end_orphan(container),
+        // Somebody else has it by now, or has removed it.
+        _ => Ok(()),
     }
 }
 
@@ -376,9 +393,14 @@ fn kill_unread(container: &Container) -> Result<()> {
         return Ok(());
     };
     let connection = Connection::with(socket, &Message::Wait);
-    connection.insist(&Message::LetItEnd(true))?;
+    if connection.insist(&Message::LetItEnd(true))? == Answer::Silent {
+        return kill_both(container, &connection);
+    }
     connection.ask(&Message::Signal(libc::SIGKILL));
-    connection.wait().map(drop)
+    match connection.winds_up()? {
+        true => Ok(()),
+        false => kill_both(container, &connection),
+    }
 }
 
 /// Waits until the monitor that `record` tells of has ended.

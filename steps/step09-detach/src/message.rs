@@ -29,7 +29,7 @@ pub enum Message {
     EndOfInput,
     /// To the monitor: rows and columns of the terminal.
     Size(u16, u16),
-    /// To the monitor: a signal for the command.
+    /// To the monitor: a signal for the command. It answers [`Message::Heard`].
     Signal(i32),
     /// To the monitor: nobody reads this stream any more.
     Refused(Stream),
@@ -39,6 +39,10 @@ pub enum Message {
     LetItEnd(bool),
     /// From the monitor: what was typed has been read.
     Taken,
+    /// From the monitor: the signal has been passed on.
+    Heard,
+    /// From the monitor: whoever attached reads too slowly, and is shown no more.
+    LeftBehind,
     /// From the monitor: what the container has said.
     #[serde(skip)]
     Output(Stream, Vec<u8>),

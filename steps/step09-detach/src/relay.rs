@@ -56,6 +56,22 @@ impl Client {
         self.flush()
     }
 
+    /// Shows it what the container has said. Who started it in the foreground makes the command wait, as a pipe does;
+    /// anybody else who lags behind is left there, and told so in its place.
+    fn show(&mut self, encoded: &[u8]) {
+        if !self.owns_input && self.backlog.len() >= MOST_BEHIND {
+            self.watches = false;
+            self.tell(&Message::LeftBehind.encode());
+        } else {
+            self.tell(encoded);
+        }
+    }
+
+    /// Whether the command waits for it.
+    fn holds_back(&self) -> bool {
+        self.owns_input && !self.backlog.is_empty()
+    }
+
     pub(crate) fn flush(&mut self) -> bool {
         while let Some(message) = self.backlog.front() {
             match send_now(&self.socket, message) {
@@ -68,6 +84,9 @@ impl Client {
         true
     }
 }
+
+/// As many messages may wait for somebody who attached, besides those in the socket.
+const MOST_BEHIND: usize = 16;
 
 /// What came of waiting.
 pub(crate) enum Turn {
@@ -162,7 +181,7 @@ impl Monitor<'_> {
     /// Waits until something can be done, and does it.
     pub(crate) fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
         let nothing = PollFlags::empty();
-        let is_behind = self.clients.iter().any(|client| !client.backlog.is_empty());
+        let is_behind = self.clients.iter().any(Client::holds_back);
         let idle = || PollFd::new(self.signals.as_fd(), nothing);
         let input = command.input.as_ref().filter(|_| !self.typed.is_empty());
         let mut polled = vec![
@@ -171,8 +190,8 @@ impl Monitor<'_> {
             input.map_or_else(idle, |input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)),
         ];
         for output in &command.output {
-            // Whoever reads slowly makes the command wait, as a pipe does. An end that has hung up is always ready,
-            // so it isn't asked at all.
+            // Whoever started it, and reads slowly, makes the command wait, as a pipe does. An end that has hung up is
+            // always ready, so it isn't asked at all.
             let output = output.as_ref().filter(|_| !is_behind);
             polled.push(output.map_or_else(idle, |output| {
                 PollFd::new(output.as_fd(), PollFlags::POLLIN)
@@ -192,7 +211,7 @@ impl Monitor<'_> {
         let [signal, door, input, output, error, clients @ ..] = &ready[..] else {
             unreachable!("five of them are always there");
         };
-        self.serve_clients(clients, command)?;
+        self.serve_clients(clients, command);
         if !door.is_empty() {
             self.admit(Some(command));
         }
@@ -239,8 +258,9 @@ impl Monitor<'_> {
             Ok(length) => {
                 let stream = [Stream::Output, Stream::Error][which];
                 self.log.write(stream, &buffer[..length]);
-                let said = Message::Output(stream, buffer[..length].to_vec());
-                self.tell(&said, |client| client.watches);
+                let said = Message::Output(stream, buffer[..length].to_vec()).encode();
+                let watching = self.clients.iter_mut().filter(|client| client.watches);
+                watching.for_each(|client| client.show(&said));
             }
         }
     }
@@ -297,13 +317,13 @@ impl Monitor<'_> {
         true
     }
 
-    fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) -> Result<()> {
+    fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) {
         let mut gone = Vec::new();
         for (position, events) in ready.iter().enumerate() {
             let asks = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
             let stays = match events {
                 events if events.contains(PollFlags::POLLOUT) => self.clients[position].flush(),
-                events if events.intersects(asks) => self.serve(position, command)?,
+                events if events.intersects(asks) => self.serve(position, command),
                 _ => true,
             };
             if !stays {
@@ -316,21 +336,23 @@ impl Monitor<'_> {
                 self.end_input(command);
             }
         }
-        Ok(())
     }
 
-    /// Does what a client asks for; `false`: it has gone.
-    fn serve(&mut self, position: usize, command: &mut Command) -> Result<bool> {
+    /// Does what a client asks for; `false`: it has gone, or what it says makes no sense, and costs it the connection.
+    fn serve(&mut self, position: usize, command: &mut Command) -> bool {
         let client = &mut self.clients[position];
         let mut buffer = [0; LONGEST + 1];
         let Ok(Some(message)) = receive(&client.socket, &mut buffer) else {
-            return Ok(false);
+            return false;
         };
+        let number = client.number;
         match message {
             Message::Attach => client.watches = true,
             Message::Wait => client.watches = false,
+            // It didn't wait for the answer to what it typed before.
+            Message::Input(_) if self.typed.iter().any(|(by, _)| *by == number) => return false,
             Message::Input(bytes) => {
-                self.typed.push_back((client.number, bytes));
+                self.typed.push_back((number, bytes));
                 self.type_on(command);
             }
             // Another one who attaches may come again.
@@ -342,25 +364,29 @@ impl Monitor<'_> {
                     let _ = set_size(master, (rows, columns));
                 }
             }
-            Message::Signal(number) => {
+            Message::Signal(signal) if !(1..=libc::SIGRTMAX()).contains(&signal) => return false,
+            Message::Signal(signal) => {
+                client.tell(&Message::Heard.encode());
                 let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
-                self.let_it_end |= ends.iter().any(|end| *end as i32 == number);
+                self.let_it_end |= ends.iter().any(|end| *end as i32 == signal);
                 if let Some(pid) = command.pid {
-                    self.signals.pass_on(number, pid)?;
-                    self.signals.ask(number, false, pid)?;
+                    let sent = self.signals.pass_on(signal, pid);
+                    return sent
+                        .and_then(|()| self.signals.ask(signal, false, pid))
+                        .is_ok();
                 }
             }
             Message::Refused(stream) if client.owns_input => {
                 // The command shall know, by a hang-up or SIGPIPE. What it says to nobody isn't written either.
                 command.output[usize::from(stream == Stream::Error)] = None;
                 if let (Some(_), Some(pid)) = (command.slave.take(), command.pid) {
-                    self.signals.hang_up(pid)?;
+                    return self.signals.hang_up(pid).is_ok();
                 }
             }
             Message::Refused(_) => client.watches = false,
             Message::Detach => {
                 client.owns_input = false;
-                return Ok(false);
+                return false;
             }
             Message::LetItEnd(stopped) => {
                 self.let_it_end = true;
@@ -368,12 +394,14 @@ impl Monitor<'_> {
                 client.tell(&Message::Taken.encode());
             }
             Message::Taken
+            | Message::Heard
+            | Message::LeftBehind
             | Message::Output(..)
             | Message::Started
             | Message::Restarting
-            | Message::Ended(_) => return Ok(false),
+            | Message::Ended(_) => return false,
         }
-        Ok(true)
+        true
     }
 
     /// Nothing more will be typed. A terminal has no end that could be closed.
