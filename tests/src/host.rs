@@ -7,8 +7,10 @@
 use crate::evidence::{Photograph, hosts_mounts};
 use crate::programs::workspace;
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, sethostname};
 use std::env;
 use std::fs::{self, File};
@@ -19,6 +21,7 @@ use std::process::{Command, ExitStatus};
 use step01_uts::{call, exec, host_environment};
 use step02_pid::{init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
+use step05_tty::mounts::MountPoint;
 use step08_overlay::{Attributes, attach, clone_tree};
 
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
@@ -62,7 +65,9 @@ pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
         let groups = clone_tree(cgroups, &Attributes::default());
         mount_sysfs()?;
         if let Ok(groups) = groups {
-            attach(&groups, cgroups)?;
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            let point = MountPoint::of(open(cgroups, flags, Mode::empty())?)?;
+            attach(&groups, &point)?;
         }
         loopback_up()?;
         init()?;

@@ -5,14 +5,20 @@
 //! such as /proc/self/fd/3, which lead wherever that descriptor does.
 
 use anyhow::{Context, Result, bail};
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{FsType, fstatfs};
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
+use std::fmt::{self, Formatter};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
+use step01_uts::call::Argument;
 use step04_pivot_root::root::{Root, kind};
 
 /// One line of the container's mount table.
@@ -34,46 +40,135 @@ pub struct Mount<'a> {
 /// Mounts all of `mounts` in order. The caller's root is the container's already.
 pub fn mount_all(mounts: &[Mount]) -> Result<()> {
     for each in mounts {
-        let target = mount_point(Path::new(each.target), SFlag::S_IFDIR)?;
-        let (source, kind) = (Some(each.source), Some(each.kind));
-        call!(mount(source, &*target, kind, each.flags, Some(each.data)))?;
+        mount_on(&mount_point(Path::new(each.target), SFlag::S_IFDIR)?, each)?;
     }
     Ok(())
 }
 // ANCHOR_END: mount_all
 
-/// The path, without any link, of the directory (S_IFDIR) or the file (S_IFREG) at `path`, to
-/// mount something on. What is missing on the way is made.
+/// Mounts `what` on `point`, wherever else it wants to be.
+pub fn mount_on(point: &MountPoint, what: &Mount) -> Result<()> {
+    let (source, kind) = (Some(what.source), Some(what.kind));
+    call!(mount(source, point, kind, what.flags, Some(what.data)))?;
+    Ok(())
+}
+
+/// A directory or a file in a container's root, to mount something on.
+///
+/// It is held by a descriptor, and the kernel is given that: somebody else may have the same directory, and put a link
+/// where it was between a look and the mount.
+pub struct MountPoint {
+    file: OwnedFd,
+    /// What the kernel is given: the descriptor's path, and a name below it.
+    by_number: PathBuf,
+    /// Where it was found, without links.
+    path: PathBuf,
+}
+
+impl MountPoint {
+    /// What `file` stands for, open with O_PATH.
+    pub fn of(file: OwnedFd) -> Result<MountPoint> {
+        let by_number = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let path = fs::read_link(&by_number)?;
+        Ok(MountPoint {
+            file,
+            by_number,
+            path,
+        })
+    }
+
+    /// The file `name` in this directory.
+    fn below(&self, name: &str) -> Result<MountPoint> {
+        Ok(MountPoint {
+            file: self.file.try_clone()?,
+            by_number: self.by_number.join(name),
+            path: self.path.join(name),
+        })
+    }
+
+    /// Writes a file of that name into this directory, and returns it.
+    pub fn write(&self, name: &str, text: &str) -> Result<MountPoint> {
+        let file = self.below(name)?;
+        fs::write(&file.by_number, text)?;
+        Ok(file)
+    }
+
+    /// Where it was found.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The type of the filesystem that it is on: statfs(2).
+    pub fn filesystem(&self) -> Result<FsType> {
+        Ok(fstatfs(&self.file)?.filesystem_type())
+    }
+}
+
+impl AsFd for MountPoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl NixPath for MountPoint {
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    fn len(&self) -> usize {
+        self.by_number.as_path().len()
+    }
+
+    fn with_nix_path<T, F: FnOnce(&CStr) -> T>(&self, then: F) -> nix::Result<T> {
+        self.by_number.with_nix_path(then)
+    }
+}
+
+impl Argument for MountPoint {
+    fn show(&self, f: &mut Formatter) -> fmt::Result {
+        self.path.show(f)
+    }
+}
+
+/// The directory (S_IFDIR) or the file (S_IFREG) at `path`, to mount something on. What is missing on the way is made,
+/// and a link leads to what it means in this root.
 ///
 /// # Errors
 /// Something of another kind is there, or a link leads in a circle or through a procfs.
-pub fn mount_point(path: &Path, wanted: SFlag) -> Result<Cow<'_, Path>> {
-    // Most often all is there, or all but the last name, and nothing of it a link.
-    match kind_at(path) {
-        Ok(is) if is != SFlag::S_IFLNK => return as_wanted(Cow::Borrowed(path), is, wanted),
-        Err(Errno::ENOENT) if make(path, wanted).is_ok() => return Ok(Cow::Borrowed(path)),
-        _ => {}
+pub fn mount_point(path: &Path, wanted: SFlag) -> Result<MountPoint> {
+    let mut way = Cow::Borrowed(path);
+    for _ in 0..MOST_CHANGES {
+        match open_in_root(&way) {
+            Ok(file) => return as_wanted(MountPoint::of(file)?, wanted),
+            // Most often all is there but the last name, and nothing of it a link.
+            Err(Errno::ENOENT) if make(&way, wanted).is_ok() => {}
+            Err(_) => way = find_or_make(&Root::at(Path::new("/"))?, path, wanted)?.into(),
+        }
     }
-    let real = find_or_make(&Root::at(Path::new("/"))?, path, wanted)?;
-    let is = kind_at(&real).with_context(|| real.display().to_string())?;
-    as_wanted(Cow::Owned(real), is, wanted)
+    bail!(
+        "{} in the container is another one each time that one looks",
+        path.display()
+    )
 }
 
-fn as_wanted(path: Cow<Path>, is: SFlag, wanted: SFlag) -> Result<Cow<Path>> {
+/// So often somebody may change what is made.
+const MOST_CHANGES: usize = 16;
+
+fn as_wanted(point: MountPoint, wanted: SFlag) -> Result<MountPoint> {
+    let is = kind(&fstat(&point)?);
     match (is == SFlag::S_IFDIR, wanted == SFlag::S_IFDIR) {
-        (true, true) | (false, false) => Ok(path),
-        (false, true) => bail!("{} in the container is no directory", path.display()),
-        (true, false) => bail!("{} in the container is a directory", path.display()),
+        (true, true) | (false, false) => Ok(point),
+        (false, true) => bail!("{} in the container is no directory", point.path.display()),
+        (true, false) => bail!("{} in the container is a directory", point.path.display()),
     }
 }
 
-/// The kind of file at `path`, be it a link itself, where no other part of the path is one.
-fn kind_at(path: &Path) -> nix::Result<SFlag> {
+/// What `path` means in the caller's root, to be held and not to be read.
+fn open_in_root(path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let file = openat2(AT_FDCWD, path, how)?;
-    Ok(kind(&fstat(&file)?))
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(AT_FDCWD, path, how)
 }
 
 /// As many missing names and dangling links as one path may have.

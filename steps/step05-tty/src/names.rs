@@ -4,10 +4,11 @@
 
 use crate::COMMANDS_UMASK;
 use crate::mounts::mount_point;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{SFlag, umask};
+use nix::sys::statfs::TMPFS_MAGIC;
 use std::fs;
 use std::path::Path;
 use step01_uts::call;
@@ -40,18 +41,22 @@ impl Names {
         let none = None::<&str>;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let (tmpfs, data) = (Some("tmpfs"), Some("mode=755,size=1m"));
-        call!(mount(tmpfs, "/dev", tmpfs, flags, data))?;
+        let below = mount_point(Path::new("/dev"), SFlag::S_IFDIR)?;
+        call!(mount(tmpfs, &below, tmpfs, flags, data))?;
+        let dev = mount_point(Path::new("/dev"), SFlag::S_IFDIR)?;
+        if dev.filesystem()? != TMPFS_MAGIC {
+            bail!("/dev in the container is another one each time that one looks");
+        }
         for (path, text) in &self.0 {
-            let source = Path::new("/dev").join(path.trim_start_matches("/etc/"));
-            fs::write(&source, text)?;
+            let source = dev.write(path.trim_start_matches("/etc/"), text)?;
             let target = match mount_point(Path::new(path), SFlag::S_IFREG) {
                 // A root that can't be written and has no such file does without.
                 Err(error) if error.downcast_ref() == Some(&Errno::EROFS) => continue,
                 target => target?,
             };
-            call!(mount(Some(&source), &*target, none, MsFlags::MS_BIND, none))?;
+            call!(mount(Some(&source), &target, none, MsFlags::MS_BIND, none))?;
         }
-        call!(umount2("/dev", MntFlags::MNT_DETACH))?;
+        call!(umount2(&dev, MntFlags::MNT_DETACH))?;
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What the command has for its standard input, output and error: a terminal of the container's
 //! (`-t`), or the host's own files and pipes. The host's terminal it never has.
 
+use crate::mounts::MountPoint;
 use crate::relay::{Pump, Relay, Until};
 use crate::{Pty, copy_size, open_pty, raw_mode, set_size, take_terminal};
 use anyhow::{Result, bail};
@@ -13,7 +14,7 @@ use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pipe2,
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use step01_uts::call;
 use step02_pid::Child;
@@ -263,7 +264,7 @@ impl Terminal {
 pub struct Ends {
     /// Where its input is written; a write never waits.
     pub input: Option<OwnedFd>,
-    /// Where its output is read, and its errors. A terminal has one for both.
+    /// Where its output is read, and its errors; a read never waits. A terminal has one for both.
     pub output: [Option<OwnedFd>; 2],
     /// The container's end of its terminal, when it has one: held, so that nobody in there who closes his
     /// ends the conversation.
@@ -291,9 +292,14 @@ impl Terminal {
                 if let Some(input) = &input {
                     dont_wait(input, OFlag::O_WRONLY)?;
                 }
+                let output = [output.outside(), error.outside()];
+                // The container may open its own ends for reading, and take what a poll has just told us of.
+                for output in output.iter().flatten() {
+                    dont_wait(output, OFlag::O_RDONLY)?;
+                }
                 Ok(Ends {
                     input,
-                    output: [output.outside(), error.outside()],
+                    output,
                     slave: None,
                 })
             }
@@ -301,9 +307,11 @@ impl Terminal {
     }
 }
 
-/// Opens /dev/null, and makes sure that it is the one: in a container that runs, root may have put another device
-/// there.
-fn null() -> Result<OwnedFd> {
+/// The null device, to be held: in a container that runs, root may have put another device at /dev/null.
+///
+/// # Errors
+/// It is something else.
+pub fn null() -> Result<MountPoint> {
     const NULL: u64 = makedev(1, 3);
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let found = open("/dev/null", flags, Mode::empty())?;
@@ -314,12 +322,7 @@ fn null() -> Result<OwnedFd> {
             "/dev/null in the container is something else\nhelp: rm /dev/null; mknod -m 666 /dev/null c 1 3"
         );
     }
-    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    Ok(open(by_number(&found).as_str(), flags, Mode::empty())?)
-}
-
-fn by_number(file: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
+    MountPoint::of(found)
 }
 
 /// Master and slave, as the child has sent them.
@@ -338,7 +341,11 @@ impl Stream {
     /// Puts the command's end in its place, unless that is there already.
     fn put(&self, place: impl FnOnce(BorrowedFd) -> nix::Result<()>) -> Result<()> {
         match self {
-            Stream::Nothing => Ok(place(null()?.as_fd())?),
+            Stream::Nothing => {
+                let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+                let null = open(&null()?, flags, Mode::empty())?;
+                Ok(place(null.as_fd())?)
+            }
             Stream::Pipe { inside, .. } => Ok(place(inside.as_fd())?),
             Stream::Hosts => Ok(()),
         }

@@ -12,7 +12,7 @@ use step04_pivot_root::witness::Witness;
 use step04_pivot_root::{Env, enter_root, enter_workdir, environment};
 use step05_tty::mounts::mount_all;
 use step05_tty::names::Names;
-use step05_tty::terminal::Tty;
+use step05_tty::terminal::{Tty, null};
 use step05_tty::{DEV, DEVICES, make_devices, make_links};
 use step06_caps::confine;
 use step06_caps::network::{Network, NetworkArgs};
@@ -100,10 +100,11 @@ fn main() -> ExitCode {
             mount_all(DEV)?;
             make_devices(DEVICES)?;
             make_links()?;
+            let null = null()?;
             if network == Network::None {
                 loopback_up()?;
             }
-            privileges.seal()?;
+            privileges.seal(&null)?;
             enter_workdir(workdir)?;
             witness.hand_over()?;
             let user = args.user.find()?;

@@ -2,12 +2,11 @@
 //! lists.
 
 use crate::make_read_only;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{SFlag, major, minor, stat};
 use step01_uts::call;
-use step04_pivot_root::root::kind;
+use step05_tty::mounts::MountPoint;
 
 // ANCHOR: paths
 /// Files of the kernel's that tell about the host, or about other containers: they read as empty.
@@ -37,26 +36,27 @@ pub const READ_ONLY_PATHS: &[&str] = &[
 // ANCHOR_END: paths
 
 // ANCHOR: seal
-/// Hides `masked` and makes `read_only` so, as far as this kernel has them.
-pub fn seal(masked: &[&str], read_only: &[&str]) -> Result<()> {
+/// Hides `masked` and makes `read_only` so, as far as this kernel has them. `null` is the null device, held since
+/// /dev was made: by now somebody's volume may be there.
+pub fn seal(null: &MountPoint, masked: &[&str], read_only: &[&str]) -> Result<()> {
     for path in read_only {
         make_read_only(path)?;
     }
     for path in masked {
-        mask(path)?;
+        mask(null, path)?;
     }
     Ok(())
 }
 // ANCHOR_END: seal
 
-/// Hides `path`: a file beneath /dev/null, a directory beneath one that is empty and stays so.
+/// Hides `path`: a file beneath the null device, a directory beneath one that is empty and stays so.
 /// Nothing happens where there is no such path.
-pub fn mask(path: &str) -> Result<()> {
+pub fn mask(null: &MountPoint, path: &str) -> Result<()> {
     let none = None::<&str>;
-    let null = "/dev/null";
     match call!(mount(Some(null), path, none, MsFlags::MS_BIND, none)) {
-        Ok(()) => be_null(path),
+        Ok(()) => Ok(()),
         Err(refused) => match refused.errno() {
+            // Not the device: that is held.
             Errno::ENOENT => Ok(()),
             Errno::ENOTDIR => {
                 let (tmpfs, flags) = (Some("tmpfs"), MsFlags::MS_RDONLY);
@@ -66,15 +66,4 @@ pub fn mask(path: &str) -> Result<()> {
             _ => Err(refused.into()),
         },
     }
-}
-
-/// Fails unless `path` is the null device: whoever can put something else at /dev/null would choose
-/// what the container sees here.
-fn be_null(path: &str) -> Result<()> {
-    let found = stat(path)?;
-    let number = (major(found.st_rdev), minor(found.st_rdev));
-    if kind(&found) != SFlag::S_IFCHR || number != (1, 3) {
-        bail!("/dev/null in the container isn't the null device, and {path} is to be masked by it");
-    }
-    Ok(())
 }

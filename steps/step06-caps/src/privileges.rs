@@ -11,6 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
+use step05_tty::mounts::MountPoint;
 
 /// What the container's root may do.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -161,14 +162,14 @@ impl Privileges {
         }
     }
 
-    /// Makes /sys read-only, and masks the paths that tell of the host, as far as they aren't wanted.
-    pub fn seal(&self) -> Result<()> {
+    /// Makes /sys read-only, and masks the paths that tell of the host by `null`, as far as they aren't wanted.
+    pub fn seal(&self, null: &MountPoint) -> Result<()> {
         if self.privileged {
             return Ok(());
         }
         remount_read_only("/sys")?;
         match self.sealed {
-            true => seal(MASKED_PATHS, READ_ONLY_PATHS).context("masked and read-only paths"),
+            true => seal(null, MASKED_PATHS, READ_ONLY_PATHS).context("masked and read-only paths"),
             false => Ok(()),
         }
     }

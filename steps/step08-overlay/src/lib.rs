@@ -32,6 +32,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 use step01_uts::call::Argument;
+use step05_tty::mounts::MountPoint;
 use step07_cgroups::unescaped;
 
 // ANCHOR: mount_overlay
@@ -98,9 +99,9 @@ pub fn clone_tree(source: &Path, attributes: &Attributes) -> Result<OwnedFd> {
 }
 
 // ANCHOR: attach
-/// Mounts `tree` on `target`, a path without links in the container. See move_mount(2).
-pub fn attach(tree: &OwnedFd, target: &Path) -> Result<()> {
-    call!(move_mount(tree, target))?;
+/// Mounts `tree` on `point`, which is held by a descriptor: a path could lead elsewhere by now. See move_mount(2).
+pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<()> {
+    call!(move_mount(tree, point))?;
     Ok(())
 }
 // ANCHOR_END: attach
@@ -189,21 +190,20 @@ pub fn mount_setattr(tree: &OwnedFd, attributes: &Attributes) -> nix::Result<()>
     Errno::result(result).map(drop)
 }
 
-/// Puts the mounts of `tree` on `target`: move_mount(2).
-pub fn move_mount(tree: &OwnedFd, target: &Path) -> nix::Result<()> {
-    let target = CString::new(target.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let from = libc::MOVE_MOUNT_F_EMPTY_PATH;
-    // SAFETY: the kernel reads two paths.
+/// Puts the mounts of `tree` on what `point` stands for: move_mount(2).
+pub fn move_mount(tree: &OwnedFd, point: &impl AsFd) -> nix::Result<()> {
+    let by_descriptors = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: the kernel reads two empty paths.
     let result = unsafe {
-        let (tree, here) = (tree.as_raw_fd(), c"".as_ptr());
-        let target = target.as_ptr();
+        let (tree, point) = (tree.as_raw_fd(), point.as_fd().as_raw_fd());
+        let here = c"".as_ptr();
         libc::syscall(
             libc::SYS_move_mount,
             tree,
             here,
-            libc::AT_FDCWD,
-            target,
-            from,
+            point,
+            here,
+            by_descriptors,
         )
     };
     Errno::result(result).map(drop)

@@ -5,11 +5,12 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::stat::SFlag;
+use nix::sys::statfs::PROC_SUPER_MAGIC;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use step01_uts::Refused;
-use step05_tty::mounts::{Mount, mount_all, mount_point};
+use step05_tty::mounts::{Mount, MountPoint, mount_on, mount_point};
 
 /// One `-v`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,16 +139,15 @@ impl OpenVolume {
     /// Puts it into the root that the caller is in. Where DST is missing it is made, and a link on
     /// the way leads to what it means *in there*.
     pub fn attach(&self) -> Result<()> {
-        let place = mount_point(&self.target, self.kind);
         let flag = || format!("-v …:{}", self.target.display());
-        let place = place.with_context(flag)?;
-        outside_of_proc(&place).with_context(flag)?;
-        self.attach_on(&place)
+        let point = mount_point(&self.target, self.kind).with_context(flag)?;
+        outside_of_proc(&point).with_context(flag)?;
+        self.attach_on(&point)
     }
 
-    /// Puts it on `place`, wherever that is.
-    pub fn attach_on(&self, place: &Path) -> Result<()> {
-        attach(&self.tree, place)
+    /// Puts it on `point`, wherever that is.
+    pub fn attach_on(&self, point: &MountPoint) -> Result<()> {
+        attach(&self.tree, point)
     }
 
     /// DST.
@@ -207,9 +207,8 @@ impl Tmpfs {
     /// Mounts it in the root that the caller is in.
     pub fn attach(&self) -> Result<()> {
         let flag_of = || format!("--tmpfs {}", self.target.display());
-        let target = mount_point(&self.target, SFlag::S_IFDIR).with_context(flag_of)?;
-        outside_of_proc(&target).with_context(flag_of)?;
-        let target = target.to_string_lossy();
+        let point = mount_point(&self.target, SFlag::S_IFDIR).with_context(flag_of)?;
+        outside_of_proc(&point).with_context(flag_of)?;
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let mut data = Vec::new();
         for option in &self.options {
@@ -218,14 +217,14 @@ impl Tmpfs {
                 None => data.push(option.as_str()),
             }
         }
-        let mount = Mount {
+        let tmpfs = Mount {
             source: "tmpfs",
-            target: &target,
+            target: "",
             kind: "tmpfs",
             flags,
             data: &data.join(","),
         };
-        mount_all(&[mount]).with_context(flag_of)
+        mount_on(&point, &tmpfs).with_context(flag_of)
     }
 
     /// How deep it goes: what lies below another comes after it.
@@ -249,14 +248,14 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
     })
 }
 
-/// Fails when `place`, a path without links, is the procfs: a root's link may have led there.
-fn outside_of_proc(place: &Path) -> Result<()> {
-    match place.starts_with("/proc") {
-        true => bail!(
+/// Fails when `point` is in the procfs: a root's link may have led there. Its filesystem tells, whatever it is called.
+fn outside_of_proc(point: &MountPoint) -> Result<()> {
+    match point.filesystem()? {
+        PROC_SUPER_MAGIC => bail!(
             "a link in the root leads to {}, by which the container knows itself",
-            place.display()
+            point.path().display()
         ),
-        false => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -26,6 +26,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use step04_pivot_root::enoent::visible;
 use step04_pivot_root::root::kind;
+use step05_tty::mounts::MountPoint;
 use step08_overlay::attributes::{attributes, set_attribute};
 use step08_overlay::by_descriptor;
 
@@ -94,14 +95,11 @@ impl Tree {
         }
     }
 
-    /// The path by which this process reaches what `path` leads to; `None`: nothing is there.
-    pub fn find(&self, path: &Path) -> Result<Option<PathBuf>> {
+    /// What `path` leads to, to mount something on; `None`: nothing is there.
+    pub fn mount_point(&self, path: &Path) -> Result<Option<MountPoint>> {
         match self.open(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => Ok(None),
-            found => {
-                let found = found.with_context(|| self.shown(path))?;
-                Ok(Some(fs::read_link(by_descriptor(&found))?))
-            }
+            found => MountPoint::of(found.with_context(|| self.shown(path))?).map(Some),
         }
     }
 

@@ -206,8 +206,8 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
     let tree = tree(directory(root)?);
     for volume in args.layers.volumes()? {
         // One that was never mounted has no place yet, and its container nothing in it.
-        if let Some(place) = tree.find(volume.target())? {
-            volume.attach_on(&place)?;
+        if let Some(point) = tree.mount_point(volume.target())? {
+            volume.attach_on(&point)?;
         }
     }
     work(tree)
