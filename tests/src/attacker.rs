@@ -4,15 +4,19 @@
 
 use libc::c_long;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{self, MntFlags, MsFlags, umount2};
 use nix::sched::{self, CloneFlags, unshare};
 use nix::sys::personality::{self, Persona};
 use nix::sys::ptrace::{self, Options};
+use nix::sys::stat::Mode;
 use nix::time::{self, ClockId};
 use nix::unistd::{Pid, chdir, chroot, geteuid};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 /// One attack: what the kernel answers, -1 with errno or anything else.
 pub type Call = fn() -> c_long;
@@ -295,4 +299,58 @@ pub fn take_memory(bytes: usize) {
 /// Which user it is in the eyes of the kernel.
 pub fn effective_user() -> u32 {
     geteuid().as_raw()
+}
+
+/// Takes back what it has written: opens its own standard output and error for reading, waits until the reader of both
+/// has taken something of the first, and takes what it was told of in the second. A reader that polls both and then
+/// reads both, and may wait, then waits for ever: [`STUCK`] is in the file `note` as long as that seems to be so.
+pub fn take_back(turns: usize, note: &Path) -> std::io::Result<()> {
+    let [output, error] = [1, 2].map(|number| {
+        let path = format!("/proc/self/fd/{number}");
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        nix::fcntl::open(path.as_str(), flags, Mode::empty()).map(File::from)
+    });
+    let (output, mut error) = (output?, error?);
+    let moment = || std::thread::sleep(Duration::from_millis(30));
+    for _ in 0..turns {
+        while waiting(&output) < 3 * 4096 {
+            let _ = std::io::stdout().write_all(&[b'\n'; 4096]);
+            let _ = std::io::stdout().flush();
+        }
+        if waiting(&error) == 0 {
+            let _ = std::io::stderr().write_all(b"x");
+        }
+        let before = waiting(&output);
+        for _ in 0..200_000 {
+            if waiting(&output) >= before {
+                continue;
+            }
+            if waiting(&error) == 1 && error.read(&mut [0]).is_ok_and(|read| read == 1) {
+                let then = waiting(&output);
+                moment();
+                if then > 0 && then == waiting(&output) {
+                    fs::write(note, STUCK)?;
+                    while then == waiting(&output) {
+                        moment();
+                    }
+                }
+            }
+            break;
+        }
+    }
+    fs::write(note, NO_LUCK)
+}
+
+/// The reader waits, and will do so for ever, unless it is only slow.
+pub const STUCK: &str = "the reader waits";
+
+/// All turns are through.
+pub const NO_LUCK: &str = "no luck";
+
+/// How many bytes a pipe holds: FIONREAD in pipe(7).
+fn waiting(pipe: &File) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one int.
+    unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    bytes
 }

@@ -409,6 +409,13 @@ enum Attempt {
     User,
     /// Take memory
     Memory { bytes: usize },
+    /// Take back what was written, so that who reads it waits for ever
+    TakeBack {
+        /// How often to try
+        turns: usize,
+        /// Where to write what came of it
+        note: PathBuf,
+    },
 }
 
 fn attempt(what: Attempt) -> u8 {
@@ -421,6 +428,9 @@ fn attempt(what: Attempt) -> u8 {
         Attempt::Climb { marker } => println!("climbed: {}", attacker::climb(&marker)),
         Attempt::User => println!("euid {}", attacker::effective_user()),
         Attempt::Memory { bytes } => attacker::take_memory(bytes),
+        Attempt::TakeBack { turns, note } => {
+            return attacker::take_back(turns, &note).map_or(1, |()| 0);
+        }
     }
     0
 }

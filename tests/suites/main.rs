@@ -4,6 +4,7 @@
 mod another_kernel;
 mod archives;
 mod attached;
+mod attacks;
 mod book;
 mod browser;
 mod checkout;
