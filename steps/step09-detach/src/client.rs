@@ -254,6 +254,12 @@ impl Connection {
         Ok(false)
     }
 
+    /// Whether the monitor sleeps or was stopped, at this moment.
+    fn is_at_rest(&self) -> bool {
+        let stat = self.monitor().and_then(Stat::of);
+        stat.is_ok_and(|stat| matches!(stat.state, 'S' | 'T' | 't'))
+    }
+
     /// The monitor's process: who listened when this connection was made, SO_PEERCRED in unix(7).
     pub fn monitor(&self) -> Result<i32> {
         Ok(getsockopt(&self.socket, PeerCredentials)?.pid())
@@ -319,6 +325,9 @@ impl Connection {
     }
 }
 
+/// So many requests to end may be unheard before the caller leaves by himself.
+const PATIENCE: u32 = 2;
+
 struct Conversation<'a> {
     connection: &'a Connection,
     signals: Signals,
@@ -331,8 +340,8 @@ struct Conversation<'a> {
     proxy: bool,
     /// Whether the caller was asked to end.
     asked: bool,
-    /// Whether the monitor hasn't answered yet to such a request.
-    unheard: bool,
+    /// How many such requests the monitor hasn't answered yet.
+    unheard: u32,
     /// What the container has said and nobody has read yet.
     pending: Option<(Stream, Vec<u8>)>,
     /// Streams that nobody reads any more.
@@ -355,7 +364,7 @@ impl Conversation<'_> {
             tty: to.tty,
             proxy: to.proxy,
             asked: false,
-            unheard: false,
+            unheard: 0,
             pending: None,
             refused: Vec::new(),
             ending: None,
@@ -430,8 +439,8 @@ impl Conversation<'_> {
             self.refused.push(*stream);
             self.pending = None;
         }
-        if request && self.unheard {
-            // The monitor doesn't even say that it has heard of the one before.
+        if request && self.unheard >= PATIENCE && self.connection.is_at_rest() {
+            // The monitor doesn't even say that it has heard of those before, and isn't about to.
             return Ok(Some(End::Left(128 + number as u8)));
         }
         self.asked |= request;
@@ -442,7 +451,7 @@ impl Conversation<'_> {
             return Ok(Some(End::Detached));
         } else if number != Signal::SIGCHLD as i32 {
             self.tell(&Message::Signal(number));
-            self.unheard |= request;
+            self.unheard += u32::from(request);
         }
         Ok(None)
     }
@@ -489,7 +498,7 @@ impl Conversation<'_> {
                 self.pending = Some((stream, bytes));
             }
             Some(Message::Taken) => self.waiting = false,
-            Some(Message::Heard) => self.unheard = false,
+            Some(Message::Heard) => self.unheard = 0,
             Some(Message::LeftBehind) => bail!(
                 "this reader is too slow, and was left behind\nhelp: `logs -f` shows all of it, at any speed"
             ),
