@@ -175,7 +175,13 @@ pub const EXERCISES: &[Exercise] = &[
         heart: "PID 1's duties",
         check: init,
         scenes: &[
-            &["--init", "sh", "-c", "(true & echo $!); sleep 0.3; exit 5"],
+            &[
+                "--init",
+                "sh",
+                "-c",
+                // The shell reads until the orphan has closed what it writes to: the orphan ends first.
+                "echo $( (true & echo $!) ); sleep 0.3; exit 5",
+            ],
             &[
                 "--init",
                 "sh",
