@@ -1,7 +1,7 @@
 //! What a hostile container tries, and what has to come of it: nothing. Of each race there is a control, which somebody
 //! loses who looks and then acts, as we once did.
 
-use crate::dock::{Dock, STEP, monitors};
+use crate::dock::{Dock, STEP, groups_of, monitors};
 use crate::stage::{Printed, armed_root, copy_of, folder, have, progress, run, step04};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -267,6 +267,10 @@ fn a_monitor_that_never_answers() {
     }
     assert_eq!(dock.status(&ids[3]).0, "running", "restart starts it again");
     dock.ok(&["rm", "-f", &ids[0], &ids[1], &ids[3]]);
+    for id in &ids {
+        let left = groups_of(id);
+        assert!(left.is_empty(), "{left:?}");
+    }
     dock.is_empty();
 }
 

@@ -218,3 +218,24 @@ fn a_state_folder_behind_a_link() {
     command.env("TEN_STEPS_STATE", &link).assert().success();
     assert_eq!(dock.status("box").0, "exited");
 }
+
+/// Whoever removes a container whose monitor was killed removes its control groups, too, and doesn't wait for the next
+/// container to do so.
+#[test]
+fn no_groups_of_a_killed_monitor() {
+    let dock = Dock::new();
+    for words in [&["rm"][..], &["rm", "-f"]] {
+        let id = dock.start(&[], &["sleep", "1000"]);
+        let first = dock.process(&id, "process");
+        kill(dock.process(&id, "monitor").0, Signal::SIGKILL).unwrap();
+        eventually(|| first.is_ending().then_some(())).unwrap();
+        eventually(|| (dock.status(&id).0 == "exited").then_some(())).unwrap();
+        dock.ok(&[words, &[&id]].concat());
+        assert_eq!(
+            groups_of(&id),
+            Vec::<std::path::PathBuf>::new(),
+            "{words:?}"
+        );
+    }
+    dock.is_empty();
+}

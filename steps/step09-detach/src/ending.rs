@@ -18,7 +18,7 @@ use std::time::Duration;
 use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
 use step04_pivot_root::files::State;
-use step07_cgroups::group::sweep_all;
+use step07_cgroups::group::{Groups, sweep_all};
 
 /// Ask containers to end, and insist after a while
 #[derive(Debug, Args)]
@@ -290,13 +290,17 @@ impl Prune {
 }
 
 /// Ends what a container's monitor should have taken along when it was killed, and didn't: a command that has
-/// changed its user since, or was frozen. For who has its life.
+/// changed its user since, or was frozen; and its control groups. For who has its life.
 pub(crate) fn end_orphan(container: &Container) -> Result<()> {
-    let Some(process) = orphan(container) else {
-        return Ok(());
-    };
-    let _going = thaw(container)?;
-    stop(&process, libc::SIGKILL, Some(Duration::ZERO))
+    if let Some(process) = orphan(container) {
+        let _going = thaw(container)?;
+        stop(&process, libc::SIGKILL, Some(Duration::ZERO))?;
+    }
+    // Where its monitor has put all in order there are none.
+    match Groups::of(&container.id)?.doors()?.is_empty() {
+        true => Ok(()),
+        false => sweep_all(),
+    }
 }
 
 /// The process of a container without a monitor, if it runs all the same.
