@@ -52,20 +52,42 @@ dynamic_program() {
     file=$(inside "$loader") || die "$root is broken already: $loader isn't there"
 }
 
+# directory NAME...: makes the directory /NAME/... of the root where it is missing, and prints where it lies. A link in
+# the root leads inside the root, wherever it leads on this machine.
+directory() {
+    lies=''
+    for part in "$@"; do
+        if follow "$root" "$lies/$part"; then
+            lies=$real
+        else
+            mkdir "$root$lies/$part" || exit 1
+            lies=$lies/$part
+        fi
+        [ -d "$root$lies" ] || die "$root$lies is no directory"
+    done
+    echo "$lies"
+}
+
+# fresh NAME: sets $command, /usr/local/bin/NAME, and $new, where that lies and nothing is by now.
+fresh() {
+    command=/usr/local/bin/$1
+    new=$root$(directory usr local bin)/$1 || exit 1
+    rm -f "$new" || exit 1
+}
+
 # script NAME LINE...: an executable script of these lines, /usr/local/bin/NAME.
 script() {
-    command=/usr/local/bin/$1
-    mkdir -p "$root/usr/local/bin" || exit 1
+    fresh "$1"
     shift
-    printf '%s\n' "$@" >"$root$command" || exit 1
-    chmod 755 "$root$command"
+    printf '%s\n' "$@" >"$new" || exit 1
+    chmod 755 "$new"
 }
 
 # copy NAME: a copy of the root's ls, /usr/local/bin/NAME.
 copy() {
     program=$(inside /bin/ls) || die "$root has no /bin/ls to break"
-    command=/usr/local/bin/$1
-    mkdir -p "$root/usr/local/bin" && cp "$root$program" "$root$command" || exit 1
+    fresh "$1"
+    cp "$root$program" "$new" || exit 1
 }
 
 command=/bin/ls
@@ -115,26 +137,26 @@ case $kind in
             *) machine='\267\000' name=AArch64 ;;
         esac
         # shellcheck disable=SC2059 # the format is the bytes
-        printf "$machine" | dd of="$root$command" bs=1 seek=18 conv=notrunc 2>/dev/null || exit 1
+        printf "$machine" | dd of="$new" bs=1 seek=18 conv=notrunc 2>/dev/null || exit 1
         say "made $command, a program for $name"
         ;;
     not-executable)
         copy tool
-        chmod 644 "$root$command" || exit 1
+        chmod 644 "$new" || exit 1
         say "made $command, with mode 644"
         ;;
     noexec-mount)
-        mkdir -p "$root/mnt/noexec" || exit 1
-        mount -t tmpfs -o noexec,mode=755 noexec "$root/mnt/noexec" ||
+        folder=$root$(directory mnt noexec) || exit 1
+        mount -t tmpfs -o noexec,mode=755 noexec "$folder" ||
             die "can't mount: this kind needs root"
         copy tool
-        mv "$root$command" "$root/mnt/noexec/tool" || exit 1
+        mv "$new" "$folder/tool" || exit 1
         command=/mnt/noexec/tool
-        say "mounted a tmpfs with noexec; to undo: umount $root/mnt/noexec"
+        say "mounted a tmpfs with noexec; to undo: umount $folder"
         ;;
     symlink-out)
-        mkdir -p "$root/usr/local/bin" && ln -s "$here/break.sh" "$root/usr/local/bin/tool" || exit 1
-        command=/usr/local/bin/tool
+        fresh tool
+        ln -s "$here/break.sh" "$new" || exit 1
         say "made $command, a link to $here/break.sh"
         ;;
     *)

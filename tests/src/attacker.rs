@@ -296,6 +296,15 @@ pub fn take_memory(bytes: usize) {
     std::hint::black_box(&memory);
 }
 
+/// Makes `levels` directories within each other, with a file in the last one.
+pub fn dig(levels: usize) -> std::io::Result<()> {
+    for _ in 0..levels {
+        fs::create_dir("d")?;
+        chdir("d")?;
+    }
+    fs::write("file", "")
+}
+
 /// Which user it is in the eyes of the kernel.
 pub fn effective_user() -> u32 {
     geteuid().as_raw()

@@ -409,6 +409,8 @@ enum Attempt {
     User,
     /// Take memory
     Memory { bytes: usize },
+    /// Make directories within each other, and fail
+    Dig { levels: usize },
     /// Take back what was written, so that who reads it waits for ever
     TakeBack {
         /// How often to try
@@ -427,6 +429,10 @@ fn attempt(what: Attempt) -> u8 {
         }
         Attempt::Climb { marker } => println!("climbed: {}", attacker::climb(&marker)),
         Attempt::User => println!("euid {}", attacker::effective_user()),
+        Attempt::Dig { levels } => {
+            println!("dug {:?}", attacker::dig(levels));
+            return 7;
+        }
         Attempt::Memory { bytes } => attacker::take_memory(bytes),
         Attempt::TakeBack { turns, note } => {
             return attacker::take_back(turns, &note).map_or(1, |()| 0);

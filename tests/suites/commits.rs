@@ -1,7 +1,7 @@
 //! Step 8: a container's root as an archive, and what comes back of it.
 
 use crate::layers::{Bench, STEP, layer};
-use crate::stage::{Printed, Root, have, run, script, step};
+use crate::stage::{Printed, Root, have, held, run, script, step};
 use assert_cmd::assert::OutputAssertExt;
 use std::ffi::OsString;
 use std::fs;
@@ -32,7 +32,7 @@ fn listing(root: &Path) -> Vec<String> {
             }
             _ => String::new(),
         };
-        let attributes = step08_overlay::attributes::attributes(path).unwrap();
+        let attributes = step08_overlay::attributes::attributes(&held(path)).unwrap();
         let mut attributes: Vec<_> = attributes
             .iter()
             .map(|(key, value)| format!("{}={value:?}", key.to_string_lossy()))

@@ -1,7 +1,7 @@
 //! Step 10: `cp` both ways.
 
 use crate::dock::Dock;
-use crate::stage::Printed;
+use crate::stage::{Printed, held};
 use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
 use progress::container::eventually;
@@ -217,7 +217,7 @@ fn keeps_what_there_is() {
         }
     }
     let noted = |path: &Path| {
-        let mut keys: Vec<_> = attributes(path).unwrap().into_iter().collect();
+        let mut keys: Vec<_> = attributes(&held(path)).unwrap().into_iter().collect();
         keys.sort();
         keys
     };

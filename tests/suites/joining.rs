@@ -358,3 +358,49 @@ fn exec_ends_with_its_command() {
         assert!(ran.printed().starts_with("/dev/pts/"), "{ran}");
     }
 }
+
+/// A container that has made groups of its own, as an init system does: in version 2 its topmost takes nobody then.
+#[test]
+fn who_has_groups_of_his_own() {
+    let dock = Dock::new();
+    let line = "[ -e /sys/fs/cgroup/cgroup.controllers ] || exec sleep 1000
+        cd /sys/fs/cgroup && mkdir init other && echo 0 >init/cgroup.procs && echo +pids >cgroup.subtree_control &&
+        exec sleep 1000";
+    let id = dock.start(&["--privileged"], &["sh", "-c", line]);
+    let first = dock.process(&id, "process");
+    let is_ready = || {
+        first
+            .strings("cmdline")
+            .is_ok_and(|words| words[0] == "sleep")
+            .then_some(())
+    };
+    eventually(is_ready).unwrap_or_else(|| panic!("{}", dock.logs(&id)));
+    let groups = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("0::"))
+            .map(str::to_owned)
+    };
+    let theirs = groups(&fs::read_to_string(first.file("cgroup")).unwrap());
+    let mut program = dock.command(&["exec", "-i", &id, "cat"]);
+    let mut program = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let joined = eventually(|| {
+        let children = format!("/proc/{0}/task/{0}/children", program.id());
+        let child = fs::read_to_string(children).ok()?;
+        let cgroup =
+            fs::read_to_string(format!("/proc/{}/cgroup", child.split_whitespace().next()?))
+                .ok()?;
+        (groups(&cgroup) == theirs).then_some(())
+    });
+    drop(program.stdin.take());
+    let status = program.wait().unwrap();
+    assert!(
+        joined.is_some() && status.success(),
+        "{status:?}, PID 1 is in {theirs:?}"
+    );
+    dock.ok(&["rm", "-f", &id]);
+    dock.is_empty();
+}

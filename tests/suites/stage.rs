@@ -2,11 +2,14 @@
 
 use crate::times::begin;
 use assert_cmd::assert::{Assert, OutputAssertExt};
+use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::Mode;
 use progress::host::{CHANGED, Propagation, exit_code, on_pretend_host};
 use progress::programs::{Programs, workspace};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -128,6 +131,12 @@ pub fn armed_root(folder: &Path, programs: &[&str]) -> PathBuf {
         .args(programs)
         .arg(progress()));
     root
+}
+
+/// A file that is held, and neither opened nor followed: O_PATH in open(2).
+pub fn held(path: &Path) -> OwnedFd {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).unwrap()
 }
 
 /// A script of rootfs-scripts/.

@@ -87,6 +87,15 @@ impl Refused {
         }
     }
 
+    /// The same refusal, with `shorter` texts.
+    pub fn told(&self, shorter: impl Fn(&str) -> String) -> Refused {
+        Refused {
+            call: shorter(&self.call),
+            errno: self.errno,
+            why: self.why.as_deref().map(shorter),
+        }
+    }
+
     /// What the kernel answered.
     pub fn errno(&self) -> Errno {
         Errno::from_raw(self.errno)

@@ -16,17 +16,17 @@ use std::process::ExitCode;
 /// give: [`Refused::exit_code`] where a system call was refused, 125 for any other, for arguments
 /// that make no sense, and for a panic.
 pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
-    let args = match A::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return match error.use_stderr() {
-                true => FAILURE.into(),
-                false => ExitCode::SUCCESS,
-            };
-        }
+    let run = || {
+        let args = match A::try_parse() {
+            Ok(args) => args,
+            Err(error) => {
+                let _ = error.print();
+                return Ok(if error.use_stderr() { FAILURE } else { 0 });
+            }
+        };
+        life(args)
     };
-    match catch_unwind(AssertUnwindSafe(|| life(args))) {
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(code)) => code.into(),
         Ok(Err(error)) => {
             complain(A::command().get_name(), &explain(&error));
@@ -75,13 +75,24 @@ impl Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// The error in one line, then what to do about it where we know.
+/// The error in one line, then what to do about it where we know; as a terminal may show it, whatever names are in it.
 pub fn explain(error: &Error) -> String {
     let help = error.downcast_ref::<Refused>().and_then(Refused::help);
-    match help {
+    let text = match help {
         Some(help) => format!("{error:#}\nhelp: {help}"),
         None => format!("{error:#}"),
-    }
+    };
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+}
+
+/// Text that somebody else may have chosen, as we print it: on one line, with nothing invisible in it, and without
+/// anything that a terminal obeys. A carriage return becomes `\r`.
+pub fn visible(text: &str) -> String {
+    let show = |character: char| match character {
+        ' '..='~' => character.to_string(),
+        other => other.escape_debug().to_string(),
+    };
+    text.chars().map(show).collect()
 }
 
 /// A hostname as sethostname(2) takes it: 1 to 64 bytes. For `#[arg(value_parser = hostname)]`.

@@ -8,12 +8,12 @@
 //! PID 1 has duties that no other process has; [`init`] fulfils them for a command that doesn't.
 //! Which signals the parent passes on is told in [`signals`].
 
-mod hidden;
+pub mod hidden;
 pub mod report;
 pub mod signals;
 
-use anyhow::{Result, anyhow, bail};
-use hidden::hide;
+use anyhow::{Result, anyhow};
+use hidden::{forget_environment, hide};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,7 +26,7 @@ use report::Report;
 use signals::Signals;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic;
 use std::sync::OnceLock;
@@ -75,14 +75,16 @@ pub struct Child {
 
 // ANCHOR: clone3
 /// Copies the calling process into new `namespaces`; with none this is fork(2). The parent gets
-/// the child, the child gets `None`. See clone(2).
-fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
+/// the child, the child gets `None`. With CLONE_PARENT the child is that of our own parent. See clone(2).
+pub fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain numbers, for which zero means "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (namespaces.bits() | libc::CLONE_PIDFD) as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    if !namespaces.contains(CloneFlags::CLONE_PARENT) {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     // SAFETY: without CLONE_VM the child has its own copy of our memory and goes on here, as after
     // fork. The kernel writes one int to `pidfd`, in the parent's copy.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
@@ -139,33 +141,13 @@ impl ErrorPipe {
         // ANCHOR_END: exercise_outcome
     }
 
-    /// The half of a child that becomes no command and goes on: says how it went. Who never says so was killed.
-    pub fn tell(self, outcome: &Result<()>) {
-        match outcome {
-            Ok(()) => drop((&self.writer).write_all(WELL)),
-            Err(error) => Report::from(error).send(&self.writer),
-        }
-    }
-
-    /// What such a child has told.
-    pub fn told(self) -> Result<()> {
-        drop(self.writer);
-        let mut text = Vec::new();
-        (&self.reader).read_to_end(&mut text)?;
-        match &text[..] {
-            WELL => Ok(()),
-            [] => bail!("it was killed before it could tell how it went"),
-            text => Err(serde_json::from_slice::<Report>(text)?.into_error()),
-        }
-    }
-
     // ANCHOR: report
     /// The child's half: runs `body`, and leaves only by becoming its command or by `_exit`.
     ///
     /// The child is a copy of the parent. Were it to unwind or to return, it would run the rest of
     /// the parent's life a second time, and each `Drop` on the way would take down what is the
     /// parent's. So a panic is reported from the hook, before anything unwinds.
-    fn report(self, body: impl Fn() -> Result<Infallible>) -> ! {
+    pub fn report(self, body: impl Fn() -> Result<Infallible>) -> ! {
         drop(self.reader);
         let writer = WRITER.get_or_init(|| self.writer);
         panic::set_hook(Box::new(|panic| {
@@ -179,9 +161,6 @@ impl ErrorPipe {
     }
     // ANCHOR_END: report
 }
-
-/// All went well, where silence doesn't say so.
-const WELL: &[u8] = b"\n";
 
 /// The writing end, in the child: it has one, for as long as it isn't its command.
 static WRITER: OnceLock<File> = OnceLock::new();
@@ -290,10 +269,12 @@ pub fn fork() -> nix::Result<Option<Pid>> {
 pub fn init() -> Result<()> {
     // ANCHOR_END: init
     // ANCHOR: exercise_init
+    // Before there is a command that could look.
+    hide()?;
     let Some(command) = call!(fork())? else {
         return Ok(());
     };
-    hide()?;
+    forget_environment()?;
     // Also the error pipe: it has to close when the command starts, and that is in the child. From
     // here on only the standard descriptors are left, so a `--log FILE` gets no more of PID 1.
     call!(close_range(3, CloseRange::Close))?;

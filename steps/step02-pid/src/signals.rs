@@ -175,8 +175,42 @@ impl Signals {
     }
 }
 
+/// The signals that ask this process to end, of those that are held back.
+pub struct Requests(SignalFd);
+
+impl Requests {
+    /// Opens their queue, and leaves those of all others as they are.
+    pub fn new() -> Result<Requests> {
+        let taken = taken();
+        let asks = REQUESTS.into_iter().chain([Signal::SIGHUP]);
+        let signals = asks.filter(|signal| taken.contains(*signal)).collect();
+        Ok(Requests(SignalFd::with_flags(
+            &signals,
+            SfdFlags::SFD_CLOEXEC,
+        )?))
+    }
+
+    /// Waits for the next one, and returns its number.
+    pub fn receive(&self) -> Result<i32> {
+        loop {
+            match self.0.read_signal() {
+                Ok(Some(signal)) => return Ok(signal.ssi_signo as i32),
+                Ok(None) | Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Requests {
+    /// Readable when there is one to receive.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Sends the signal `number` to our child `pid`, which may have ended.
-fn send(pid: Pid, number: i32) -> Result<()> {
+pub(crate) fn send(pid: Pid, number: i32) -> Result<()> {
     match call!(kill(pid, number)) {
         Err(refused) if refused.errno() != Errno::ESRCH => Err(refused.into()),
         _ => Ok(()),

@@ -17,6 +17,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::geteuid;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
+use step01_uts::program::visible;
 use step01_uts::{Refused, candidates, host_environment, search_path};
 
 /// What would happen to a command.
@@ -63,7 +64,16 @@ pub fn explain(root: &Root, command: &str, environment: &[String], workdir: &str
         workdir: Path::new(workdir),
         evidence: Vec::new(),
     };
-    let fault = inspection.command(command, 0).err();
+    let mut fault = inspection.command(command, 0).err();
+    if root.is_exhausted() {
+        // What wasn't found then may be there.
+        inspection.evidence.clear();
+        fault = Some(Fault::new(
+            Outcome::Unknown,
+            "there is more to look at in this root than anybody looks at",
+            "look at what it says yourself: readelf -d, ldd, head -1",
+        ));
+    }
     Explanation {
         command: command.to_owned(),
         fault,
@@ -126,18 +136,6 @@ impl Display for Explanation {
     }
 }
 
-/// Text of the root's as we print it: nothing in it is invisible, a carriage return is `\r`, and no
-/// terminal is told to do anything.
-pub fn visible(text: &str) -> String {
-    let show = |character: char| match character {
-        ' ' | '!'..='~' => character.to_string(),
-        '\0'..='\x7f' => character.escape_debug().to_string(),
-        _ if character.is_alphanumeric() => character.to_string(),
-        _ => character.escape_unicode().to_string(),
-    };
-    text.chars().map(show).collect()
-}
-
 /// A way through the root, and what was met on it.
 struct Inspection<'a> {
     root: &'a Root,
@@ -163,12 +161,17 @@ fn fault(errno: Errno, why: impl Into<String>, help: impl Into<String>) -> Verdi
     Err(Fault::new(Outcome::Refused(errno), why, help))
 }
 
+/// Nobody reads more lines than these.
+const MOST_EVIDENCE: usize = 300;
+
 /// What the kernel reads of a file to see how to run it: BINPRM_BUF_SIZE.
 const HEAD: usize = 256;
 
 impl Inspection<'_> {
     fn note(&mut self, line: impl Into<String>) {
-        self.evidence.push(line.into());
+        if self.evidence.len() < MOST_EVIDENCE {
+            self.evidence.push(line.into());
+        }
     }
 
     /// Looks for the command as `exec` of step 1 does: in each directory of PATH until one starts.

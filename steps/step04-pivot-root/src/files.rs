@@ -1,16 +1,18 @@
 //! The root filesystem that a container gets: the one of `--rootfs`, or one from this machine.
 
+use crate::removal::remove_tree;
 use crate::root::Root;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use step01_uts::program::visible;
 use step01_uts::{candidates, host_environment};
 
 /// Where the container's files come from.
@@ -117,7 +119,7 @@ impl Rootfs {
                 Ok(found) if found.is_symlink() => bail!(
                     "{shown} is a link to {}, and has to be a directory: {name} is mounted on it\n\
                      help: rm {shown} && mkdir {shown}",
-                    fs::read_link(&path).unwrap_or_default().display()
+                    visible(&fs::read_link(&path).unwrap_or_default().to_string_lossy())
                 ),
                 Ok(_) => bail!(
                     "{shown} is a file, and has to be a directory: {name} is mounted on it\n\
@@ -154,9 +156,16 @@ const SCRIPTS: [(&str, &str); 3] = [
 /// a container uses it, it stays as it is.
 fn default_root(state_dir: &Path) -> Result<Rootfs> {
     let roots = state_dir.join("roots");
-    let mut builder = fs::DirBuilder::new();
+    let mut builder = DirBuilder::new();
     let path = roots.join("default");
-    let made = builder.recursive(true).mode(0o755).create(&roots);
+    // A container may write setuid programs into a root: nobody else on the host may reach them.
+    let made = builder.recursive(true).mode(0o755).create(state_dir);
+    let made = made.and_then(|()| match DirBuilder::new().mode(0o700).create(&roots) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs::set_permissions(&roots, Permissions::from_mode(0o700))
+        }
+        made => made,
+    });
     let writable = made.and_then(|()| {
         let path = roots.join("default.lock");
         File::options().create(true).append(true).open(path)
@@ -238,7 +247,7 @@ fn assemble(path: &Path, scripts: &Path, lock: &File) -> Result<()> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(".default.new.") || name == "default.new" || name == "default.old" {
-            fs::remove_dir_all(entry.path())?;
+            remove_tree(&entry.path())?;
         }
     }
     fs::create_dir_all(scripts)?;
@@ -268,8 +277,5 @@ fn assemble(path: &Path, scripts: &Path, lock: &File) -> Result<()> {
         fs::rename(path, &old)?;
     }
     fs::rename(&new, path)?;
-    if old.exists() {
-        fs::remove_dir_all(&old)?;
-    }
-    Ok(())
+    remove_tree(&old)
 }

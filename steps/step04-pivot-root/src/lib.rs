@@ -6,8 +6,8 @@
 //!
 //! In a new root, the commonest answer to `execve` is "No such file or directory", for a file that
 //! is there. [`enoent`] says which other file the kernel meant. [`files`] finds the root that a
-//! container is to have, and [`witness`] lets the parent look into it after the child has
-//! failed.
+//! container is to have, [`removal`] removes what one has become, and [`witness`] lets the parent look into
+//! it after the child has failed.
 
 pub mod binfmt;
 pub mod descriptors;
@@ -15,6 +15,7 @@ pub mod elf;
 pub mod enoent;
 pub mod files;
 pub mod libraries;
+pub mod removal;
 pub mod root;
 pub mod witness;
 
@@ -126,6 +127,15 @@ pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
     }
     variables
     // ANCHOR_END: exercise_environment
+}
+
+/// Variables of `-e` with the values that they have here; without those that have none.
+pub fn with_values(given: Vec<String>) -> Vec<String> {
+    let value = |variable: String| match variable.contains('=') {
+        true => Some(variable),
+        false => Some(format!("{variable}={}", env::var(&variable).ok()?)),
+    };
+    given.into_iter().filter_map(value).collect()
 }
 
 /// Checks a variable of `-e`.

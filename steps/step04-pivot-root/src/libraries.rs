@@ -8,7 +8,7 @@
 mod cache;
 
 use crate::elf::{AARCH64, Elf, I386, X86_64};
-use crate::root::{Found, Root, Trail, kind, path_from};
+use crate::root::{Found, READING, Root, Trail, kind, path_from};
 use cache::Cache;
 use nix::sys::stat::SFlag;
 use std::collections::{HashSet, VecDeque};
@@ -130,11 +130,11 @@ impl Search<'_> {
     fn run(&self, path: &Path, program: &Elf) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut seen = HashSet::new();
-        let mut queue = VecDeque::from([self.load(path, program, &[])]);
+        let mut queue = VecDeque::from([self.load(path, program, &[], &mut seen)]);
         while let Some(object) = queue.pop_front() {
             for name in &object.needed {
-                if seen.len() >= MOST_LIBRARIES || !seen.insert(name.clone()) {
-                    continue;
+                if self.root.is_exhausted() {
+                    return Vec::new();
                 }
                 let is_loader = match self.loader {
                     Loader::Musl => is_musl_itself(name),
@@ -145,7 +145,7 @@ impl Search<'_> {
                 }
                 match self.find(name, &object) {
                     Ok((found, elf)) => {
-                        queue.push_back(self.load(&found.path, &elf, &object.rpath));
+                        queue.push_back(self.load(&found.path, &elf, &object.rpath, &mut seen));
                     }
                     Err(absent) => missing.push(absent),
                 }
@@ -154,7 +154,14 @@ impl Search<'_> {
         missing
     }
 
-    fn load(&self, path: &Path, elf: &Elf, inherited: &[PathBuf]) -> Loaded {
+    /// What `elf` says, less the libraries that have been `seen` already.
+    fn load(
+        &self,
+        path: &Path,
+        elf: &Elf,
+        inherited: &[PathBuf],
+        seen: &mut HashSet<Vec<u8>>,
+    ) -> Loaded {
         let list = |value: &Option<Vec<u8>>| {
             let value = value.as_ref()?;
             let directories = value.split(|&byte| byte == b':');
@@ -176,9 +183,15 @@ impl Search<'_> {
         let mut rpath = passed_on.unwrap_or_default();
         rpath.extend_from_slice(inherited);
         rpath.truncate(MOST_DIRECTORIES);
+        // Each is a text that takes its place.
+        let texts = rpath.iter().chain(own.iter().flatten());
+        let _ = self
+            .root
+            .spend(texts.map(|text| 1 + text.as_os_str().len() / 64).sum());
+        let new = |name: &&Vec<u8>| seen.len() < MOST_LIBRARIES && seen.insert((*name).clone());
         Loaded {
             path: path.to_owned(),
-            needed: elf.dynamic.needed.clone(),
+            needed: elf.dynamic.needed.iter().filter(new).cloned().collect(),
             runpath: own,
             rpath,
         }
@@ -238,7 +251,15 @@ impl Search<'_> {
         let Ok(file) = found.open() else {
             return Err(Some("can't be read"));
         };
-        match Elf::read(&file) {
+        if self.root.spend(READING).is_err() {
+            return Err(None);
+        }
+        let elf = Elf::read(&file);
+        let texts = elf.as_ref().map_or(0, |elf| elf.dynamic.needed.len());
+        if self.root.spend(texts).is_err() {
+            return Err(None);
+        }
+        match elf {
             None => Err(Some("is no ELF file")),
             Some(elf) if (elf.bits, elf.machine) != (self.bits, self.machine) => {
                 Err(Some("is for another machine"))

@@ -8,7 +8,7 @@
 use crate::descriptors::{passage, receive, send};
 use crate::enoent::{Explanation, Outcome, explain};
 use crate::root::{Root, kind};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag};
 use std::os::fd::OwnedFd;
@@ -16,22 +16,84 @@ use std::path::Path;
 use step01_uts::program::Ended;
 use step01_uts::{Refused, call};
 
-/// Somebody who sees a command start, or not start, and can say why.
-pub struct Witness<'a> {
+/// What is asked about a command that may not start.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
     /// Where the host has the container's root.
-    root: &'a Path,
+    pub root: &'a Path,
     /// The command's name, and what decides where it is looked for.
-    command: &'a str,
-    environment: &'a [String],
-    workdir: &'a str,
-    /// A socket with one end for the child and one for the parent.
-    child: OwnedFd,
-    parent: OwnedFd,
+    pub command: &'a str,
+    /// Its environment.
+    pub environment: &'a [String],
+    /// The directory that it starts in.
+    pub workdir: &'a str,
 }
+
+/// A container's root directory and its mount namespace: all that it takes to look.
+pub struct Sight([OwnedFd; 2]);
 
 /// What the loader, and env, end with when they don't find what they need, or may not run it.
 const NOT_FOUND: u8 = 127;
 const FORBIDDEN: u8 = 126;
+
+impl Question<'_> {
+    fn explain(&self, root: &Root) -> Explanation {
+        explain(root, self.command, self.environment, self.workdir)
+    }
+
+    /// Adds to the outcome of the command's life why it didn't start, where the container's root tells.
+    pub fn answer(&self, outcome: Result<u8>, sight: Sight) -> Result<u8> {
+        let Sight([directory, namespace]) = sight;
+        let explanation = self.explain(&Root::in_namespace(directory, namespace, self.root));
+        match outcome {
+            // `execve` failed.
+            Err(error) => Err(match error.downcast_ref::<Refused>() {
+                Some(refused) => explanation.of(refused.clone()).into(),
+                None => error,
+            }),
+            // It succeeded, and then somebody didn't find something. The loader has said what, but not where it
+            // looked; and most often it was the command itself that ended so.
+            Ok(code) => match &explanation.fault {
+                Some(fault) if fault.outcome == Outcome::Ends(code) => Err(Ended {
+                    code,
+                    text: format!("{} ended with status {code}: {explanation}", self.command),
+                }
+                .into()),
+                _ => Ok(code),
+            },
+        }
+    }
+}
+
+/// Whether the root may tell more about an outcome.
+fn raises_a_question(outcome: &Result<u8>) -> bool {
+    match outcome {
+        Ok(code) => [NOT_FOUND, FORBIDDEN].contains(code),
+        Err(error) => error
+            .downcast_ref::<Refused>()
+            .is_some_and(|refused| refused.is("execve")),
+    }
+}
+
+impl Sight {
+    /// That of a container whose descriptors somebody has handed on.
+    pub fn of(descriptors: [OwnedFd; 2]) -> Sight {
+        Sight(descriptors)
+    }
+
+    /// To be handed on.
+    pub fn into_descriptors(self) -> [OwnedFd; 2] {
+        self.0
+    }
+}
+
+/// Somebody who sees a command start, or not start, and can say why.
+pub struct Witness<'a> {
+    question: Question<'a>,
+    /// A socket with one end for the child and one for the parent.
+    child: OwnedFd,
+    parent: OwnedFd,
+}
 
 impl<'a> Witness<'a> {
     /// A witness for one command, to be run in the root that the host has at `root`. Make it before
@@ -43,11 +105,14 @@ impl<'a> Witness<'a> {
         workdir: &'a str,
     ) -> Result<Witness<'a>> {
         let (child, parent) = passage()?;
-        Ok(Witness {
+        let question = Question {
             root,
             command,
             environment,
             workdir,
+        };
+        Ok(Witness {
+            question,
             child,
             parent,
         })
@@ -58,19 +123,15 @@ impl<'a> Witness<'a> {
     /// # Errors
     /// The root, or the directory to start in, isn't there.
     pub fn foresee(&self) -> Result<Explanation> {
-        let root = Root::at(self.root)?;
-        let workdir = root.follow(Path::new("/"), Path::new(self.workdir)).end;
-        if !workdir.is_ok_and(|found| kind(&found.stat) == SFlag::S_IFDIR) {
+        let Question { root, workdir, .. } = self.question;
+        let root = Root::at(root)?;
+        let found = root.follow(Path::new("/"), Path::new(workdir)).end;
+        if !found.is_ok_and(|found| kind(&found.stat) == SFlag::S_IFDIR) {
             bail!(
-                "--workdir {}: the root has no such directory\nhelp: name one that it has",
-                self.workdir
+                "--workdir {workdir}: the root has no such directory\nhelp: name one that it has"
             );
         }
-        Ok(self.explain(&root))
-    }
-
-    fn explain(&self, root: &Root) -> Explanation {
-        explain(root, self.command, self.environment, self.workdir)
+        Ok(self.question.explain(&root))
     }
 
     /// The child's half: hands over its root and its mount namespace. Needs the container's /proc.
@@ -83,47 +144,19 @@ impl<'a> Witness<'a> {
         Ok(())
     }
 
-    /// The parent's half: adds to the outcome of the command's life why it didn't start, where the
-    /// container's root tells.
+    /// The parent's half: what the child has handed over, if the outcome of the command's life raises a question that
+    /// it may answer. Doesn't wait.
+    pub fn sight(&self, outcome: &Result<u8>) -> Option<Sight> {
+        let raised = raises_a_question(outcome);
+        let received = raised.then(|| receive(&self.parent).map(Sight));
+        received?.ok()
+    }
+
+    /// The same, and the answer.
     pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
-        match outcome {
-            Ok(code @ (NOT_FOUND | FORBIDDEN)) => self.after_exec_succeeded(code),
-            Err(error) => match error.downcast_ref::<Refused>() {
-                Some(refused) if refused.is("execve") => {
-                    Err(self.after_exec(refused.clone()).into())
-                }
-                _ => Err(error),
-            },
-            outcome => outcome,
+        match self.sight(&outcome) {
+            Some(sight) => self.question.answer(outcome, sight),
+            None => outcome,
         }
-    }
-
-    /// `execve` failed.
-    fn after_exec(&self, refused: Refused) -> Refused {
-        match self.root() {
-            Ok(root) => self.explain(&root).of(refused),
-            Err(_) => refused,
-        }
-    }
-
-    /// `execve` succeeded, and then somebody didn't find something. The loader has said what, but
-    /// not where it looked; and most often it was the command itself that ended so.
-    fn after_exec_succeeded(&self, code: u8) -> Result<u8> {
-        let explanation = self.explain(&self.root()?);
-        match &explanation.fault {
-            Some(fault) if fault.outcome == Outcome::Ends(code) => Err(Ended {
-                code,
-                text: format!("{} ended with status {code}: {explanation}", self.command),
-            }
-            .into()),
-            _ => Ok(code),
-        }
-    }
-
-    /// The container's root, as the child handed it over. Doesn't wait.
-    fn root(&self) -> Result<Root> {
-        let [root, namespace] =
-            receive(&self.parent).context("the container handed over no root")?;
-        Ok(Root::in_namespace(root, namespace, self.root))
     }
 }

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 use step01_uts::call::Argument;
+use step01_uts::program::visible;
 use step04_pivot_root::root::{Root, kind};
 
 /// One line of the container's mount table.
@@ -93,9 +94,9 @@ impl MountPoint {
         Ok(file)
     }
 
-    /// Where it was found.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What people call it. Names in a container are its own choice, and no terminal is to obey them.
+    pub fn shown(&self) -> String {
+        visible(&self.path.to_string_lossy())
     }
 
     /// The type of the filesystem that it is on: statfs(2).
@@ -158,8 +159,8 @@ fn as_wanted(point: MountPoint, wanted: SFlag) -> Result<MountPoint> {
     let is = kind(&fstat(&point)?);
     match (is == SFlag::S_IFDIR, wanted == SFlag::S_IFDIR) {
         (true, true) | (false, false) => Ok(point),
-        (false, true) => bail!("{} in the container is no directory", point.path.display()),
-        (true, false) => bail!("{} in the container is a directory", point.path.display()),
+        (false, true) => bail!("{} in the container is no directory", point.shown()),
+        (true, false) => bail!("{} in the container is a directory", point.shown()),
     }
 }
 
@@ -196,11 +197,12 @@ fn find_or_make(root: &Root, path: &Path, wanted: SFlag) -> Result<PathBuf> {
             (Errno::ENOENT, _) => make(&broken.path, wanted),
             (errno, _) => Err(errno),
         };
-        made.with_context(|| format!("{} in the container", broken.path.display()))?;
+        let shown = || visible(&broken.path.to_string_lossy());
+        made.with_context(|| format!("{} in the container", shown()))?;
     }
     bail!(
         "{} in the container: its links lead too far",
-        path.display()
+        visible(&path.to_string_lossy())
     )
 }
 

@@ -8,6 +8,7 @@ use nix::sys::stat::{SFlag, major, minor};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use step05_tty::mounts::mount_point;
@@ -197,9 +198,19 @@ fn collect(on_host: &Path, inside: &Path, found: &mut Vec<Device<'static>>) -> s
     if kind == SFlag::S_IFDIR {
         for entry in fs::read_dir(on_host)? {
             let entry = entry?;
-            let (name, link) = (entry.file_name(), entry.file_type()?.is_symlink());
-            if !link && !OWN.contains(&name.to_string_lossy().as_ref()) {
-                collect(&entry.path(), &inside.join(&name), found)?;
+            let name = entry.file_name();
+            if OWN.contains(&name.to_string_lossy().as_ref()) {
+                continue;
+            }
+            let link = entry.file_type().map(|kind| kind.is_symlink());
+            let collected = link.and_then(|link| match link {
+                true => Ok(()),
+                false => collect(&entry.path(), &inside.join(&name), found),
+            });
+            match collected {
+                // Devices come and go.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                collected => collected?,
             }
         }
     } else if kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK {
@@ -227,6 +238,37 @@ mod tests {
         assert_eq!(written[0], "c *:* m");
         assert_eq!(written[2], "c 1:3 rwm");
         assert_eq!(written[9], "c 136:* rwm");
+    }
+
+    /// Devices come and go while all of them are listed.
+    #[test]
+    fn devices_that_come_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0.. {
+                    let below = folder.path().join(format!("d{}", turn % 5));
+                    let _ = fs::create_dir(&below);
+                    let _ = fs::write(below.join("file"), "");
+                    let _ = fs::remove_dir_all(&below);
+                    if is_done() {
+                        break;
+                    }
+                }
+            });
+            let listed =
+                (0..2000).map(|_| collect(folder.path(), Path::new("/dev"), &mut Vec::new()));
+            let listed: Vec<_> = listed.filter_map(Result::err).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(
+                listed.is_empty(),
+                "{} of 2000: {:?}",
+                listed.len(),
+                listed[0]
+            );
+        });
     }
 
     #[test]

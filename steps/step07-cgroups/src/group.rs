@@ -121,6 +121,11 @@ impl Groups {
         Ok(Groups(groups))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The folder that has `controller`, and the version of its files.
     pub fn folder(&self, controller: &str) -> Option<(&Path, Version)> {
         let has = |(hierarchy, _): &&(Hierarchy, _)| hierarchy.controllers.contains(&controller);
@@ -128,10 +133,14 @@ impl Groups {
         Some((folder, hierarchy.version))
     }
 
-    /// Opens of each group the file of [`members_of`], for who joins.
-    pub fn doors(&self) -> Result<Vec<(PathBuf, File)>> {
+    /// Opens of each group the file of [`members_of`], for who joins; in version 2 that of the group `below` it, whose
+    /// processes have moved there.
+    pub fn doors(&self, below: &str) -> Result<Vec<(PathBuf, File)>> {
         let open = |(hierarchy, folder): &(Hierarchy, PathBuf)| {
-            let path = folder.join(members_of(hierarchy.version));
+            let path = match hierarchy.version {
+                Version::V1 => folder.join(members_of(Version::V1)),
+                Version::V2 => folder.join(below).join(members_of(Version::V2)),
+            };
             let file = File::options().write(true).open(&path);
             let file = file.with_context(|| path.display().to_string())?;
             Ok((path, file))

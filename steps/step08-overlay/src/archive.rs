@@ -6,12 +6,13 @@
 //! error that names the entry, and the caller throws away what there is so far. See tar(5).
 
 use crate::attributes::set_attribute;
-use crate::headers::{Headers, too_much};
+use crate::entries::{Entries, Entry};
+use crate::layers::directory_at;
 use crate::zstd::Zstd;
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, bail};
 use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
 };
@@ -19,15 +20,19 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use tar::{Entry, EntryType};
+use step01_uts::program::visible;
+use tar::EntryType;
+
+/// How deep a tree of directories may be that is unpacked, saved, copied or compared: each level takes a descriptor or
+/// two, of which a process has a thousand.
+pub const DEEPEST: usize = 200;
 
 /// As many entries as a large system has files, ten times over.
 const MOST_ENTRIES: u64 = 10_000_000;
@@ -47,15 +52,7 @@ pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
             hash: Rc::clone(&hash),
         },
     );
-    {
-        let stream = Stream::new(decompressed(&mut raw)?, limit);
-        unpack_tar(&stream, into, limit)?;
-        // What comes behind the end belongs to the archive's bytes, and a checksum may be there.
-        io::copy(&mut &stream, &mut io::sink()).context("behind its last entry")?;
-        if !stream.0.borrow().has_ended() {
-            bail!("it is cut off: a tar archive ends in a block of zeros, and this one doesn't");
-        }
-    }
+    unpack_tar(decompressed(&mut raw)?, into, limit)?;
     io::copy(&mut raw, &mut io::sink())?;
     let digest = hash.borrow_mut().finalize_reset();
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -88,60 +85,43 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// A tar stream that is read by one and watched by another.
-struct Stream<R>(RefCell<Headers<R>>);
-
-impl<R: Read> Stream<R> {
-    fn new(inner: R, limit: u64) -> Stream<R> {
-        Stream(RefCell::new(Headers::new(inner, limit)))
-    }
-}
-
-impl<R: Read> Read for &Stream<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.borrow_mut().read(buffer)
-    }
-}
-
-/// A line of names as people can read it.
-fn shown(name: &Path) -> String {
+/// A name as people can read it, on a line.
+pub fn shown(name: &Path) -> String {
     const LONG: usize = 200;
-    let name = name.display().to_string();
+    let name = visible(&name.to_string_lossy());
     match name.char_indices().nth(LONG) {
         Some((at, _)) => format!("{}… ({} bytes)", &name[..at], name.len()),
         None => name,
     }
 }
 
-fn unpack_tar<R: Read>(stream: &Stream<R>, into: &Path, limit: u64) -> Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
     let mut target = Target {
-        root: open(into, flags, Mode::empty())?,
+        root: directory_at(into)?,
         parent: None,
-        left: limit,
         directories: Vec::new(),
     };
-    let mut archive = tar::Archive::new(stream);
-    let mut entries = 0;
-    for entry in archive.entries()? {
-        let mut entry = entry.context(match entries {
+    let mut entries = Entries::new(stream, limit);
+    for number in 0.. {
+        if number > MOST_ENTRIES {
+            bail!("it has more than {MOST_ENTRIES} entries");
+        }
+        let entry = entries.next_entry().context(match number {
             0 => "it is no tar archive",
             _ => "it is damaged or cut off",
         })?;
-        entries += 1;
-        if entries > MOST_ENTRIES {
-            bail!("it has more than {MOST_ENTRIES} entries");
-        }
-        let name = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
-        let records = stream.0.borrow().records();
-        let put = records
-            .map_err(Error::from)
-            .and_then(|records| target.put(&mut entry, &name, &records));
-        put.with_context(|| format!("its entry {}", shown(&name)))?;
+        let Some(entry) = entry else {
+            match number {
+                0 => bail!("nothing is in it"),
+                _ => break,
+            }
+        };
+        let name = Path::new(OsStr::from_bytes(&entry.name));
+        let put = target.put(&entry, &mut entries);
+        put.with_context(|| format!("its entry {}", shown(name)))?;
     }
-    if entries == 0 {
-        bail!("nothing is in it");
-    }
+    // What comes behind the end belongs to the archive's bytes, and a checksum may be there.
+    entries.read_to_end().context("behind its last entry")?;
     // A directory's time changes with what is put in, so it is set last.
     while let Some((directory, time)) = target.directories.pop() {
         if directory.as_os_str().is_empty() {
@@ -159,41 +139,24 @@ struct Target {
     root: OwnedFd,
     /// The directory that the last entry went into: the next one most often does, too.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
-    /// As many bytes as may still come.
-    left: u64,
     directories: Vec<(PathBuf, TimeSpec)>,
 }
 
-/// PAX records by key.
-type Records = HashMap<Vec<u8>, Vec<u8>>;
-
-/// What a header says of a file besides its type and its data.
-struct Metadata {
-    uid: u32,
-    gid: u32,
-    mode: u32,
-    time: TimeSpec,
-    attributes: Vec<(OsString, Vec<u8>)>,
-}
-
 impl Target {
-    fn put(&mut self, entry: &mut Entry<impl Read>, name: &Path, records: &Records) -> Result<()> {
-        let kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
-            return Ok(());
-        }
-        let metadata = Metadata::of(entry, records)?;
-        let path = inside(name)?;
+    /// Puts the file of `entry` where it belongs, whose `contents` follow.
+    fn put(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<()> {
+        let kind = entry.kind;
+        let path = inside(Path::new(OsStr::from_bytes(&entry.name)))?;
         if path.as_os_str().is_empty() {
             // The image's own directory: only what it is like.
-            self.directories.push((path, metadata.time));
-            return metadata.apply(&self.root, OsStr::new("."), kind);
+            self.directories.push((path, time(entry)));
+            return apply(entry, &self.root, OsStr::new("."));
         }
-        if kind == EntryType::Link
-            && entry.link_name_bytes().is_some_and(|link| {
-                inside(Path::new(OsStr::from_bytes(&link))).is_ok_and(|link| link == path)
-            })
-        {
+        let link = || {
+            let link = entry.link.as_deref().context("a link without a target")?;
+            Ok::<_, Error>(OsStr::from_bytes(link))
+        };
+        if kind == EntryType::Link && inside(Path::new(link()?)).is_ok_and(|link| link == path) {
             // GNU tar writes one when it is told a file's name twice.
             return Ok(());
         }
@@ -204,7 +167,7 @@ impl Target {
         }
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.write(entry, parent, name)?;
+                write(entry, contents, parent, name)?;
             }
             EntryType::Directory => {
                 match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
@@ -219,15 +182,13 @@ impl Target {
                     }
                     made => made?,
                 }
-                self.directories.push((path, metadata.time));
+                self.directories.push((path, time(entry)));
             }
             EntryType::Symlink => {
-                let link = entry.link_name_bytes().context("a link without a target")?;
-                symlinkat(OsStr::from_bytes(&link), parent, name)?;
+                symlinkat(link()?, parent, name)?;
             }
             EntryType::Link => {
-                let link = entry.link_name_bytes().context("a link without a target")?;
-                let to = inside(Path::new(OsStr::from_bytes(&link)))?;
+                let to = inside(Path::new(link()?))?;
                 let (to_parent, to_name) = self.place(&to)?;
                 linkat(
                     &*to_parent,
@@ -236,25 +197,18 @@ impl Target {
                     name,
                     AtFlags::empty(),
                 )
-                .with_context(|| format!("a hard link to {}", to.display()))?;
+                .with_context(|| format!("a hard link to {}", shown(&to)))?;
                 // What the file is like was said where it was put.
                 return Ok(());
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let (kind, device) = match kind {
-                    EntryType::Fifo => (SFlag::S_IFIFO, 0),
-                    other => {
-                        let major = entry.header().device_major()?.unwrap_or(0);
-                        let minor = entry.header().device_minor()?.unwrap_or(0);
-                        let is_block = other == EntryType::Block;
-                        let kind = if is_block {
-                            SFlag::S_IFBLK
-                        } else {
-                            SFlag::S_IFCHR
-                        };
-                        (kind, makedev(major.into(), minor.into()))
-                    }
+                let kind = match kind {
+                    EntryType::Fifo => SFlag::S_IFIFO,
+                    EntryType::Block => SFlag::S_IFBLK,
+                    _ => SFlag::S_IFCHR,
                 };
+                let (major, minor) = entry.device;
+                let device = makedev(major.into(), minor.into());
                 mknodat(parent, name, kind, Mode::from_bits_truncate(0o600), device)?;
             }
             other => bail!(
@@ -262,7 +216,7 @@ impl Target {
                 char::from(other.as_byte())
             ),
         }
-        metadata.apply(parent, name, kind)
+        apply(entry, parent, name)
     }
 
     /// The directory of `path`, which is made where it is missing, and the name in it. No link leads
@@ -291,7 +245,7 @@ impl Target {
             opened => opened,
         };
         let opened =
-            Rc::new(opened.with_context(|| format!("its directory {}", directory.display()))?);
+            Rc::new(opened.with_context(|| format!("its directory {}", shown(directory)))?);
         self.parent = Some((directory.to_owned(), Rc::clone(&opened)));
         Ok((opened, name))
     }
@@ -321,61 +275,25 @@ impl Target {
             Err(errno) => Err(errno.into()),
         }
     }
-
-    fn write(
-        &mut self,
-        entry: &mut Entry<impl Read>,
-        parent: &OwnedFd,
-        name: &OsStr,
-    ) -> Result<()> {
-        if entry.size() > self.left {
-            return Err(too_much().into());
-        }
-        self.left -= entry.size();
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(
-            parent,
-            name,
-            flags,
-            Mode::from_bits_truncate(0o600),
-        )?);
-        match entry.header().entry_type() {
-            EntryType::GNUSparse => write_sparsely(entry, &mut file)?,
-            _ => {
-                let size = entry.size();
-                let written = io::copy(entry, &mut file)?;
-                if written != size {
-                    bail!("it is cut off after {written} of {size} bytes");
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Writes what isn't zero, and leaves a hole where all is.
-fn write_sparsely(from: &mut impl Read, to: &mut File) -> Result<()> {
-    const PAGE: usize = 4096;
-    let mut buffer = [0; PAGE];
-    let mut length = 0;
-    loop {
-        let mut filled = 0;
-        while filled < PAGE {
-            match from.read(&mut buffer[filled..])? {
-                0 => break,
-                read => filled += read,
+/// Makes the file `name`, with what `entry` has of it.
+fn write(entry: &Entry, contents: &mut impl Read, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut file = File::from(openat(parent, name, flags, mode)?);
+    match &entry.parts {
+        None => drop(io::copy(contents, &mut file)?),
+        Some(parts) => {
+            for (offset, length) in parts {
+                file.seek(SeekFrom::Start(*offset))?;
+                io::copy(&mut contents.take(*length), &mut file)?;
             }
+            file.set_len(entry.size)?;
         }
-        if filled == 0 {
-            return Ok(to.set_len(length)?);
-        }
-        match buffer[..filled].iter().all(|byte| *byte == 0) {
-            true => drop(to.seek(SeekFrom::Current(filled as i64))?),
-            false => to.write_all(&buffer[..filled])?,
-        }
-        length += filled as u64;
     }
+    Ok(())
 }
 
 /// A name of the archive, relative to the image.
@@ -388,80 +306,37 @@ fn inside(name: &Path) -> Result<PathBuf> {
             _ => bail!("it has .. in its name"),
         }
     }
-    Ok(path)
+    match path.components().count() {
+        depth if depth > DEEPEST => bail!("deeper than {DEEPEST} directories"),
+        _ => Ok(path),
+    }
 }
 
-/// PAX keys begin like this for extended attributes, as GNU tar, star and Docker write them.
-pub const ATTRIBUTE: &str = "SCHILY.xattr.";
-
-impl Metadata {
-    fn of(entry: &Entry<impl Read>, records: &Records) -> Result<Metadata> {
-        let header = entry.header();
-        let id = |id: u64| u32::try_from(id).map_err(|_| anyhow!("an owner {id} that can't be"));
-        let mut metadata = Metadata {
-            uid: id(header.uid()?)?,
-            gid: id(header.gid()?)?,
-            mode: header.mode()? & 0o7777,
-            time: TimeSpec::new(i64::try_from(header.mtime()?).unwrap_or(0), 0),
-            attributes: Vec::new(),
-        };
-        for (key, value) in records {
-            let (key, text) = (OsStr::from_bytes(key), String::from_utf8_lossy(value));
-            match key.to_str().unwrap_or_default() {
-                "uid" => metadata.uid = text.parse().context("a uid that is no number")?,
-                "gid" => metadata.gid = text.parse().context("a gid that is no number")?,
-                "mtime" => metadata.time = time(&text).context("an mtime that is no time")?,
-                name if name.starts_with("GNU.sparse.") => {
-                    bail!(
-                        "a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu"
-                    )
-                }
-                name => {
-                    if let Some(name) = name.strip_prefix(ATTRIBUTE) {
-                        metadata.attributes.push((name.into(), value.clone()));
-                    }
-                }
-            }
-        }
-        Ok(metadata)
+/// Makes the file what its header says. The owner comes first: a change of owner takes setuid bits and capabilities
+/// away.
+fn apply(entry: &Entry, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+    let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    fchownat(parent, name, Some(uid), Some(gid), nofollow).context("its owner")?;
+    if entry.kind != EntryType::Symlink {
+        let mode = Mode::from_bits_truncate(entry.mode);
+        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).context("its mode")?;
     }
-
-    /// Makes the file what its header says. The owner comes first: a change of owner takes setuid
-    /// bits and capabilities away.
-    fn apply(&self, parent: &OwnedFd, name: &OsStr, kind: EntryType) -> Result<()> {
-        let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        fchownat(parent, name, Some(uid), Some(gid), nofollow).context("its owner")?;
-        if kind != EntryType::Symlink {
-            let mode = Mode::from_bits_truncate(self.mode);
-            fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).context("its mode")?;
+    for (key, value) in &entry.attributes {
+        match set_attribute(parent, name, key, value) {
+            // What this filesystem, or this kernel's security modules, don't have.
+            Err(Errno::ENOTSUP) => {}
+            set => set.with_context(|| format!("its attribute {}", shown(Path::new(key))))?,
         }
-        for (key, value) in &self.attributes {
-            match set_attribute(parent, name, key, value) {
-                // What this filesystem, or this kernel's security modules, don't have.
-                Err(Errno::ENOTSUP) => {}
-                set => set.with_context(|| format!("its attribute {}", key.to_string_lossy()))?,
-            }
-        }
-        set_time(parent, name, self.time)
     }
+    set_time(parent, name, time(entry))
+}
+
+fn time(entry: &Entry) -> TimeSpec {
+    let (seconds, nanos) = entry.modified;
+    TimeSpec::new(seconds, nanos)
 }
 
 fn set_time(parent: &OwnedFd, name: &OsStr, time: TimeSpec) -> Result<()> {
     utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink).context("its time")
-}
-
-/// `1700000000.123456789`, and before 1970 with a minus sign.
-fn time(text: &str) -> Option<TimeSpec> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let (whole, nanos): (i64, i64) = (seconds.parse().ok()?, digits.parse().ok()?);
-    Some(match seconds.starts_with('-') && nanos > 0 {
-        true => TimeSpec::new(whole - 1, 1_000_000_000 - nanos),
-        false => TimeSpec::new(whole, nanos),
-    })
 }

@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The names and values of the attributes of `path` itself, be it a link or not: llistxattr(2).
-/// None where the filesystem has no such thing.
-pub fn attributes(path: &Path) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
-    let path = c_path(path)?;
+/// The names and values of the attributes of `file`, which need only be held (O_PATH), be it a link or not:
+/// listxattr(2). None where the filesystem has no such thing.
+pub fn attributes(file: &impl AsFd) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
+    // This path leads to the file itself, and not to what a link says.
+    let path = c_path(&by_descriptor(file))?;
     // SAFETY: the kernel writes as many bytes as it is told there is space for.
-    let names = read(|space, size| unsafe { libc::llistxattr(path.as_ptr(), space.cast(), size) });
+    let names = read(|space, size| unsafe { libc::listxattr(path.as_ptr(), space.cast(), size) });
     let names = match names {
         Err(Errno::ENOTSUP) => return Ok(Vec::new()),
         names => names?,
@@ -25,7 +26,7 @@ pub fn attributes(path: &Path) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         // SAFETY: as above.
         let value = read(|space, size| unsafe {
-            libc::lgetxattr(path.as_ptr(), c_name.as_ptr(), space.cast(), size)
+            libc::getxattr(path.as_ptr(), c_name.as_ptr(), space.cast(), size)
         });
         match value {
             // It went in between, or isn't for everybody's eyes.
@@ -34,6 +35,12 @@ pub fn attributes(path: &Path) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
         }
     }
     Ok(all)
+}
+
+/// Whether overlayfs notes by the attribute `key` what a layer hides, and where the rest of a file is. Nobody else has
+/// any business with these: a layer that brought its own could show what isn't there to be seen.
+pub fn is_of_overlay(key: &str) -> bool {
+    key.starts_with("trusted.overlay.") || key.starts_with("user.overlay.")
 }
 
 /// Asks how much there is, then for that much.

@@ -1,19 +1,26 @@
 //! A container's root as an archive that is an image again.
 
-use crate::archive::ATTRIBUTE;
-use crate::attributes::attributes;
+use crate::archive::{DEEPEST, shown};
+use crate::attributes::{attributes, is_of_overlay};
+use crate::by_descriptor;
+use crate::entries::ATTRIBUTE;
+use crate::whole::Whole;
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{major, minor};
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, major, minor};
 use ruzstd::encoding::{CompressionLevel, compress};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tar::{Builder, EntryType, Header, HeaderMode};
@@ -53,7 +60,10 @@ impl Archive {
     /// after it.
     pub fn check(&self) -> Result<()> {
         let shown = self.file.display();
-        let folder = self.folder();
+        let folder = match self.file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
         if !folder.is_dir() {
             bail!("{shown}: there is no directory {}", folder.display());
         }
@@ -69,73 +79,41 @@ impl Archive {
         Ok(())
     }
 
-    fn folder(&self) -> &Path {
-        match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        }
+    /// Writes all of `root`, which doesn't change meanwhile. The archive is there when it is whole, and not at all
+    /// before; what is in the making is noted below `state`.
+    ///
+    /// # Errors
+    /// A directory that lies deeper than [`DEEPEST`]; a file that somebody changed meanwhile.
+    pub fn write(&self, root: &OwnedFd, state: &Path) -> Result<()> {
+        let write = || {
+            let (whole, file) = Whole::begin(&self.file, state)?;
+            self.write_to(root, &file, state)?;
+            whole.appear(&file)
+        };
+        write().with_context(|| self.file.display().to_string())
     }
 
-    /// Writes all of `root`, which doesn't change meanwhile. The archive is there when it is whole,
-    /// and not at all before.
-    pub fn write(&self, root: &Path) -> Result<()> {
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
-        let aside = self
-            .folder()
-            .join(format!(".{name}.{}", std::process::id()));
-        let written = self
-            .write_to(root, &aside)
-            .and_then(|()| Ok(fs::rename(&aside, &self.file)?));
-        if written.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        written.with_context(|| self.file.display().to_string())
-    }
-
-    fn write_to(&self, root: &Path, path: &Path) -> Result<()> {
-        let file = File::options()
-            .write(true)
-            .read(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+    fn write_to(&self, root: &OwnedFd, file: &File, state: &Path) -> Result<()> {
         match self.compression {
-            Kind::None => finish(pack(root, BufWriter::new(file))?),
+            Kind::None => Ok(pack(root, BufWriter::new(file))?.flush()?),
             Kind::Gzip => {
-                let packed = pack(
-                    root,
-                    GzEncoder::new(BufWriter::new(file), Compression::fast()),
-                )?;
-                finish(packed.finish()?)
+                let encoder = GzEncoder::new(BufWriter::new(file), Compression::fast());
+                Ok(pack(root, encoder)?.finish()?.flush()?)
             }
             Kind::Zstd => {
-                // This encoder reads rather than being written to, so the archive is whole first. Its
-                // file has no name.
-                let mut plain =
-                    pack(root, BufWriter::new(unnamed(self.folder())?))?.into_inner()?;
+                // This encoder reads rather than being written to, so the archive is whole first, in a file that
+                // never appears.
+                let (_aside, plain) = Whole::begin(&self.file, state)?;
+                let mut plain = pack(root, BufWriter::new(plain))?.into_inner()?;
                 plain.rewind()?;
                 let output = Failing::new(BufWriter::new(file));
                 let source = Failing::new(plain);
                 compress(source.clone(), output.clone(), CompressionLevel::Fastest);
                 source.check()?;
-                finish(output.check()?)
+                Ok(output.check()?.flush()?)
             }
         }
     }
-}
-
-fn finish(writer: BufWriter<File>) -> Result<()> {
-    Ok(writer.into_inner()?.sync_all()?)
-}
-
-fn unnamed(folder: &Path) -> Result<File> {
-    Ok(File::options()
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(OFlag::O_TMPFILE.bits())
-        .open(folder)?)
 }
 
 /// Something to read or write that remembers its first error and goes on as if there were none: for
@@ -191,16 +169,18 @@ impl<T: Write> Write for Failing<T> {
 }
 
 /// Writes a tar archive of `root`, in the order of names.
-fn pack<W: Write>(root: &Path, writer: W) -> Result<W> {
+///
+/// A container that shares the root may exchange names in it meanwhile. So each name is looked up once, in a directory
+/// that is open, and not followed; all that is written of a file is asked of its descriptor.
+fn pack<W: Write>(root: &OwnedFd, writer: W) -> Result<W> {
     let mut builder = Builder::new(writer);
     builder.mode(HeaderMode::Complete);
-    builder.follow_symlinks(false);
     let mut packer = Packer {
         builder,
         links: HashMap::new(),
     };
     packer.add(root, Path::new("./"))?;
-    packer.descend(root, Path::new("."))?;
+    packer.descend(root, Path::new("."), 0)?;
     Ok(packer.builder.into_inner()?)
 }
 
@@ -211,24 +191,41 @@ struct Packer<W: Write> {
 }
 
 impl<W: Write> Packer<W> {
-    fn descend(&mut self, directory: &Path, name: &Path) -> Result<()> {
-        let entries: io::Result<Vec<_>> = fs::read_dir(directory)?.collect();
-        let mut entries = entries.with_context(|| directory.display().to_string())?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let (path, name) = (entry.path(), name.join(entry.file_name()));
-            let added = self.add(&path, &name);
-            let is_directory = added.with_context(|| format!("{} of the root", name.display()))?;
-            if is_directory {
-                self.descend(&path, &name)?;
+    fn descend(&mut self, directory: &OwnedFd, name: &Path, depth: usize) -> Result<()> {
+        if depth > DEEPEST {
+            bail!(
+                "{} of the root: deeper than {DEEPEST} directories",
+                shown(name)
+            );
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut entries = Dir::from_fd(openat(directory, ".", flags, Mode::empty())?)?;
+        let names = entries.iter().map(|entry| {
+            let entry = entry?;
+            Ok(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
+        });
+        let mut names = names.collect::<Result<Vec<OsString>>>()?;
+        drop(entries);
+        names.sort();
+        for each in names.iter().filter(|name| *name != "." && *name != "..") {
+            let path = name.join(each);
+            let mut add = || {
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let found = openat(directory, each.as_os_str(), flags, Mode::empty())?;
+                Ok(self.add(&found, &path)?.then_some(found))
+            };
+            let added: Result<Option<OwnedFd>> = add();
+            let directory = added.with_context(|| format!("{} of the root", shown(&path)))?;
+            if let Some(directory) = directory {
+                self.descend(&directory, &path, depth + 1)?;
             }
         }
         Ok(())
     }
 
     /// Adds one file; says whether it is a directory.
-    fn add(&mut self, path: &Path, name: &Path) -> Result<bool> {
-        let metadata = path.symlink_metadata()?;
+    fn add(&mut self, found: &OwnedFd, name: &Path) -> Result<bool> {
+        let metadata = File::from(found.try_clone()?).metadata()?;
         let kind = metadata.file_type();
         if kind.is_socket() {
             // It is nothing without the process that listens.
@@ -248,13 +245,16 @@ impl<W: Write> Packer<W> {
             }
             self.links.insert(id, name.to_owned());
         }
-        self.extend(path, &metadata)?;
+        self.extend(found, &metadata)?;
         if kind.is_file() {
-            let mut file = File::open(path)?;
+            let mut file = File::open(by_descriptor(found))?;
             match metadata.blocks() * 512 < metadata.len() {
                 // With its holes.
                 true => self.builder.append_file(name, &mut file)?,
-                false => self.builder.append_data(&mut header, name, &mut file)?,
+                false => {
+                    let file = (&mut file).take(metadata.len());
+                    self.builder.append_data(&mut header, name, file)?;
+                }
             }
             if file.metadata()?.len() != metadata.len() {
                 // Its header tells of another size than what has followed.
@@ -265,8 +265,8 @@ impl<W: Write> Packer<W> {
         } else if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
-            self.builder
-                .append_link(&mut header, name, fs::read_link(path)?)?;
+            let target = readlinkat(found, "")?;
+            self.builder.append_link(&mut header, name, target)?;
         } else if kind.is_dir() {
             header.set_entry_type(EntryType::Directory);
             header.set_size(0);
@@ -289,16 +289,19 @@ impl<W: Write> Packer<W> {
     }
 
     /// What a header has no place for: fractions of a second, and extended attributes.
-    fn extend(&mut self, path: &Path, metadata: &fs::Metadata) -> Result<()> {
+    fn extend(&mut self, found: &OwnedFd, metadata: &Metadata) -> Result<()> {
         let mut extensions = Vec::new();
         let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
         if nanos != 0 || seconds < 0 {
             extensions.push(("mtime".to_owned(), decimal(seconds, nanos).into_bytes()));
         }
-        for (key, value) in attributes(path)? {
+        for (key, value) in attributes(found)? {
             let key = key
                 .to_str()
                 .context("an attribute's name that isn't UTF-8")?;
+            if is_of_overlay(key) {
+                continue;
+            }
             extensions.push((format!("{ATTRIBUTE}{key}"), value));
         }
         if extensions.is_empty() {

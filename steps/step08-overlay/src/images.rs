@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use step04_pivot_root::removal::remove_tree;
 
 /// The images in a state folder: `images/sha256-…`.
 pub struct Images {
@@ -89,18 +90,18 @@ impl Images {
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         // Under the lock, what lies there is what a crash has left.
         let aside = self.folder.join("new");
-        clear(&aside)?;
+        remove_tree(&aside)?;
         fs::create_dir(&aside)?;
         let digest = match unpack(file, &aside, self.limit) {
             Ok(digest) => digest,
             Err(error) => {
-                clear(&aside)?;
+                remove_tree(&aside)?;
                 return Err(error);
             }
         };
         let image = image(&digest);
         match image.exists() {
-            true => clear(&aside)?,
+            true => remove_tree(&aside)?,
             false => {
                 // All of it is on the disk before it has a name that is trusted.
                 syncfs(File::open(&aside)?)?;
@@ -123,11 +124,4 @@ fn fingerprint(file: &File) -> Result<String> {
     Ok(format!(
         "{device}-{inode}-{size}-{modified_s}.{modified}-{changed_s}.{changed}"
     ))
-}
-
-fn clear(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
 }

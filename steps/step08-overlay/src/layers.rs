@@ -2,7 +2,7 @@
 
 use crate::images::Images;
 use crate::volumes::{OpenVolume, Tmpfs, Volume};
-use crate::{by_descriptor, commit, mount_overlay, tear_down};
+use crate::{by_descriptor, commit, mount_overlay, tear_down, whole};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
-use step01_uts::program::Ended;
+use step01_uts::program::{Ended, explain};
 use step03_mount::make_private;
 use step04_pivot_root::bind_self;
 use step04_pivot_root::files::{Files, Rootfs};
@@ -73,6 +73,8 @@ pub struct Layers {
     lower: Vec<PathBuf>,
     /// Where the changes go; nowhere else than into the only layer, without.
     changes: Option<Changes>,
+    /// The state folder.
+    state: PathBuf,
     _in_use: Option<Rootfs>,
 }
 
@@ -120,6 +122,7 @@ impl LayerArgs {
             return Ok(Layers {
                 lower,
                 changes: None,
+                state: files.state.dir.clone(),
                 _in_use: in_use,
             });
         }
@@ -130,6 +133,7 @@ impl LayerArgs {
         Ok(Layers {
             lower,
             changes,
+            state: files.state.dir.clone(),
             _in_use: in_use,
         })
     }
@@ -265,6 +269,7 @@ impl Changes {
         // As the mount table has it.
         let running = running.canonicalize()?;
         sweep(&running);
+        whole::sweep(state);
         let folder = running.join(id);
         // Nobody may look into a container's files, whatever their modes.
         let make = || DirBuilder::new().mode(0o700).create(&folder);
@@ -364,11 +369,15 @@ impl Layers {
             .as_ref()
             .map_or_else(|error| error.is::<Ended>(), |_| true);
         let saved = match archive.filter(|_| ran) {
-            Some(archive) => self.show(|root| archive.write(root)),
+            Some(archive) => self.show(|root| archive.write(&directory_at(root)?, &self.state)),
             None => Ok(()),
         };
-        if let Some(changes) = &self.changes {
-            changes.remove()?;
+        if let Some(Err(error)) = self.changes.as_ref().map(Changes::remove) {
+            // The command's life is over, and its outcome is what counts.
+            eprintln!(
+                "{}\nhelp: the next run removes what is left",
+                explain(&error)
+            );
         }
         saved.and(outcome)
     }
@@ -442,7 +451,8 @@ fn directory(path: &Path, mode: u32) -> Result<()> {
     made.with_context(|| path.display().to_string())
 }
 
-fn directory_at(path: &Path) -> Result<OwnedFd> {
+/// Holds the directory `path`, which isn't opened: O_PATH in open(2).
+pub fn directory_at(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let opened = open(path, flags, Mode::empty());
     match opened {

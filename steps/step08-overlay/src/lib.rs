@@ -14,24 +14,25 @@
 pub mod archive;
 pub mod attributes;
 pub mod commit;
-pub mod headers;
+pub mod entries;
 pub mod images;
 pub mod layers;
 pub mod volumes;
+pub mod whole;
 pub mod zstd;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::CString;
 use std::fmt::{self, Formatter};
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 use step01_uts::call::Argument;
+use step04_pivot_root::removal::remove_tree;
 use step05_tty::mounts::MountPoint;
 use step07_cgroups::unescaped;
 
@@ -118,10 +119,7 @@ pub fn tear_down(folder: &Path) -> Result<()> {
     for mounted in mounted_below(folder)?.iter().rev() {
         call!(umount2(mounted.as_path(), MntFlags::MNT_DETACH))?;
     }
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.with_context(|| folder.display().to_string()),
-    }
+    remove_tree(folder)
     // ANCHOR_END: exercise_tear_down
 }
 

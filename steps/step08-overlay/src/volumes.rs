@@ -253,7 +253,7 @@ fn outside_of_proc(point: &MountPoint) -> Result<()> {
     match point.filesystem()? {
         PROC_SUPER_MAGIC => bail!(
             "a link in the root leads to {}, by which the container knows itself",
-            point.path().display()
+            point.shown()
         ),
         _ => Ok(()),
     }

@@ -6,13 +6,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 use std::str::FromStr;
 use step01_uts::hostname;
-use step04_pivot_root::Env;
 use step04_pivot_root::files::Files;
+use step04_pivot_root::{Env, with_values};
 use step05_tty::terminal::Tty;
 use step06_caps::network::NetworkArgs;
 use step06_caps::privileges::{PrivilegeArgs, SecurityOption};
@@ -103,16 +102,7 @@ impl ContainerArgs {
             bail!("--rm and --restart: a container that is removed can't be started again");
         }
         self.hostname.get_or_insert_with(|| id[..12].into());
-        let variables = std::mem::take(&mut self.env.env).into_iter();
-        self.env.env = variables
-            .filter_map(|variable| match variable.contains('=') {
-                true => Some(variable),
-                false => {
-                    let value = env::var(&variable).ok()?;
-                    Some(format!("{variable}={value}"))
-                }
-            })
-            .collect();
+        self.env.env = with_values(self.env.env);
         if self.files.rootfs.is_some() {
             self.files.rootfs = Some(self.files.open()?.path);
         }
@@ -174,7 +164,7 @@ pub fn signal(text: &str) -> Result<i32, String> {
         let rest = name.strip_prefix(prefix)?;
         match rest {
             "" => Some(base),
-            rest => Some(base + rest.parse::<i32>().ok()?),
+            rest => base.checked_add(rest.parse().ok()?),
         }
     };
     let number = real_time("RTMIN", libc::SIGRTMIN()).or(real_time("RTMAX", libc::SIGRTMAX()));
@@ -196,7 +186,16 @@ mod tests {
         for (text, number) in [("TERM", 15), ("sigkill", 9), ("2", 2), ("SIGRTMIN+1", 35)] {
             assert_eq!(signal(text), Ok(number), "{text}");
         }
-        for wrong in ["", "0", "65", "SIGNOTHING", "RTMIN+99", "-9"] {
+        for wrong in [
+            "",
+            "0",
+            "65",
+            "SIGNOTHING",
+            "RTMIN+99",
+            "RTMIN+2147483647",
+            "RTMAX-2147483648",
+            "-9",
+        ] {
             assert!(signal(wrong).is_err(), "{wrong}");
         }
     }

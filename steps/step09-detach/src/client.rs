@@ -2,7 +2,8 @@
 
 use crate::Stat;
 use crate::log::Stream;
-use crate::message::{Ending, LONGEST, Message, receive, send_all, send_now};
+use crate::message::{Ending, LONGEST, Message, receive_with, send_all, send_now};
+use crate::store::Container;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,11 +11,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Shutdown, getsockopt, shutdown};
 use nix::unistd::{read, write};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use step01_uts::program::Ended;
+use step02_pid::report::Report;
 use step02_pid::signals::{self, Signals};
+use step04_pivot_root::environment;
+use step04_pivot_root::witness::{Question, Sight};
 use step05_tty::{raw_mode, size};
 
 /// Somebody's connection to a monitor.
@@ -22,12 +27,20 @@ pub struct Connection {
     socket: OwnedFd,
     /// Whether the monitor has said anything at all.
     admitted: Cell<bool>,
+    /// The container, for who looks into it.
+    container: Option<Container>,
+    /// What we have seen of the reason why its command didn't start.
+    seen: RefCell<Option<Report>>,
 }
 
 impl From<OwnedFd> for Connection {
     fn from(socket: OwnedFd) -> Connection {
-        let admitted = Cell::new(false);
-        Connection { socket, admitted }
+        Connection {
+            socket,
+            admitted: Cell::new(false),
+            container: None,
+            seen: RefCell::new(None),
+        }
     }
 }
 
@@ -138,8 +151,8 @@ impl Connection {
     ///
     /// # Errors
     /// It didn't start.
-    pub(crate) fn started(socket: OwnedFd) -> Result<Connection> {
-        let connection = Connection::from(socket);
+    pub(crate) fn started(socket: OwnedFd, container: &Container) -> Result<Connection> {
+        let connection = Connection::from(socket).to(container);
         connection.wait_or_give_up()?;
         match connection.next()? {
             Some(Message::Started) => Ok(connection),
@@ -204,12 +217,56 @@ impl Connection {
         socket.into()
     }
 
+    /// The same connection, for somebody who may look why a command of `container` doesn't start.
+    pub(crate) fn to(mut self, container: &Container) -> Connection {
+        self.container = Some(container.clone());
+        self
+    }
+
     fn next(&self) -> Result<Option<Message>> {
-        let message = receive(&self.socket, &mut vec![0; LONGEST_NEWS])?;
-        if message.is_some() {
-            self.admitted.set(true);
+        let Some((message, descriptors)) = receive_with(&self.socket, &mut vec![0; LONGEST_NEWS])?
+        else {
+            return Ok(None);
+        };
+        self.admitted.set(true);
+        match message {
+            Message::Look(outcome, root) => {
+                let outcome = outcome.map_err(Report::into_error);
+                self.seen.replace(self.look(outcome, &root, descriptors));
+                self.ask(&Message::Looked);
+                self.next()
+            }
+            Message::Ended(mut ending) => {
+                let seen = self
+                    .seen
+                    .take()
+                    .filter(|seen| seen.explains(&ending.outcome));
+                if let Some(report) = seen {
+                    ending.outcome = Err(report);
+                }
+                Ok(Some(Message::Ended(ending)))
+            }
+            message => Ok(Some(message)),
         }
-        Ok(message)
+    }
+
+    /// Looks why the command came to `outcome`; nothing, where nothing is to be seen.
+    fn look(&self, outcome: Result<u8>, root: &Path, by: Vec<OwnedFd>) -> Option<Report> {
+        let sight = Sight::of(by.try_into().ok()?);
+        let record = self.container.as_ref()?.record().ok()?;
+        let args = &record.arguments;
+        let given = [args.tty.environment(), args.env.env.clone()].concat();
+        let question = Question {
+            root,
+            command: &args.command[0],
+            environment: &environment(record.hostname(), &given),
+            workdir: &args.env.workdir,
+        };
+        question
+            .answer(outcome, sight)
+            .err()
+            .as_ref()
+            .map(Report::from)
     }
 
     /// Tells the monitor something, and waits until it has heard.

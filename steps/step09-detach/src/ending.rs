@@ -12,6 +12,7 @@ use crate::store::{Container, Store};
 use crate::{Identity, is_running, pidfd_open, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::fs;
 use std::io::{Write, stderr, stdin};
 use std::thread::sleep;
 use std::time::Duration;
@@ -260,7 +261,11 @@ impl Prune {
         let mut code = 0;
         for container in store.containers()? {
             let removed = match container.take_life() {
-                Ok(Some(life)) if orphan(&container).is_none() => container.remove(&life),
+                Ok(Some(life)) => match runs_on(&container) {
+                    Ok(true) => continue,
+                    Ok(false) => container.remove(&life),
+                    Err(error) => Err(error),
+                },
                 // It runs, or somebody else has removed it.
                 _ => continue,
             };
@@ -272,8 +277,13 @@ impl Prune {
                 }
             }
         }
-        store.sweep()?;
-        sweep_all()?;
+        // One that fails doesn't keep the others.
+        for swept in [store.sweep().map(drop), sweep_all()] {
+            if let Err(error) = swept {
+                eprintln!("{}", explain(&error));
+                code = exit_code(&error);
+            }
+        }
         Ok(code)
     }
 
@@ -297,10 +307,39 @@ pub(crate) fn end_orphan(container: &Container) -> Result<()> {
         stop(&process, libc::SIGKILL, Some(Duration::ZERO))?;
     }
     // Where its monitor has put all in order there are none.
-    match Groups::of(&container.id)?.doors()?.is_empty() {
+    match Groups::of(&container.id)?.is_empty() {
         true => Ok(()),
         false => sweep_all(),
     }
+}
+
+/// Whether a container without a monitor runs all the same. One that the kernel has killed and that is frozen hears of
+/// it in version 1 when it goes on: then it ends. For who has its life.
+fn runs_on(container: &Container) -> Result<bool> {
+    let Some(process) = orphan(container) else {
+        return Ok(false);
+    };
+    let Some(pidfd) = process.open()? else {
+        return Ok(false);
+    };
+    if !is_killed(process.pid) {
+        return Ok(is_running(&process));
+    }
+    let _going = thaw(container)?;
+    wait_for_end(&pidfd, None)?;
+    Ok(false)
+}
+
+/// Whether SIGKILL is on its way to the process `pid`: SigPnd and ShdPnd in proc_pid_status(5).
+fn is_killed(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|line| {
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    pending.fold(0, |all, mask| all | mask) >> (libc::SIGKILL - 1) & 1 == 1
 }
 
 /// The process of a container without a monitor, if it runs all the same.

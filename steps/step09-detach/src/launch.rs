@@ -50,7 +50,7 @@ pub fn launch(
     };
     if call!(fork())?.is_some() {
         drop((theirs, life));
-        return Connection::started(ours);
+        return Connection::started(ours, container);
     }
     let Err(error) = errand.set_out();
     tell_failure(Client::new(theirs, 0), life, &error);
@@ -116,7 +116,8 @@ pub(crate) fn tell_failure(mut to: Client, life: Lock, error: &Error) {
 
 fn failure(error: &Error) -> Message {
     Message::Ended(Ending {
-        outcome: Err(Report::from(error)),
+        outcome: Err(Report::from(error).cut()),
         usage: None,
+        left: None,
     })
 }

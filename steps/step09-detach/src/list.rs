@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::str::FromStr;
+use step01_uts::program::explain;
 use step01_uts::say;
 use step04_pivot_root::files::State;
 
@@ -161,7 +162,7 @@ impl List {
             say(table(heading, lines.into_iter().map(cells)))?;
         }
         for error in broken {
-            eprintln!("{error:#}");
+            eprintln!("{}", explain(&error));
         }
         Ok(0)
     }

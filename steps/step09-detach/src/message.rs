@@ -6,12 +6,13 @@ use crate::store::{Container, unless_missing};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv,
-    send, socket,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    UnixAddr, bind, connect, listen, recv, recvmsg, send, sendmsg, socket,
 };
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use step02_pid::report::Report;
 
@@ -37,6 +38,17 @@ pub enum Message {
     Detach,
     /// To the monitor: when it ends, it isn't to be started again; `true`: not at a reboot either.
     LetItEnd(bool),
+    /// To the monitor: I have looked.
+    Looked,
+    /// To the monitor: I freeze the container, and it is to go on when I have gone, however I went. It answers
+    /// [`Message::Taken`].
+    Still,
+    /// To the monitor: it goes on already. It answers [`Message::Taken`].
+    GoesOn,
+    /// From the monitor: the command, whose root is at this path of the host, came to this. With the message come two
+    /// descriptors, by which you can see why: those of [`Sight`](step04_pivot_root::witness::Sight). The container
+    /// stays as it is until you have looked.
+    Look(Result<u8, Report>, PathBuf),
     /// From the monitor: what was typed has been read.
     Taken,
     /// From the monitor: the signal has been passed on.
@@ -61,6 +73,9 @@ pub struct Ending {
     pub outcome: Result<u8, Report>,
     /// What it used, when somebody asked.
     pub usage: Option<String>,
+    /// What it has left behind, and why.
+    #[serde(default)]
+    pub left: Option<String>,
 }
 
 /// The most bytes of input or output in one message.
@@ -96,6 +111,43 @@ impl Message {
 pub fn send_now(to: &OwnedFd, encoded: &[u8]) -> nix::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     send(to.as_raw_fd(), encoded, flags).map(drop)
+}
+
+/// Sends a message with descriptors, if the other side takes it now: SCM_RIGHTS in unix(7).
+pub fn send_with(to: &OwnedFd, encoded: &[u8], descriptors: &[OwnedFd]) -> nix::Result<()> {
+    let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let text = [IoSlice::new(encoded)];
+    sendmsg::<()>(to.as_raw_fd(), &text, &rights, flags, None).map(drop)
+}
+
+/// The next message, with the descriptors that came with it. For whoever trusts the other side: who asks with
+/// [`receive`] gets none.
+pub fn receive_with(from: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Message, Vec<OwnedFd>)>> {
+    loop {
+        let mut space = nix::cmsg_space!([RawFd; 2]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let received = recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut space), flags);
+        let (length, descriptors) = match received {
+            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            received => {
+                let received = received?;
+                let rights = received.cmsgs()?.filter_map(|control| match control {
+                    ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
+                    _ => None,
+                });
+                // SAFETY: the kernel has just installed them for us, and nobody else has them.
+                let own = |raw: RawFd| unsafe { OwnedFd::from_raw_fd(raw) };
+                (received.bytes, rights.flatten().map(own).collect())
+            }
+        };
+        return match length {
+            0 => Ok(None),
+            length => Ok(Some((Message::decode(&buffer[..length])?, descriptors))),
+        };
+    }
 }
 
 /// Sends a message, and waits until the other side takes it.

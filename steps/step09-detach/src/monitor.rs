@@ -9,24 +9,26 @@ use crate::launch::{Errand, MONITOR, tell_failure};
 use crate::log::Log;
 use crate::message::{Ending, Message, ignore, open_door};
 use crate::record::{Phase, Record, State, Time};
-use crate::relay::{Client, Command};
+use crate::relay::{Client, Command, Pace};
 use crate::restart::{BackOff, RestartPolicy};
-use crate::start::{Outcome, start};
+use crate::start::{Companion, Outcome, start};
 use crate::store::{Container, Lock, Store};
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::unistd::getpid;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, mem};
-use step01_uts::narration;
-use step01_uts::program::exit_code;
+use step01_uts::program::{exit_code, explain};
+use step01_uts::{Refused, narration};
 use step02_pid::report::Report;
 use step02_pid::signals::{self, Signals};
 use step02_pid::{Child, leave};
 use step04_pivot_root::files;
+use step04_pivot_root::witness::Sight;
 use step05_tty::terminal::Ends;
 
 /// Why a container is ended that was hardly there.
@@ -59,6 +61,10 @@ pub(crate) struct Monitor<'a> {
     pub(crate) policy: RestartPolicy,
     /// Rows and columns of its terminal.
     pub(crate) size: Option<(u16, u16)>,
+    /// How fast the command may talk.
+    pub(crate) pace: Pace,
+    /// The client that looks why the command didn't start.
+    pub(crate) looking: Option<u64>,
 }
 
 impl Monitor<'_> {
@@ -110,6 +116,8 @@ impl Monitor<'_> {
             new: false,
             has_run: false,
             restarts: 0,
+            pace: Pace::new(),
+            looking: None,
         })
     }
 
@@ -120,11 +128,9 @@ impl Monitor<'_> {
         loop {
             let begin = Instant::now();
             let (container, size) = (self.container, self.size);
-            let outcome = container.record().and_then(|record| {
-                start(container, &record, size, |child, ends| {
-                    self.relay(child, ends)
-                })
-            });
+            let outcome = container
+                .record()
+                .and_then(|record| start(container, &record, size, self));
             let again = self.note_end(&outcome);
             let ending = Ending::of(outcome);
             if !again || !self.wait_before_restart(back_off.after(begin.elapsed())) {
@@ -144,8 +150,9 @@ impl Ending {
             Err(error) => (Err(error), None),
         };
         Ending {
-            outcome: code.map_err(|error| Report::from(&error)),
+            outcome: code.map_err(|error| Report::from(&error).cut()),
             usage,
+            left: None,
         }
     }
 }
@@ -182,7 +189,7 @@ impl Monitor<'_> {
         let finished = Some(Time::now());
         let note = |record: &mut Record| {
             let state = &mut record.state;
-            state.error = outcome.err().map(|error| format!("{error:#}"));
+            state.error = outcome.err().map(|error| self.note_of(error));
             if !self.has_run {
                 return;
             }
@@ -204,14 +211,27 @@ impl Monitor<'_> {
         again
     }
 
+    /// What is noted of an error. Nobody has looked yet why a command can't be executed, unless somebody was there to.
+    fn note_of(&self, error: &Error) -> String {
+        let executes = |refused: &Refused| refused.is("execve") && refused.why.is_none();
+        match error.downcast_ref().is_some_and(executes) {
+            true => format!("{}: `start -a` says why", explain(error)),
+            false => explain(error),
+        }
+    }
+
     /// Says goodbye: removes the container where that was asked for, lets go of it, and then tells everybody
     /// how it ended, who may start it again at once.
     fn part(mut self, mut ending: Ending, life: Lock) {
         let container = self.container;
         let rm = container.record().is_ok_and(|record| record.arguments.rm);
         if rm || (self.new && !self.has_run) {
-            if let (Err(error), Ok(_)) = (container.remove(&life), &ending.outcome) {
-                ending.outcome = Err(Report::from(&error));
+            if let Err(error) = container.remove(&life) {
+                // The command's life is over, and its outcome is what counts.
+                ending.left = Some(format!(
+                    "{}\nhelp: `prune` removes what is left",
+                    explain(&error)
+                ));
             }
         }
         let _ = fs::remove_file(container.store().run().join(container.socket()));
@@ -229,24 +249,6 @@ impl Monitor<'_> {
                 ignore(&client.socket) && client.flush() && !client.backlog.is_empty()
             });
         }
-    }
-
-    /// Stays with the command until it has ended and its last word is written. Returns its exit code.
-    fn relay(&mut self, child: &Child, ends: Ends) -> Result<u8> {
-        if self.restarts == 0 && self.caller_has_gone() {
-            bail!(GIVEN_UP);
-        }
-        let before = self.note_start(child)?;
-        if !self.announce() {
-            // It went while that was noted.
-            self.container.update(|record| record.state = before)?;
-            bail!(GIVEN_UP);
-        }
-        self.has_run = true;
-        let mut command = Command::of(child, ends);
-        self.forget_input(&mut command);
-        narration::fall_silent()?;
-        self.stay_with(command)
     }
 
     /// Tells everybody that the command runs; `false`: who started it isn't there to hear that.
@@ -288,5 +290,44 @@ impl Monitor<'_> {
             record.state.stopped = self.stopped;
         });
         false
+    }
+}
+
+impl Companion for Monitor<'_> {
+    fn relay(&mut self, child: &Child, ends: Ends) -> Result<u8> {
+        if self.restarts == 0 && self.caller_has_gone() {
+            bail!(GIVEN_UP);
+        }
+        let before = self.note_start(child)?;
+        if !self.announce() {
+            // It went while that was noted.
+            self.container.update(|record| record.state = before)?;
+            bail!(GIVEN_UP);
+        }
+        self.has_run = true;
+        let mut command = Command::of(child, ends);
+        self.forget_input(&mut command);
+        narration::fall_silent()?;
+        self.stay_with(command)
+    }
+
+    /// A hostile root may have many links, and each look takes our time, which nobody limits. So whoever is attached
+    /// looks in our place; and nobody, when there is nobody.
+    fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight) {
+        let Some(client) = self.clients.iter_mut().find(|client| client.watches) else {
+            return;
+        };
+        let outcome = outcome.as_ref().map_err(|error| Report::from(error).cut());
+        let outcome = outcome.copied();
+        let question = Message::Look(outcome, root.to_owned()).encode();
+        self.looking = Some(client.number);
+        client.hand(&question, sight.into_descriptors().into());
+        let mut command = Command::default();
+        while self.looking.is_some() && !self.let_it_end {
+            if self.turn(&mut command, PollTimeout::NONE).is_err() {
+                break;
+            }
+        }
+        self.looking = None;
     }
 }

@@ -1,6 +1,8 @@
 //! Commands that have a container hold still: `pause`, `unpause`, and `commit`, which saves it meanwhile.
 
+use crate::client::Connection;
 use crate::commands::{Names, up};
+use crate::message::{Message, knock};
 use crate::status::Status;
 use crate::store::{Container, Lock, Store};
 use anyhow::{Context, Result, bail};
@@ -10,6 +12,7 @@ use step02_pid::signals;
 use step04_pivot_root::files::State;
 use step07_cgroups::group::Groups;
 use step08_overlay::commit::Archive;
+use step08_overlay::layers::directory_at;
 
 /// Stop all processes of containers for a while
 #[derive(Debug, Args)]
@@ -86,16 +89,28 @@ impl Commit {
             })?),
         };
         // One that is paused stays so.
+        let mut monitor = None;
         if running {
-            // Who is interrupted now would leave it frozen.
+            // Who is interrupted now would leave it frozen, and who is killed does: its monitor has it go on then.
             signals::hold()?;
+            monitor = knock(&container)?.map(|socket| Connection::with(socket, &Message::Wait));
+            if let Some(monitor) = &monitor {
+                monitor.insist(&Message::Still)?;
+            }
             groups.freeze(true)?;
         }
         let args = &record.arguments;
-        let show = |root: &Path| self.file.write(root);
+        let show = |root: &Path| {
+            self.file
+                .write(&directory_at(root)?, &container.store().state)
+        };
         let saved = args.layers.show(&args.files, &container.folder, show);
         if running {
             groups.freeze(false)?;
+        }
+        if let Some(monitor) = monitor {
+            // From here on somebody else may pause it.
+            monitor.insist(&Message::GoesOn)?;
         }
         saved.map(|()| 0)
     }

@@ -2,7 +2,7 @@
 //! they type to it, and their signals.
 
 use crate::log::Stream;
-use crate::message::{LONGEST, Message, receive, send_now};
+use crate::message::{LONGEST, Message, receive, send_now, send_with};
 use crate::monitor::Monitor;
 use crate::slim::slim_down;
 use anyhow::Result;
@@ -10,24 +10,29 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{SockFlag, accept4};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, read, write};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 use step02_pid::{Child, reap};
 use step05_tty::set_size;
 use step05_tty::terminal::Ends;
+use step07_cgroups::group::Groups;
 
 /// Somebody who is attached, or waits.
 pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
     /// Nobody else ever has it, as its descriptor's number may.
-    number: u64,
+    pub(crate) number: u64,
     /// Whether it wants to see what is said.
     pub(crate) watches: bool,
     /// Whether the command's input ends with it: it is who started the container, and stays.
     pub(crate) owns_input: bool,
-    /// What it hasn't taken yet.
-    pub(crate) backlog: VecDeque<Vec<u8>>,
+    /// What it hasn't taken yet, each with the descriptors that go along.
+    pub(crate) backlog: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// Whether the container is to go on when it has gone.
+    holds_still: bool,
 }
 
 impl Client {
@@ -40,6 +45,7 @@ impl Client {
             watches: is_caller,
             owns_input: is_caller,
             backlog: VecDeque::new(),
+            holds_still: false,
         }
     }
 
@@ -52,7 +58,12 @@ impl Client {
 
     /// Tells it something, now or when it is ready; `false`: it has gone.
     pub(crate) fn tell(&mut self, encoded: &[u8]) -> bool {
-        self.backlog.push_back(encoded.to_vec());
+        self.hand(encoded, Vec::new())
+    }
+
+    /// The same, with descriptors.
+    pub(crate) fn hand(&mut self, encoded: &[u8], descriptors: Vec<OwnedFd>) -> bool {
+        self.backlog.push_back((encoded.to_vec(), descriptors));
         self.flush()
     }
 
@@ -73,8 +84,12 @@ impl Client {
     }
 
     pub(crate) fn flush(&mut self) -> bool {
-        while let Some(message) = self.backlog.front() {
-            match send_now(&self.socket, message) {
+        while let Some((message, descriptors)) = self.backlog.front() {
+            let sent = match descriptors.is_empty() {
+                true => send_now(&self.socket, message),
+                false => send_with(&self.socket, message, descriptors),
+            };
+            match sent {
                 Ok(()) => drop(self.backlog.pop_front()),
                 Err(Errno::EAGAIN) => return true,
                 Err(Errno::EINTR) => continue,
@@ -83,6 +98,43 @@ impl Client {
         }
         true
     }
+}
+
+/// How much of a processor a container's words may cost the monitor, whose time no limit of the container's holds: an
+/// empty line is a byte to who writes it, and fifty to who logs it. Whoever says more than can be carried in a quarter of
+/// the time waits, as for a slow disk.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    used: Duration,
+}
+
+impl Pace {
+    const TURN: Duration = Duration::from_millis(20);
+    const MOST: Duration = Duration::from_millis(5);
+
+    pub(crate) fn new() -> Pace {
+        Pace {
+            since: Instant::now(),
+            used: processor_time(),
+        }
+    }
+
+    /// How long nothing may be carried.
+    fn rest(&mut self) -> Option<Duration> {
+        let elapsed = self.since.elapsed();
+        if elapsed >= Pace::TURN {
+            *self = Pace::new();
+            return None;
+        }
+        let has_rest = processor_time().saturating_sub(self.used) > Pace::MOST;
+        has_rest.then(|| Pace::TURN.saturating_sub(elapsed))
+    }
+}
+
+/// How long this process has had a processor.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// As many messages may wait for somebody who attached, besides those in the socket.
@@ -181,7 +233,8 @@ impl Monitor<'_> {
     /// Waits until something can be done, and does it.
     pub(crate) fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
         let nothing = PollFlags::empty();
-        let is_behind = self.clients.iter().any(Client::holds_back);
+        let rest = self.pace.rest();
+        let is_behind = rest.is_some() || self.clients.iter().any(Client::holds_back);
         let idle = || PollFd::new(self.signals.as_fd(), nothing);
         let input = command.input.as_ref().filter(|_| !self.typed.is_empty());
         let mut polled = vec![
@@ -198,8 +251,10 @@ impl Monitor<'_> {
             }));
         }
         polled.extend(self.clients.iter().map(Client::waits_for));
-        match poll(&mut polled, timeout) {
+        let millis = |rest: Duration| PollTimeout::from(rest.as_millis() as u8 + 1);
+        match poll(&mut polled, rest.map_or(timeout, millis)) {
             Err(Errno::EINTR) => return Ok(Turn::Something),
+            Ok(0) if rest.is_some() => return Ok(Turn::Something),
             Ok(0) => return Ok(Turn::Nothing),
             polled => polled?,
         };
@@ -335,6 +390,11 @@ impl Monitor<'_> {
             if client.owns_input {
                 self.end_input(command);
             }
+            if client.holds_still {
+                // It was killed, or its disk was full: whoever is frozen can't help himself.
+                self.have_it_go_on();
+            }
+            self.looking = self.looking.filter(|number| *number != client.number);
         }
     }
 
@@ -393,15 +453,27 @@ impl Monitor<'_> {
                 self.stopped = stopped;
                 client.tell(&Message::Taken.encode());
             }
+            Message::Looked => self.looking = self.looking.filter(|looks| *looks != number),
+            Message::Still | Message::GoesOn => {
+                client.holds_still = matches!(message, Message::Still);
+                client.tell(&Message::Taken.encode());
+            }
             Message::Taken
             | Message::Heard
             | Message::LeftBehind
+            | Message::Look(..)
             | Message::Output(..)
             | Message::Started
             | Message::Restarting
             | Message::Ended(_) => return false,
         }
         true
+    }
+
+    fn have_it_go_on(&self) {
+        let groups = Groups::of(&self.container.id);
+        // What can't be is noticed by whoever types `unpause`.
+        let _ = groups.and_then(|groups| groups.freeze(false));
     }
 
     /// Nothing more will be typed. A terminal has no end that could be closed.

@@ -125,6 +125,9 @@ fn converse(connection: Connection, attachment: &Attachment) -> Result<u8> {
     if let Some(usage) = ending.usage.filter(|_| attachment.stats) {
         eprintln!("{usage}");
     }
+    if let Some(left) = ending.left {
+        eprintln!("{left}");
+    }
     ending.outcome.map_err(|report| report.into_error())
 }
 
@@ -245,7 +248,8 @@ impl Attach {
         let mut attachment = self.leave.attachment(&record.arguments);
         attachment.interactive &= !self.no_stdin;
         attachment.proxy &= !self.no_stdin;
-        converse(Connection::with(socket, &Message::Attach), &attachment)
+        let connection = Connection::with(socket, &Message::Attach).to(&container);
+        converse(connection, &attachment)
     }
 }
 

@@ -6,10 +6,11 @@ use crate::{send, wait_for_end};
 use anyhow::Result;
 use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
+use std::path::Path;
 use step01_uts::{call, exec};
 use step02_pid::{Child, init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
-use step04_pivot_root::witness::Witness;
+use step04_pivot_root::witness::{Sight, Witness};
 use step04_pivot_root::{enter_workdir, environment, swap_roots};
 use step05_tty::mounts::mount_all;
 use step05_tty::names::Names;
@@ -40,7 +41,17 @@ pub struct Outcome {
     pub usage: String,
 }
 
-/// Starts the container of `record`, has `relay` stay with it until it has ended, and puts in order what it
+/// Who stays with a container.
+pub trait Companion {
+    /// Stays with the command until it has ended and its last word is written. Returns its exit code.
+    fn relay(&mut self, child: &Child, ends: Ends) -> Result<u8>;
+
+    /// Asks somebody why the command came to that `outcome`, in the root that the host has at `root`. Returns when
+    /// nobody looks any more, since then the root goes.
+    fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight);
+}
+
+/// Starts the container of `record`, has its `companion` stay with it until it has ended, and puts in order what it
 /// leaves. A terminal begins with `size`, in rows and columns.
 ///
 /// # Errors
@@ -49,7 +60,7 @@ pub fn start(
     container: &Container,
     record: &Record,
     size: Option<(u16, u16)>,
-    relay: impl FnOnce(&Child, Ends) -> Result<u8>,
+    companion: &mut impl Companion,
 ) -> Result<Outcome> {
     let args = &record.arguments;
     let hostname = record.hostname();
@@ -105,22 +116,30 @@ pub fn start(
         }
         exec(command, &environment)
     });
+    let raise = |companion: &mut dyn Companion, outcome: &Result<u8>| {
+        if let Some(sight) = witness.sight(outcome) {
+            companion.raise(outcome, layers.topmost(), sight);
+        }
+    };
     let child = match child {
         Ok(child) => child,
         Err(error) => {
-            witness.testify(Err(error))?;
-            unreachable!("whoever testifies to an error returns one");
+            let outcome = Err(error);
+            raise(companion, &outcome);
+            return outcome.map(|_: u8| unreachable!("it didn't start"));
         }
     };
     // The one who stays needs none of this.
     drop((devices, names, volumes, given));
-    let outcome = terminal.ends().and_then(|ends| relay(&child, ends));
+    let outcome = terminal
+        .ends()
+        .and_then(|ends| companion.relay(&child, ends));
     if outcome.is_err() {
         // Nobody would stay with it. It has ended already, as a rule, and then nothing happens.
         send(&child.pidfd, libc::SIGKILL)?;
         wait_for_end(&child.pidfd, None)?;
     }
-    let outcome = witness.testify(outcome);
+    raise(companion, &outcome);
     let outcome = layers.settle(outcome, args.layers.commit.as_ref());
     let usage = cgroup.groups().usage();
     let outcome = cgroup.settle(outcome, false);

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use step04_pivot_root::files;
 use step07_cgroups::claim::is_at;
 use step07_cgroups::group::new_id;
-use step08_overlay::tear_down;
+use step08_overlay::{tear_down, whole};
 
 /// What is locked in a container's folder by who freezes it.
 const STILL: &str = "still";
@@ -333,7 +333,7 @@ impl Store {
     /// Removes what crashes have left, which no command would find: folders of containers that were being made or
     /// removed, names, locks and sockets of containers that aren't there. Says how many.
     pub fn sweep(&self) -> Result<usize> {
-        let (mut swept, mut failed) = (0, None);
+        let (mut swept, mut failed) = (whole::sweep(&self.state), None);
         let names = self.lock_names()?;
         for entry in fs::read_dir(&self.containers)?.flatten() {
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
@@ -352,8 +352,10 @@ impl Store {
         for entry in fs::read_dir(&self.names)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if self.named(&name).is_none() && !self.leads_to_broken(&entry.path()) {
-                fs::remove_file(entry.path())?;
-                swept += 1;
+                match fs::remove_file(entry.path()) {
+                    Ok(()) => swept += 1,
+                    Err(error) => failed = Some(error.into()),
+                }
             }
         }
         drop(names);
@@ -406,23 +408,6 @@ pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => done,
     }
-}
-
-/// Removes `folder`, in which a `cp` may still be making files: until the directory is gone that it is in.
-fn tear_down_in_use(folder: &Path) -> Result<()> {
-    const TIMES: u32 = 100;
-    for _ in 1..TIMES {
-        match tear_down(folder) {
-            Err(error) if is_not_empty(&error) => {}
-            torn_down => return torn_down,
-        }
-    }
-    tear_down(folder)
-}
-
-fn is_not_empty(error: &Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty)
 }
 
 fn write(folder: &Path, record: &Record) -> Result<()> {
@@ -572,7 +557,7 @@ impl Container {
         }
         // It may take a while, and others need names meanwhile.
         drop(names);
-        let torn_down = tear_down_in_use(&gone);
+        let torn_down = tear_down(&gone);
         for left in [self.store.run.join(self.socket()), self.life_path()] {
             let _ = fs::remove_file(left);
         }
@@ -632,7 +617,7 @@ mod tests {
                 (0..MANY).take_while(make).count()
             });
             while !inside.join("9").exists() {}
-            tear_down_in_use(&gone).unwrap();
+            tear_down(&gone).unwrap();
             maker.join().unwrap()
         });
         assert!(!gone.exists() && made > 9);

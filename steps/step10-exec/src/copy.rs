@@ -24,9 +24,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-use step04_pivot_root::enoent::visible;
+use step01_uts::program::visible;
 use step04_pivot_root::root::kind;
 use step05_tty::mounts::MountPoint;
+use step08_overlay::archive::DEEPEST;
 use step08_overlay::attributes::{attributes, set_attribute};
 use step08_overlay::by_descriptor;
 
@@ -56,9 +57,6 @@ pub struct Place {
     depth: usize,
 }
 
-/// Each takes some descriptors, of which a process has a thousand.
-const DEEPEST: usize = 200;
-
 impl Tree {
     /// The tree below `root`: a container's, which is `closed`, or the host's own.
     pub fn new(root: OwnedFd, is_closed: bool, called: String) -> Tree {
@@ -81,7 +79,7 @@ impl Tree {
     }
 
     fn shown(&self, path: &Path) -> String {
-        format!("{}{}", self.called, path.display())
+        format!("{}{}", self.called, visible(&path.to_string_lossy()))
     }
 
     /// What `path` leads to, links followed; `None`: nothing is there.
@@ -259,7 +257,7 @@ fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
     let (mut source, mut copy) = (File::from(source), File::from(copy));
     io::copy(&mut source, &mut copy)?;
     finish(&copy.into(), original, manner)?;
-    copy_attributes(from, to, manner)
+    copy_attributes(&found, to, manner)
 }
 
 /// Opens a file that is known already.
@@ -305,16 +303,16 @@ fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner)
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let made = to.open(flags, Mode::empty()).with_context(shown)?;
     copy_contents(from, to, manner)?;
+    let found = from.open(OFlag::O_PATH, Mode::empty());
     let finished = finish(&made, original, manner);
     finished
-        .and_then(|()| copy_attributes(from, to, manner))
+        .and_then(|()| copy_attributes(&found?, to, manner))
         .with_context(shown)
 }
 
 /// What people and programs have noted on the file, and its capabilities, which are as good as setuid: xattr(7).
-fn copy_attributes(from: &Place, to: &Place, manner: Manner) -> Result<()> {
-    let source = by_descriptor(&from.directory).join(&from.name);
-    for (key, value) in attributes(&source)? {
+fn copy_attributes(from: &OwnedFd, to: &Place, manner: Manner) -> Result<()> {
+    for (key, value) in attributes(from)? {
         let is_wanted = match key.as_bytes() {
             b"security.capability" => manner.keeps_setuid,
             key => key.starts_with(b"user."),

@@ -8,13 +8,14 @@ use nix::sys::stat::Mode;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::io::{IsTerminal, stdout};
+use std::io::{ErrorKind, IsTerminal, stdout};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use step01_uts::program::visible;
 use step01_uts::say;
-use step04_pivot_root::enoent::visible;
 use step04_pivot_root::files::State;
+use step08_overlay::archive::{DEEPEST, shown};
 use step08_overlay::attributes::attributes;
 use step08_overlay::by_descriptor;
 use step09_detach::store::Store;
@@ -114,11 +115,15 @@ fn compare(
     path: &Path,
     changes: &mut BTreeMap<PathBuf, char>,
 ) -> Result<()> {
+    if path.components().count() > DEEPEST {
+        bail!("{}: deeper than {DEEPEST} directories", shown(path));
+    }
     for name in names_in(&upper.join(path))? {
         let path = path.join(name);
-        // It may be gone again.
-        let Ok(now) = upper.join(&path).symlink_metadata() else {
-            continue;
+        let now = match upper.join(&path).symlink_metadata() {
+            // It is gone again.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            now => now.with_context(|| shown(&path))?,
         };
         let is_place = PLACES.iter().any(|place| Path::new(place) == path);
         match below(lower, &path) {
@@ -178,8 +183,11 @@ fn is_whiteout(file: &Metadata) -> bool {
 
 /// A directory that replaces another has an attribute that says so.
 fn is_opaque(path: &Path) -> bool {
-    let found = attributes(path).unwrap_or_default();
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = open(path, flags, Mode::empty());
+    let found = opened.and_then(|directory| attributes(&directory));
     found
+        .unwrap_or_default()
         .iter()
         .any(|(key, value)| key == "trusted.overlay.opaque" && value == b"y")
 }

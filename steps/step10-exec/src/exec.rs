@@ -4,15 +4,14 @@ use crate::{Prison, close_behind, join, namespaces_of, same_prison};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::errno::Errno;
-use nix::sys::prctl::set_dumpable;
 use nix::sys::stat::umask;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use step01_uts::{Narration, Refused, call};
 use step02_pid::{Child, ErrorPipe, fork, leave, signals};
-use step04_pivot_root::environment;
 use step04_pivot_root::files::State;
 use step04_pivot_root::witness::Witness;
+use step04_pivot_root::{environment, with_values};
 use step05_tty::COMMANDS_UMASK;
 use step05_tty::relay::Until;
 use step05_tty::terminal::{Stream, Terminal, Tty};
@@ -109,7 +108,7 @@ impl Exec {
         let given = [
             self.tty.environment(),
             args.env.env.clone(),
-            self.env.clone(),
+            with_values(self.env.clone()),
         ]
         .concat();
         let defaults = environment(hostname, &given);
@@ -123,8 +122,6 @@ impl Exec {
         }
         let terminal = self.terminal()?;
 
-        // Nobody in there may look into the one who is about to come in.
-        call!(set_dumpable(false))?;
         let child = join(&pidfd, namespaces, || {
             close_behind(workdir)?;
             witness.hand_over()?;
@@ -197,15 +194,24 @@ fn is_too_late(refused: &Refused) -> bool {
     }
 }
 
-/// The files by which one joins the control groups that the container's PID 1 is in.
+/// The files by which one joins the control groups that the container's PID 1 is in: those of the container, or ones
+/// that it has made below them and moved to, as an init system does, since in version 2 a group with others below it
+/// takes no processes.
 ///
 /// # Errors
 /// One of them can't be seen from here: who joins the others only, could use what PID 1 mustn't.
 fn doors(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
-    let doors = Groups::of(&record.id)?.doors()?;
     let theirs = fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
     let ours = format!("/ten-steps/{}", record.id);
-    let wanted = theirs.lines().filter(|line| line.ends_with(&ours)).count();
+    let below = |line: &str| {
+        let (_, below) = line.split_once(&ours)?;
+        (below.is_empty() || below.starts_with('/'))
+            .then(|| below.trim_start_matches('/').to_owned())
+    };
+    let wanted = theirs.lines().filter_map(below).count();
+    let of_version_2 = theirs.lines().find(|line| line.starts_with("0::"));
+    let moved_to = of_version_2.and_then(below).unwrap_or_default();
+    let doors = Groups::of(&record.id)?.doors(&moved_to)?;
     if doors.len() < wanted || (wanted == 0 && theirs.contains("/..")) {
         bail!(
             "container {} is in {wanted} control groups, and {} of them can be seen from here\nhelp: type this where \

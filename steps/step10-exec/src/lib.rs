@@ -16,22 +16,23 @@ pub mod exec;
 pub mod stats;
 pub mod top;
 
-use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, open};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::close;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Pid, close, pipe2};
 use std::convert::Infallible;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use step01_uts::call;
-use step02_pid::{Child, spawn};
+use step02_pid::hidden::{forget_environment, hide};
+use step02_pid::{Child, ErrorPipe, clone3, die_with_parent, leave, reap, signals};
 use step04_pivot_root::enter_workdir;
 use step06_caps::{Process, confine};
 use step07_cgroups::rlimits::{Ulimit, set_rlimits};
-use step09_detach::open_descriptors;
+use step09_detach::{open_descriptors, pidfd_open, wait_for_end};
 
 /// All namespaces of a container of ours.
 pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
@@ -47,11 +48,13 @@ pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
 ///
 /// With a pidfd `setns` enters several namespaces at once: all of them or none, and always of this process,
 /// never of a later one with its number. One of them it doesn't enter: a process has its PID namespace for
-/// life, and only the children made from now on are born in the other. See setns(2), pid_namespaces(7).
+/// life, and only the children made from now on are born in the other. So a process between goes in and makes that
+/// child, which is ours by CLONE_PARENT, and ends. See setns(2), clone(2), pid_namespaces(7).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): ESRCH when the process has ended, ENOMEM when it was PID 1 and ended
-/// just now: a namespace without one takes nobody.
+/// just now: a namespace without one takes nobody. [`Ended`](step01_uts::program::Ended), when somebody asked this
+/// process to end before the command ran: those in there can hold it up.
 pub fn join(
     pidfd: &OwnedFd,
     namespaces: CloneFlags,
@@ -59,18 +62,74 @@ pub fn join(
 ) -> Result<Child> {
     // ANCHOR_END: join
     // ANCHOR: exercise_join
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let home = call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?;
-    call!(setns(pidfd, namespaces))?;
-    let child = spawn(CloneFlags::empty(), || {
-        // The way home is ours alone.
-        call!(close(home.as_raw_fd()))?;
-        body()
-    });
-    // We go on outside, where /proc knows us.
-    call!(setns(&home, CloneFlags::CLONE_NEWNS))?;
-    child
+    let (news, birth) = (ErrorPipe::new()?, Birth::new()?);
+    signals::hold()?;
+    let Some(between) = call!(clone3(CloneFlags::empty()))? else {
+        news.report(|| {
+            hide()?;
+            forget_environment()?;
+            call!(setns(pidfd, namespaces))?;
+            match call!(clone3(CloneFlags::CLONE_PARENT))? {
+                Some(child) => birth.announce(&child),
+                None => die_with_parent().and_then(|()| body()),
+            }
+        })
+    };
+    // Not by its signal, which may be that of the child, too.
+    wait_for_end(&between.pidfd, None)?;
+    reap(Some(between.pid))?;
+    match birth.child()? {
+        Some(child) => {
+            let outcome = news.outcome_or_end(&child);
+            outcome.map(|()| child)
+        }
+        None => news
+            .outcome()
+            .and_then(|()| bail!("it was killed on the way in")),
+    }
     // ANCHOR_END: exercise_join
+}
+
+// ANCHOR: Birth
+/// How a process learns of a child that another one has made for it.
+struct Birth {
+    reader: File,
+    writer: File,
+}
+// ANCHOR_END: Birth
+
+impl Birth {
+    fn new() -> Result<Birth> {
+        let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC))?;
+        Ok(Birth {
+            reader: reader.into(),
+            writer: writer.into(),
+        })
+    }
+
+    /// Tells which one it is, and ends.
+    fn announce(&self, child: &Child) -> Result<Infallible> {
+        (&self.writer).write_all(&child.pid.as_raw().to_ne_bytes())?;
+        leave(0)
+    }
+
+    /// The child; `None`: there is none.
+    fn child(self) -> Result<Option<Child>> {
+        drop(self.writer);
+        let mut pid = [0; size_of::<i32>()];
+        match (&self.reader).read_exact(&mut pid) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            read => {
+                read?;
+                let pid = i32::from_ne_bytes(pid);
+                // It is ours: until we reap it nobody else gets its number.
+                Ok(Some(Child {
+                    pid: Pid::from_raw(pid),
+                    pidfd: call!(pidfd_open(pid))?,
+                }))
+            }
+        }
+    }
 }
 
 // ANCHOR: Prison

@@ -104,14 +104,20 @@ pub fn join(bench: &Workbench) -> Result<Vec<Claim>> {
         format!("/proc/PID/status: NSpid has {} numbers", pids.len()),
         pids.len() > caller.pids()?.len(),
     ));
-    let (ours, host) = (
-        caller.namespace("mnt")?,
-        Process(nix::unistd::getpid()).namespace("mnt")?,
-    );
+    let host = Process(nix::unistd::getpid());
+    let mut moved = Vec::new();
+    for name in NAMESPACES {
+        if caller.namespace(name)? != host.namespace(name)? {
+            moved.push(name);
+        }
+    }
     claims.push(Claim::new(
-        "whoever started it is on the host",
-        format!("/proc/EXEC/ns/mnt: {ours}, the host's: {host}"),
-        ours == host,
+        "whoever started it is on the host, in every namespace",
+        match &moved[..] {
+            [] => "/proc/EXEC/ns: all of them are the host's".to_owned(),
+            moved => format!("/proc/EXEC/ns: not the host's: {}", moved.join(", ")),
+        },
+        moved.is_empty(),
     ));
     let outcome = container.finish()?;
     claims.push(Claim::equal(

@@ -1,0 +1,128 @@
+//! Removing a directory that somebody else has filled.
+//!
+//! It may be deeper than a process may have files open, and than its stack has room for. So nothing here goes down into
+//! it: a directory in which there is something is moved up, to the topmost one, and emptied there.
+
+use anyhow::{Context, Result};
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use step01_uts::program::visible;
+
+/// How often one begins again, when somebody puts files into it meanwhile.
+const TIMES: u32 = 100;
+
+/// How many directories of one are remembered at once: whoever filled it chose how many there are.
+const AT_ONCE: usize = 1000;
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// Removes the directory `path` and all that is in it, however deep it goes. Links are removed and not followed, and
+/// what is mounted somewhere in there stays. Nothing happens where there is no such directory.
+///
+/// It takes three descriptors, and no space on the disk, which may be full.
+///
+/// # Errors
+/// EBUSY where something is mounted, EPERM where a file may not be removed. What else was there may have gone.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    let shown = || path.display().to_string();
+    let top = match open(path, DIRECTORY, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        opened => opened.with_context(shown)?,
+    };
+    for _ in 1..TIMES {
+        empty(&top).with_context(shown)?;
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed.with_context(shown),
+        }
+    }
+    fs::remove_dir(path).with_context(shown)
+}
+
+/// Removes what is in the directory `top`.
+fn empty(top: &OwnedFd) -> Result<()> {
+    let mut number = 0;
+    loop {
+        let mut waiting = clear(top)?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        while let Some(name) = waiting.pop() {
+            let directory = match openat(top, name.as_os_str(), DIRECTORY, Mode::empty()) {
+                // Another was moved onto it when it was empty.
+                Err(Errno::ENOENT) => continue,
+                opened => opened?,
+            };
+            for inside in clear(&directory)? {
+                waiting.push(move_up(&directory, &inside, top, &mut number)?);
+            }
+            // With more in it than was moved at once, it is left to the next round.
+            match unlinkat(top, name.as_os_str(), UnlinkatFlags::RemoveDir) {
+                Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT) => {}
+                removed => removed.with_context(|| visible(&name.to_string_lossy()))?,
+            }
+        }
+    }
+}
+
+/// Removes what is in `directory`, but for directories that aren't empty: returns their names, of no more than
+/// [`AT_ONCE`].
+fn clear(directory: &OwnedFd) -> Result<Vec<OsString>> {
+    let mut left = Vec::new();
+    for entry in Dir::from_fd(openat(directory, ".", DIRECTORY, Mode::empty())?)?.iter() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let is_removed = remove(directory, name, entry.file_type());
+        if !is_removed.with_context(|| visible(&name.to_string_lossy()))? {
+            left.push(name.to_owned());
+            if left.len() == AT_ONCE {
+                break;
+            }
+        }
+    }
+    Ok(left)
+}
+
+/// Removes a file, or a directory if it is empty; says whether it was.
+fn remove(directory: &OwnedFd, name: &OsStr, kind: Option<Type>) -> nix::Result<bool> {
+    if kind != Some(Type::Directory) {
+        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+            // Not every filesystem says of what kind it is.
+            Err(Errno::EISDIR) => {}
+            Err(Errno::ENOENT) => return Ok(true),
+            removed => return removed.map(|()| true),
+        }
+    }
+    match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        Err(Errno::ENOENT) => Ok(true),
+        removed => removed.map(|()| true),
+    }
+}
+
+/// Moves the directory `name` to `top`, under a number that is free there. Returns that.
+fn move_up(from: &OwnedFd, name: &OsStr, top: &OwnedFd, number: &mut u64) -> Result<OsString> {
+    loop {
+        *number += 1;
+        let new = OsString::from(number.to_string());
+        match renameat(from, name, top, new.as_os_str()) {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
+            moved => return Ok(moved.map(|()| new)?),
+        }
+    }
+}
