@@ -294,12 +294,14 @@ const JUDGED: &[(&str, &[&str])] = &[
             "joining::no_device_is_opened_for_the_container",
             "joining::privileged_is_said_so",
             "joining::who_sees_no_groups_does_not_come_in",
+            "joining::who_has_groups_of_his_own",
             "joining::whoever_comes_too_late_is_told",
         ],
     ),
     (
         "the kernel's age: overlayfs, the mount API, setns by pidfd",
         &[
+            "attacks::files::an_archive_is_written_beside_nothing",
             "commits::a_commit_has_what_the_container_saw",
             "joining::nothing_of_the_host_is_open",
             "layers::a_hundred_layers_and_odd_names",
