@@ -27,12 +27,29 @@ mkdir "$folder/home" "$folder/toolchain" "$folder/home/cargo" "$folder/home/ten-
 mount --bind "$toolchain" "$folder/toolchain"
 cp -r "$registry" "$folder/home/cargo/registry"
 tar -C "$workspace" --exclude=./target --exclude=./.git -c . | tar -C "$folder/home/ten-steps" -x
+cargo=$folder/home/cargo
+# Other people's crates are built already. What was built holds where the registry lies at the same place, so theirs is
+# put there; their own copy it stays.
+built=${CARGO_TARGET_DIR:-$workspace/target}/debug
+place=$(dirname "$registry")
+case $folder in
+    "$(dirname "$place")"/*) ;;
+    *)
+        mkdir -p "$folder/home/ten-steps/target/debug"
+        tar -C "$built" --exclude='*step[01][0-9]*' --exclude='*progress*' --exclude='*suites*' -c .fingerprint build deps |
+            tar -C "$folder/home/ten-steps/target/debug" -x
+        mount -t tmpfs -o mode=755 home "$(dirname "$place")"
+        mkdir "$place"
+        mount --bind "$cargo" "$place"
+        cargo=$place
+        ;;
+esac
 chown -R "$uid:$uid" "$folder/home"
 
 as_learner() {
     setpriv --reuid "$uid" --regid "$uid" --init-groups env -i \
         HOME="$folder/home" PATH="$folder/toolchain/bin:/usr/bin:/bin" TERM=dumb \
-        CARGO_HOME="$folder/home/cargo" CARGO_NET_OFFLINE=true TEN_STEPS_NESTED="$TEN_STEPS_NESTED" \
+        CARGO_HOME="$cargo" CARGO_NET_OFFLINE=true TEN_STEPS_NESTED="$TEN_STEPS_NESTED" \
         "$@"
 }
 
