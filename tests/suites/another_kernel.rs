@@ -227,7 +227,18 @@ fn boot(command: &str) -> Option<String> {
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", "console=ttyS0 quiet panic=-1 loop.max_loop=4"])
+        .args([
+            "-append",
+            &format!(
+                "console=ttyS0 quiet panic=-1 loop.max_loop=4 {}",
+                std::env::var("VM_APPEND").unwrap_or_default()
+            ),
+        ])
+        .args(
+            std::env::var("VM_ARGS")
+                .unwrap_or_default()
+                .split_whitespace(),
+        )
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -1,5 +1,6 @@
 //! Step 8: archives that become images: hostile, damaged, oversized, and sound ones.
 
+use crate::attacks::tried;
 use crate::commits::odd_root;
 use crate::layers::{Bench, STEP};
 use crate::stage::{have, run, step};
@@ -44,6 +45,7 @@ fn archive(path: &Path, entries: &[(&str, EntryType, &str)]) {
 /// Names that lead out, links that are written through: refused or kept inside, and nothing half-made stays.
 #[test]
 fn hostile_archives() {
+    let _attack = tried("");
     use EntryType::{Directory, Link, Regular, Symlink};
     let bench = Bench::new();
     let canary = bench.path("canary");
@@ -169,6 +171,7 @@ fn images_are_roots_own() {
 /// Cut off, damaged, something else, too large: said, and gone.
 #[test]
 fn damaged_archives() {
+    let _attack = tried("");
     let bench = Bench::new();
     let root = bench.root.path();
     let whole = bench.path("whole.tar");
@@ -251,6 +254,7 @@ fn damaged_archives() {
 /// Ten gigabytes of zeros in ten megabytes, and a file that says it is larger than any disk.
 #[test]
 fn a_bomb_is_bounded() {
+    let _attack = tried("");
     let bench = Bench::new();
     let file = bench.path("bomb.tar");
     let mut header = Header::new_gnu();
@@ -299,6 +303,7 @@ fn a_bomb_is_bounded() {
 /// Many small entries: a hundred thousand here; the count is bounded, and nothing is quadratic.
 #[test]
 fn many_small_entries() {
+    let _attack = tried("");
     let bench = Bench::new();
     let file = bench.path("many.tar");
     let mut builder = Builder::new(std::io::BufWriter::new(fs::File::create(&file).unwrap()));
@@ -421,6 +426,7 @@ fn zstd_is_read_as_a_whole() {
 /// Headers that would fill the memory before a byte is unpacked.
 #[test]
 fn names_are_bounded() {
+    let _attack = tried("");
     let bench = Bench::new();
     let file = bench.path("names.tgz");
     for kind in [EntryType::GNULongName, EntryType::XHeader] {

@@ -47,10 +47,13 @@ extern "C" fn count() {
     known.retain(|known_as| !known_as.is_empty());
     known.sort_unstable();
     known.dedup();
+    let known = match known.as_slice() {
+        [] => String::new(),
+        known => format!("; among them {}", known.join(", ")),
+    };
     say(&format!(
-        "\nAttacks: {} tried, {held} held; among them {}.\n",
-        tried.len(),
-        known.join(", ")
+        "\nAttacks: {} tried, {held} held{known}.\n",
+        tried.len()
     ));
 }
 

@@ -1,5 +1,6 @@
 //! What a learner types beside `check`: hints, traces, differences, the board, the room, the attack.
 
+use crate::attacks::tried;
 use crate::exercises::{Place, bring_dependencies, cargo_progress};
 use crate::stage::{Printed, have, nested, progress, redact_report, run, step};
 use assert_cmd::assert::OutputAssertExt;
@@ -128,6 +129,7 @@ fn attacks_work_before_and_fail_after() {
     let host = nix::unistd::gethostname().unwrap();
     for chapter in ["1", "2", "3", "4", "5", "6", "7", "8"] {
         let attack = |words: &[&str]| cargo_progress(Path::new("/"), words).success();
+        let _attack = tried("");
         attack(&["attack", chapter]).prints("It works");
         attack(&["attack", chapter, "--solution"]).prints("It fails");
     }

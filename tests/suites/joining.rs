@@ -1,5 +1,6 @@
 //! Step 10: `exec` comes into a container, and nothing of the host does.
 
+use crate::attacks::tried;
 use crate::dock::{Dock, STEP, ended};
 use crate::stage::{Printed, armed_root, copy_program, step};
 use assert_cmd::assert::OutputAssertExt;
@@ -80,6 +81,7 @@ fn environment_user_and_place() {
 /// Of the host nothing can be reached: no descriptor, no directory, no file behind its output.
 #[test]
 fn nothing_of_the_host_is_open() {
+    let _attack = tried("CVE-2024-21626");
     let dock = Dock::new();
     dock.start(&["--name", "box"], &["sleep", "1000"]);
     let output = dock.folder.path().join("output");
@@ -107,6 +109,7 @@ fn nothing_of_the_host_is_open() {
 /// Whoever comes in can't be looked into on the way, not even by root of the container.
 #[test]
 fn the_one_who_joins_is_not_caught() {
+    let _attack = tried("CVE-2016-9962");
     let dock = Dock::new();
     // It catches whatever it sees, as fast as it can.
     let script = "while :; do for p in /proc/[0-9]*; do case $p in /proc/1) ;; *) \
@@ -279,6 +282,7 @@ fn a_rootfs_of_ones_own() {
 /// A device that the container's root has put where exec finds /dev/null isn't opened.
 #[test]
 fn no_device_is_opened_for_the_container() {
+    let _attack = tried("CVE-2025-52565");
     let dock = Dock::new();
     dock.start(&["--name", "box"], &["sleep", "1000"]);
     // Memory of the kernel's, for an example that harms nobody; the rules let nobody in there open it.
@@ -300,6 +304,7 @@ fn no_device_is_opened_for_the_container() {
 /// The host's program, which the container makes us execute in there, can't be written to.
 #[test]
 fn the_hosts_program_stays_as_it_is() {
+    let _attack = tried("CVE-2019-5736");
     let dock = Dock::new();
     let program = dock.folder.path().join("other");
     copy_program(step(STEP), &program);
@@ -332,6 +337,7 @@ fn the_hosts_program_stays_as_it_is() {
 /// Somebody who doesn't see the control groups joins none, and nothing.
 #[test]
 fn who_sees_no_groups_does_not_come_in() {
+    let _attack = tried("");
     let dock = Dock::new();
     dock.start(&["--name", "box"], &["sleep", "1000"]);
     let script = "umount -l /sys/fs/cgroup; exec \"$0\" exec box true";

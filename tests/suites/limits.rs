@@ -1,5 +1,6 @@
 //! Step 7: what a container may use up.
 
+use crate::attacks::tried;
 use crate::stage::{DIRECT, Printed, Root, armed_root, folder, progress, run, step};
 use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::Signal;
@@ -171,6 +172,7 @@ fn values_are_in_the_files() {
 /// exit code.
 #[test]
 fn memory_runs_out_for_one_and_not_for_its_neighbour() {
+    let _attack = tried("");
     let folder = folder();
     let root = armed_root(folder.path(), &[]);
     let this = progress().to_str().unwrap();
@@ -292,6 +294,7 @@ fn a_quarter_of_a_processor() {
 /// A fork bomb stops at its limit, and the host is well.
 #[test]
 fn a_fork_bomb_stops_at_its_limit() {
+    let _attack = tried("");
     let root = Root::shared();
     for package in steps() {
         let bomb = "echo ready; sh -c 'i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done'; read end";

@@ -1,7 +1,8 @@
 //! Step 9: what a monitor does while its container runs: the log, and next to nothing else.
 
+use crate::attacks::tried;
 use crate::dock::Dock;
-use crate::stage::{Printed, have, nested, run};
+use crate::stage::{Printed, have, mount_apart, nested, run};
 use progress::container::{Container, eventually};
 use progress::evidence::Process;
 use progress::programs::workspace;
@@ -120,6 +121,7 @@ fn a_full_house() {
     if !have("prlimit", "util-linux") {
         return;
     }
+    let _attack = tried("");
     let dock = Dock::new();
     let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
     let monitor = dock.process(&id, "monitor");
@@ -208,6 +210,7 @@ fn the_monitor_is_small() {
 #[test]
 fn a_full_disk_ends_nobody() {
     let dock = Dock::new();
+    mount_apart();
     fs::create_dir(&dock.state).unwrap();
     run(Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=512k", "small"])

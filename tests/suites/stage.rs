@@ -3,6 +3,8 @@
 use crate::times::begin;
 use assert_cmd::assert::{Assert, OutputAssertExt};
 use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use progress::host::{CHANGED, Propagation, exit_code, on_pretend_host};
@@ -131,6 +133,15 @@ pub fn armed_root(folder: &Path, programs: &[&str]) -> PathBuf {
         .args(programs)
         .arg(progress()));
     root
+}
+
+/// Gives this thread a mount namespace of its own, in which whatever it starts is, too: what is mounted here nobody else
+/// sees, who looks meanwhile whether the host stays as it was. See unshare(2), mount_namespaces(7).
+pub fn mount_apart() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, flags, none).unwrap();
 }
 
 /// A file that is held, and neither opened nor followed: O_PATH in open(2).

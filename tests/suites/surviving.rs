@@ -1,5 +1,6 @@
 //! Step 9: what is left after kills, a failing disk and a power failure, and that it is told as it is.
 
+use crate::attacks::tried;
 use crate::dock::{Dock, groups_of, monitors};
 use crate::stage::{Printed, run};
 use assert_cmd::assert::OutputAssertExt;
@@ -144,6 +145,7 @@ fn the_truth_after_a_kill() {
 /// So can one whose record can't be read while it runs: its monitor needs none.
 #[test]
 fn a_damaged_record_of_one_that_runs() {
+    let _attack = tried("");
     let dock = Dock::new();
     let id = dock.start(
         &["--name", "box", "--restart", "always"],
@@ -162,6 +164,7 @@ fn a_damaged_record_of_one_that_runs() {
 /// A damaged record is told of, and can be removed; nothing else suffers.
 #[test]
 fn a_damaged_record() {
+    let _attack = tried("");
     let dock = Dock::new();
     dock.run_in(&["--name", "good"], &["true"]);
     dock.run_in(&["--name", "bad"], &["true"]);

@@ -1,5 +1,6 @@
 //! Step 5: the container's terminal and its /dev.
 
+use crate::attacks::tried;
 use crate::stage::{DIRECT, Printed, Root, folder, have, run, script, step};
 use assert_cmd::assert::OutputAssertExt;
 use nix::pty::Winsize;
@@ -242,6 +243,7 @@ fn nothing_is_lost_on_the_way() {
 /// end when the terminal says so.
 #[test]
 fn without_t_the_hosts_terminal_stays_outside() {
+    let _attack = tried("");
     let root = Root::shared();
     for package in steps() {
         let flags = ["-i", "sh", "-c", "echo ready; cat; echo got the end"];
@@ -347,6 +349,7 @@ fn signals_reach_the_command() {
 /// /dev is the container's own, whatever the root has there.
 #[test]
 fn a_root_with_links_in_its_dev_gets_nothing_written_through_them() {
+    let _attack = tried("");
     let folder = folder();
     let root = folder.path().join("root");
     Root::shared().copy(&root);
@@ -614,6 +617,7 @@ fn a_terminal_may_be_closed_and_opened_again() {
 /// While somebody reads slowly, or not at all, keys and signals go on to work.
 #[test]
 fn a_slow_reader_holds_nobody_up() {
+    let _attack = tried("");
     let root = Root::shared();
     for package in steps() {
         let mut program = Command::new(step(package));

@@ -10,6 +10,10 @@
 //! [`confine`] does all of it to a process, in the one order that works. Which capabilities there
 //! are is told in [`capabilities`], how a filter comes of a profile in [`profile`] and [`mod@seccomp`],
 //! who a user is in [`users`], and what one flag asks for in [`privileges`].
+//!
+//! One door stays open until step 9: before its command is executed, PID 1 is this program, and a command that is a
+//! script for `#!/proc/self/exe` is given the program's file on the host (CVE-2019-5736). Run roots of your own with
+//! steps 6 to 8; from step 9 on the file lies on a mount for reading only.
 
 pub mod capabilities;
 pub mod network;

@@ -4,13 +4,13 @@ use crate::Stat;
 use crate::log::Stream;
 use crate::message::{Ending, LONGEST, Message, receive_with, send_all, send_now};
 use crate::store::Container;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{Shutdown, getsockopt, shutdown};
-use nix::unistd::{read, write};
+use nix::unistd::{getpid, read, write};
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -317,9 +317,19 @@ impl Connection {
         stat.is_ok_and(|stat| matches!(stat.state, 'S' | 'T' | 't'))
     }
 
-    /// The monitor's process: who listened when this connection was made, SO_PEERCRED in unix(7).
+    /// The monitor's process: who listened when this connection was made, SO_PEERCRED in unix(7). Whoever has started it
+    /// made both ends, when it wasn't there yet; then its record says.
     pub fn monitor(&self) -> Result<i32> {
-        Ok(getsockopt(&self.socket, PeerCredentials)?.pid())
+        let peer = getsockopt(&self.socket, PeerCredentials)?.pid();
+        let Some(container) = self
+            .container
+            .as_ref()
+            .filter(|_| peer == getpid().as_raw())
+        else {
+            return Ok(peer);
+        };
+        let monitor = container.record()?.state.monitor;
+        Ok(monitor.context("its record names no monitor")?.pid)
     }
 
     /// Tells the monitor something, which it needn't answer.

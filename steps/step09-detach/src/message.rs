@@ -1,14 +1,17 @@
 //! What a monitor and those who attach to its container say to each other, over a socket that keeps messages
 //! apart: SOCK_SEQPACKET in unix(7).
 
+use crate::Identity;
 use crate::log::Stream;
 use crate::store::{Container, unless_missing};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    UnixAddr, bind, connect, listen, recv, recvmsg, send, sendmsg, socket,
+    UnixAddr, bind, connect, listen, recv, recvmsg, send, sendmsg, setsockopt, socket,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{IoSlice, IoSliceMut};
@@ -213,20 +216,45 @@ pub fn open_door(container: &Container) -> Result<OwnedFd> {
             .display()
             .to_string()
     })?;
-    listen(&door, Backlog::new(64)?)?;
+    listen(&door, Backlog::new(QUEUE)?)?;
     Ok(door)
 }
 
+/// How many may stand before a monitor's door.
+const QUEUE: i32 = 64;
+
+/// In seconds, how long somebody stands before a door where so many stand already.
+const BEFORE_THE_DOOR: i64 = 10;
+
 /// A socket to the monitor of `container`, if it has one that listens.
+///
+/// # Errors
+/// More stand before its door than may, and it lets none in.
 pub fn knock(container: &Container) -> Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let (_folder, path) = address(container)?;
+    // The time that connect(2) may wait: SO_SNDTIMEO in socket(7).
+    setsockopt(&socket, SendTimeout, &TimeVal::seconds(BEFORE_THE_DOOR))?;
     loop {
         return match connect(socket.as_raw_fd(), &UnixAddr::new(&path)?) {
             Err(Errno::EINTR) => continue,
             Err(Errno::ENOENT | Errno::ECONNREFUSED) => Ok(None),
-            connected => Ok(connected.map(|()| Some(socket))?),
+            Err(Errno::EAGAIN) => {
+                let monitor = container
+                    .record()
+                    .ok()
+                    .and_then(|record| record.state.monitor);
+                let way = monitor.map_or_else(String::new, |Identity { pid, .. }| {
+                    format!("\nhelp: `kill -9 {pid}` ends it, and the container with it")
+                });
+                bail!("the container's monitor lets nobody in, and {QUEUE} wait already{way}")
+            }
+            connected => {
+                connected?;
+                setsockopt(&socket, SendTimeout, &TimeVal::seconds(0))?;
+                Ok(Some(socket))
+            }
         };
     }
 }

@@ -1,14 +1,17 @@
 //! Chapter 7: limits.
 
 use super::{Claim, READY, Workbench, in_its_own};
-use crate::container::Container;
+use crate::container::{Container, eventually};
 use crate::course::Exercise;
 use crate::evidence::Process;
 use anyhow::{Context, Result};
-use std::fs;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
 use std::path::PathBuf;
+use std::thread::{JoinHandle, spawn};
 use step07_cgroups::Version;
 use step07_cgroups::find as hierarchy_of;
+use step07_cgroups::group::members_of;
 
 /// The exercises of chapter 7.
 pub const EXERCISES: &[Exercise] = &[
@@ -219,6 +222,13 @@ pub fn enter(bench: &Workbench) -> Result<Vec<Claim>> {
     Ok(claims)
 }
 
+/// Whoever makes a group sweeps away those that somebody left behind, which nobody has locked. What is left behind here
+/// is locked from the moment at which it is.
+fn keep((folder, version): &(PathBuf, Version)) -> Result<JoinHandle<Option<Flock<File>>>> {
+    let members = File::open(folder.join(members_of(*version)))?;
+    Ok(spawn(|| Flock::lock(members, FlockArg::LockShared).ok()))
+}
+
 /// 7.4: nothing of the group is left, whatever the command ended with.
 pub fn remove(bench: &Workbench) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
@@ -239,8 +249,12 @@ pub fn remove(bench: &Workbench) -> Result<Vec<Claim>> {
             .into_iter()
             .map(|name| group(first, name))
             .collect();
+        let folders = folders?;
+        let kept: Result<Vec<_>> = folders.iter().map(keep).collect();
+        let kept = kept?;
         container.finish()?;
-        for (folder, _) in folders? {
+        eventually(|| kept.iter().all(JoinHandle::is_finished).then_some(()));
+        for (folder, _) in folders {
             let own = folder
                 .parent()
                 .is_some_and(|parent| parent.ends_with("ten-steps"));

@@ -3,7 +3,7 @@
 use super::{exchanging, tried};
 use crate::dock::{Dock, STEP};
 use crate::layers::Bench;
-use crate::stage::{Printed, armed_root, progress, run, script, step};
+use crate::stage::{Printed, armed_root, mount_apart, progress, run, script, step};
 use assert_cmd::assert::Assert;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// More than a process has descriptors, and deeper than its stack.
@@ -32,8 +32,17 @@ fn with_few(dock: &Dock, words: &[&str]) -> Assert {
     crate::dock::ended(&mut command)
 }
 
+/// Directories that go at the end whatever has come of them: where a library removes them, the stack ends first.
+struct Deep(PathBuf);
+
+impl Drop for Deep {
+    fn drop(&mut self) {
+        let _ = Command::new("rm").arg("-rf").arg(&self.0).status();
+    }
+}
+
 /// Makes directories within each other below `folder`, with a file in the last one.
-fn deep(folder: &Path, levels: usize) {
+fn deep(folder: &Path, levels: usize) -> Deep {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     let mut here: OwnedFd = File::open(folder).unwrap().into();
     for _ in 0..levels {
@@ -47,6 +56,7 @@ fn deep(folder: &Path, levels: usize) {
         Mode::S_IRUSR,
     )
     .unwrap();
+    Deep(folder.join("d"))
 }
 
 /// Directories within each other that a container has made: all of it goes, and its exit code comes.
@@ -77,7 +87,7 @@ fn trees_are_removed_by_their_owners() {
     let bench = Bench::new();
     let left = bench.path("state/running/left");
     fs::create_dir_all(left.join("upper/wide")).unwrap();
-    deep(&left.join("upper"), DEEP);
+    let _deep = deep(&left.join("upper"), DEEP);
     for number in 0..3000 {
         fs::create_dir_all(left.join(format!("upper/wide/{number}/1/2"))).unwrap();
         fs::write(left.join(format!("upper/wide/{number}/1/2/3")), "").unwrap();
@@ -94,7 +104,7 @@ fn too_deep_is_said() {
     let dock = Dock::new();
     dock.run_in(&["--name", "box"], &["true"]).success();
     let id = dock.id("box");
-    deep(&dock.container(&id).join("upper"), 1000);
+    let _deep = deep(&dock.container(&id).join("upper"), 1000);
     let archive = dock.folder.path().join("saved.tar");
     let out = dock.folder.path().join("out");
     for words in [
@@ -111,7 +121,7 @@ fn too_deep_is_said() {
     let image = dock.folder.path().join("deep.tar");
     let top = dock.folder.path().join("top");
     fs::create_dir(&top).unwrap();
-    deep(&top, 1000);
+    let _also = deep(&top, 1000);
     run(Command::new("tar")
         .arg("-C")
         .arg(&top)
@@ -133,6 +143,7 @@ fn too_deep_is_said() {
 fn what_cannot_be_removed_costs_nothing_else() {
     let _attack = tried("");
     let dock = Dock::new();
+    mount_apart();
     // Whatever the machine's own disk is: this filesystem has files that nobody may remove.
     fs::create_dir(&dock.state).unwrap();
     let (tmpfs, none) = (Some("tmpfs"), None::<&str>);

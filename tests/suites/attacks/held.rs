@@ -1,12 +1,16 @@
 //! What was tried once and held, so that it goes on holding.
 
-use super::{exchanging, tried};
+use super::{compile, exchanging, tried};
 use crate::dock::{Dock, STEP};
-use crate::stage::{Printed, armed_root, run, step};
+use crate::stage::{Printed, armed_root, have, run, step};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::Pid;
+use progress::container::{eventually, in_a_while};
+use progress::evidence::Process;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -47,6 +51,10 @@ const LINES: &[(&str, &str)] = &[
     ("", "umount /proc/kcore"),
     ("", "umount /proc/sys"),
     ("", "umount /dev"),
+    ("", "umount /dev/pts"),
+    ("", "rmdir /dev/pts"),
+    ("", "mv /dev/pts /dev/gone"),
+    ("", "mount -t devpts none /dev/pts"),
     (
         "CVE-2025-52881",
         "echo '|/x' >/proc/sys/kernel/core_pattern",
@@ -114,7 +122,7 @@ const DEVICES: &[(char, u32, u32)] = &[
 #[test]
 fn lines_that_are_refused() {
     let dock = Dock::new();
-    let programs = ["umount", "unshare", "chroot", "nsenter"];
+    let programs = ["umount", "unshare", "chroot", "nsenter", "rmdir", "mv"];
     let root = armed_root(dock.folder.path(), &programs);
     let image = root.to_str().unwrap();
     let id = dock.ok(&["run", "-d", "--image", image, "sleep", "1000"]);
@@ -516,5 +524,162 @@ fn nothing_is_learnt_by_command_lines() {
     let found = fs::read_to_string(first.file("root/found")).unwrap_or_default();
     assert_eq!(found, "", "they have read it");
     dock.ok(&["rm", "-f", "box"]);
+    dock.is_empty();
+}
+
+/// The numbers of a container's processes are another process's by now: whoever ends the container ends nobody else.
+#[test]
+fn a_number_that_is_somebody_elses() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let mut bystander = Command::new("sleep").arg("1000").spawn().unwrap();
+    for words in [
+        &["stop", "-t", "0"][..],
+        &["kill"],
+        &["pause"],
+        &["exec"],
+        &["rm", "-f"],
+    ] {
+        let id = dock.start(&[], &["sleep", "1000"]);
+        let processes = ["monitor", "process"].map(|which| dock.process(&id, which));
+        for process in &processes {
+            kill(process.0, Signal::SIGKILL).unwrap();
+            eventually(|| process.is_ending().then_some(())).unwrap();
+        }
+        let mut record = dock.record(&id);
+        for which in ["monitor", "process"] {
+            record["state"][which]["pid"] = bystander.id().into();
+        }
+        fs::write(dock.container(&id).join("config.json"), record.to_string()).unwrap();
+        let command = if words == ["exec"] {
+            &["true"][..]
+        } else {
+            &[]
+        };
+        dock.run(&[words, &[&id], command].concat());
+        let state = Process(Pid::from_raw(bystander.id() as i32)).status("State");
+        assert!(state.unwrap().starts_with('S'), "{words:?} has reached it");
+        assert_eq!(
+            bystander.try_wait().unwrap(),
+            None,
+            "{words:?} has ended it"
+        );
+        dock.run(&["rm", "-f", &id]);
+    }
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+    dock.ok(&["prune", "-f"]);
+    dock.is_empty();
+}
+
+/// Output without a line's end, as much as there is: the monitor keeps none of it, and the log no more than it may.
+#[test]
+fn a_line_without_an_end() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let line = "head -c 100000000 /dev/zero; exec sleep 1000";
+    let id = dock.start(&["--log-max-size", "1m"], &["sh", "-c", line]);
+    let first = dock.process(&id, "process");
+    let is_through = || (first.status("Name").ok()? == "sleep").then_some(());
+    in_a_while(is_through).expect("its output waits");
+    let most = dock.process(&id, "monitor").status("VmHWM").unwrap();
+    let most: u64 = most.trim_end_matches(" kB").parse().unwrap();
+    assert!(most < 32 << 10, "the monitor has taken {most} kB");
+    let logs = fs::read_dir(dock.container(&id)).unwrap().flatten();
+    let logs = logs.filter(|entry| entry.file_name().to_string_lossy().contains(".log"));
+    let length: u64 = logs.map(|entry| entry.metadata().unwrap().len()).sum();
+    assert!(length < 16 << 20, "the logs have {length} bytes");
+    dock.ok(&["rm", "-f", &id]);
+    dock.is_empty();
+}
+
+/// A library of the image's, which the C library loads to find out who is who: nobody of ours loads it.
+#[test]
+fn no_library_of_the_image_is_ours() {
+    if !have("gcc", "gcc") {
+        return;
+    }
+    let dock = Dock::new();
+    let root = armed_root(dock.folder.path(), &["sleep"]);
+    let source = "#include <fcntl.h>
+        __attribute__((constructor)) static void begin(void) { open(\"/was-here\", O_CREAT | O_WRONLY, 0600); }";
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/:/bin/sh\nada:x:7:7::/:/bin/sh\n",
+    )
+    .unwrap();
+    for file in ["nsswitch.conf", "group"] {
+        fs::write(root.join("etc").join(file), "passwd: evil\ngroup: evil\n").unwrap();
+    }
+    let evil = dock.folder.path().join("libnss_evil.so.2");
+    compile(source, &["-shared", "-fPIC"], &evil);
+    let libraries = run(Command::new("find").arg(&root).args(["-name", "libc.so.6"]));
+    let folders = libraries
+        .lines()
+        .map(|path| Path::new(path).parent().unwrap());
+    for folder in folders.chain([root.join("usr/lib").as_path(), &root.join("lib")]) {
+        fs::create_dir_all(folder).unwrap();
+        fs::copy(&evil, folder.join("libnss_evil.so.2")).unwrap();
+    }
+    let rootfs = root.to_str().unwrap();
+    let here = root.join("was-here");
+    // The control: a program in there that asks for a name.
+    dock.run(&["run", "--rm", "--rootfs", rootfs, "id", "grace"]);
+    assert!(here.exists(), "the control has loaded nothing");
+    fs::remove_file(&here).unwrap();
+    let words = ["run", "-d", "--name", "box", "--rootfs", rootfs];
+    dock.ok(&[&words[..], &["-u", "ada", "sleep", "1000"]].concat());
+    let (file, to) = (
+        dock.folder.path().join("file"),
+        dock.folder.path().join("to"),
+    );
+    fs::write(&file, "").unwrap();
+    for words in [
+        &["exec", "-u", "ada", "box", "true"][..],
+        &["exec", "-u", "nobody-of-that-name", "box", "true"],
+        &[
+            "exec",
+            "--privileged",
+            "-u",
+            "ada:nobody-of-that-name",
+            "box",
+            "true",
+        ],
+        &["cp", file.to_str().unwrap(), "box:/tmp/file"],
+        &["cp", "box:/etc/passwd", to.to_str().unwrap()],
+        &["diff", "box"],
+        &["top", "box"],
+        &["stop", "-t", "0", "box"],
+        &["rm", "box"],
+    ] {
+        let _attack = tried("CVE-2019-14271");
+        dock.run(words);
+        assert!(!here.exists(), "{words:?} has loaded it");
+    }
+    assert!(!Path::new("/was-here").exists());
+    dock.is_empty();
+}
+
+/// More processes than anybody looks at, which all want to live.
+#[test]
+fn many_that_do_not_want_to_go() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let line = "trap '' TERM INT HUP; i=0; while [ $i -lt 1000 ]; do sleep 100000 & i=$((i+1)); done; echo up; wait";
+    for words in [&["stop", "-t", "0"][..], &["rm", "-f"]] {
+        let id = dock.start(&[], &["sh", "-c", line]);
+        let said = in_a_while(|| dock.logs(&id).contains("up").then_some(()));
+        said.expect("it can't begin them");
+        let first = dock.process(&id, "process");
+        let all = first.children();
+        assert_eq!(all.len(), 1000);
+        dock.ok(&["exec", &id, "true"]);
+        dock.ok(&[words, &[&id]].concat());
+        assert!(first.is_ending());
+        let left = all.iter().filter(|child| !child.is_ending()).count();
+        assert_eq!(left, 0, "{words:?}");
+        dock.run(&["rm", &id]);
+    }
     dock.is_empty();
 }

@@ -127,6 +127,22 @@ fn a_monitor_that_never_answers() {
         });
         assert!(ended.is_some(), "{words:?} can't be ended");
     }
+    // So does who runs one in the foreground, and has it from its first moment.
+    let words = dock.words(&["run", "--name", "fore"], &[], &["sleep", "1000"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut program = waits(&words);
+    eventually(|| (dock.status("fore").0 == "running").then_some(())).unwrap();
+    let monitor = dock.process(&dock.id("fore"), "monitor");
+    kill(monitor.0, Signal::SIGSTOP).unwrap();
+    eventually(|| monitor.status("State").ok()?.starts_with('T').then_some(())).unwrap();
+    let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+    let ended = eventually(|| {
+        kill(pid, Signal::SIGTERM).unwrap();
+        program.try_wait().unwrap()
+    });
+    let code = ended.and_then(|status| status.code());
+    assert_eq!(code, Some(143), "it can't be ended");
+    dock.ok(&["rm", "-f", "fore"]);
     let programs: Vec<_> = ways
         .iter()
         .zip(&ids)
@@ -148,6 +164,37 @@ fn a_monitor_that_never_answers() {
         let left = groups_of(id);
         assert!(left.is_empty(), "{left:?}");
     }
+    dock.is_empty();
+}
+
+/// A monitor that lets nobody in, and as many before its door as may stand there: who comes is told what to do.
+#[test]
+fn a_door_that_stays_shut() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let id = dock.start(&[], &["sleep", "1000"]);
+    let monitor = dock.process(&id, "monitor");
+    kill(monitor.0, Signal::SIGSTOP).unwrap();
+    eventually(|| monitor.status("State").ok()?.starts_with('T').then_some(())).unwrap();
+    let folder = File::open(dock.state.join("run")).unwrap();
+    let path = format!("/proc/self/fd/{}/{id}.sock", folder.as_raw_fd());
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let mut queue = Vec::new();
+    loop {
+        let ours = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        match connect(ours.as_raw_fd(), &UnixAddr::new(path.as_str()).unwrap()) {
+            Err(nix::errno::Errno::EAGAIN) => break,
+            connected => connected.unwrap(),
+        }
+        queue.push(ours);
+    }
+    let way = format!("`kill -9 {}`", monitor.0);
+    dock.fails(&["rm", "-f", &id]).complains(&way);
+    kill(monitor.0, Signal::SIGKILL).unwrap();
+    eventually(|| monitor.is_ending().then_some(())).unwrap();
+    drop(queue);
+    dock.ok(&["rm", "-f", &id]);
+    dock.ok(&["prune", "-f"]);
     dock.is_empty();
 }
 
