@@ -7,9 +7,9 @@
 #   finish               renames $new to DIR
 #   on_failure           what else has to go away on a failure; a script may have one of its own
 
-# The caller's name stands before what it has to say.
+# The caller's name stands before what it has to say; a terminal obeys nothing of it.
 say() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    printf '%s: %s\n' "${0##*/}" "$*" | LC_ALL=C tr '\001-\011\013-\037\177' '?' >&2
 }
 
 die() {

@@ -32,11 +32,6 @@ if [ "$root" -ef / ]; then
 fi
 [ -d "$root/proc" ] || die "$2 isn't a root filesystem: it has no directory proc"
 
-# inside PATH: where the file PATH of the root lies, as the root has it and without links.
-inside() {
-    follow "$root" "$1" && echo "$real"
-}
-
 # strings_of FILE PATTERN: the first text in FILE that matches, between two NUL bytes.
 strings_of() {
     tr '\000' '\n' <"$1" | LC_ALL=C grep -a "$2" | head -n 1
@@ -45,15 +40,24 @@ strings_of() {
 # Sets $program, the path of a program in the root, $loader, what it asks for, and $file, where that
 # lies.
 dynamic_program() {
-    program=$(inside /bin/ls) || die "$root has no /bin/ls to break"
+    follow "$root" /bin/ls || die "$root has no /bin/ls to break"
+    program=$real
     loader=$(strings_of "$root$program" '^/[!-~]*/ld[!-~]*\.so[.0-9]*$')
     [ -n "$loader" ] ||
         die "$root$program is static, so it needs no loader: make a root with from-host.sh"
-    file=$(inside "$loader") || die "$root is broken already: $loader isn't there"
+    follow "$root" "$loader" || die "$root is broken already: $loader isn't there"
+    file=$real
 }
 
-# directory NAME...: makes the directory /NAME/... of the root where it is missing, and prints where it lies. A link in
-# the root leads inside the root, wherever it leads on this machine.
+# Sets $place, where the name of the loader lies, which may be a link.
+place_of_loader() {
+    follow "$root" "${loader%/*}" || die "$root is broken already: $loader isn't there"
+    place=$real/${loader##*/}
+}
+
+# directory NAME...: makes the directory /NAME/... of the root where it is missing, and sets $lies, where that is. A link in
+# the root leads inside the root, wherever it leads on this machine. Nothing is printed and read again: that would take
+# newlines away, and a name with one less is another.
 directory() {
     lies=''
     for part in "$@"; do
@@ -65,13 +69,13 @@ directory() {
         fi
         [ -d "$root$lies" ] || die "$root$lies is no directory"
     done
-    echo "$lies"
 }
 
 # fresh NAME: sets $command, /usr/local/bin/NAME, and $new, where that lies and nothing is by now.
 fresh() {
     command=/usr/local/bin/$1
-    new=$root$(directory usr local bin)/$1 || exit 1
+    directory usr local bin
+    new=$root$lies/$1
     rm -f "$new" || exit 1
 }
 
@@ -85,7 +89,8 @@ script() {
 
 # copy NAME: a copy of the root's ls, /usr/local/bin/NAME.
 copy() {
-    program=$(inside /bin/ls) || die "$root has no /bin/ls to break"
+    follow "$root" /bin/ls || die "$root has no /bin/ls to break"
+    program=$real
     fresh "$1"
     cp "$root$program" "$new" || exit 1
 }
@@ -94,18 +99,18 @@ command=/bin/ls
 case $kind in
     missing-loader)
         dynamic_program
+        place_of_loader
         rm "$root$file" || exit 1
         # The links that led to it go too.
-        place=$(inside "$(dirname "$loader")")/${loader##*/}
         [ ! -L "$root$place" ] || rm "$root$place"
         say "removed $loader, the loader of $program"
         ;;
     dangling-loader-link)
         dynamic_program
-        place=$(inside "$(dirname "$loader")")/${loader##*/}
+        place_of_loader
         rm "$root$file" || exit 1
         if [ ! -L "$root$place" ]; then
-            file=$(dirname "$place")/ld-2.31.so
+            file=${place%/*}/ld-2.31.so
             ln -s "${file##*/}" "$root$place" || exit 1
         fi
         say "removed $file, to which the link $place leads"
@@ -146,7 +151,8 @@ case $kind in
         say "made $command, with mode 644"
         ;;
     noexec-mount)
-        folder=$root$(directory mnt noexec) || exit 1
+        directory mnt noexec
+        folder=$root$lies
         mount -t tmpfs -o noexec,mode=755 noexec "$folder" ||
             die "can't mount: this kind needs root"
         copy tool

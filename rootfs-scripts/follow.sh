@@ -23,7 +23,9 @@ follow() {
         if [ -L "$root_of_path$real/$name" ]; then
             links=$((links + 1))
             [ "$links" -le 40 ] || return 1
-            target=$(readlink "$root_of_path$real/$name")
+            # A newline at its end is part of it, and would be lost.
+            target=$(readlink "$root_of_path$real/$name" && echo x)
+            target=${target%?x}
             on_the_way "$real/$name"
             case $target in /*) real='' ;; esac
             rest=$target${rest:+/$rest}

@@ -223,7 +223,7 @@ fn damaged_archives() {
         ),
         ("zip", b"PK\x03\x04 and so on", "zip"),
         ("xz", b"\xfd7zXZ\0 and so on", "unxz"),
-        ("bzip2", b"BZh9 and so on", "bunzip2"),
+        ("bzip2", b"BZh91AY&SY and so on", "bunzip2"),
         ("zstd", b"\x28\xb5\x2f\xfd and so on", ""),
     ] {
         let outcome = attempt(&[], text);

@@ -86,12 +86,14 @@ pub fn odd_root(root: &Path) {
         touch -d '1969-07-20 20:17:40.123456789 UTC' old; touch -d '2100-01-01 00:00:00.5 UTC' new
         touch \"$(printf 'new\\nline')\" \"$(printf 'not\\377utf8')\" 'with space' \"$(printf '%0200d' 1)\"
         mkdir -p \"$(printf '%0100d' 2)/$(printf '%0100d' 3)\"; ln -s \"$(printf '%0200d' 4)\" longlink; : >empty
+        ln -s ./a//b/. roundabout; ln -s / top
+        i=0; while [ $i -lt 60 ]; do printf x | dd of=holes bs=1 seek=$((i * 65536)) conv=notrunc 2>/dev/null; i=$((i+1)); done
+        touch -d '1960-01-01 00:00:00 UTC' holes
         chown 4000000000:4000000000 new";
     run(Command::new("sh").args(["-c", shell]).arg(root));
     let set = |name: &str, key: &str, value: &[u8]| {
-        let directory = fs::File::open(at("odd")).unwrap();
-        step08_overlay::attributes::set_attribute(&directory, name.as_ref(), key.as_ref(), value)
-            .unwrap();
+        let file = held(&at("odd").join(name));
+        step08_overlay::attributes::set_attribute(&file, key.as_ref(), value).unwrap();
     };
     // cap_net_raw=ep
     set(
@@ -102,6 +104,8 @@ pub fn odd_root(root: &Path) {
     set("file", "user.colour", b"red\0and more");
     set("soft", "trusted.link", b"on the link itself");
     set("hard", "user.lines", b"one\ntwo\n");
+    // What PAX writes otherwise.
+    set("closed", "user.a=b%3D", b"x=y");
     let name = OsString::from_vec(vec![b'o', 0xff, b'd']);
     fs::write(at("odd").join(name), "").unwrap();
 }

@@ -5,7 +5,7 @@ use crate::stage::{Printed, held};
 use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
 use progress::container::eventually;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
@@ -199,7 +199,6 @@ fn keeps_what_there_is() {
     nix::unistd::mkfifo(&folder.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     fs::set_permissions(folder.join("fifo"), fs::Permissions::from_mode(0o642)).unwrap();
     fs::write(folder.join("file"), "text\n").unwrap();
-    let own = File::open(&folder).unwrap();
     // CAP_NET_RAW, permitted and effective: struct vfs_cap_data in linux/capability.h.
     let net_raw: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0]
         .iter()
@@ -210,7 +209,7 @@ fn keeps_what_there_is() {
         ("security.capability", &net_raw),
     ];
     for (key, value) in notes {
-        match set_attribute(&own, "file".as_ref(), key.as_ref(), value) {
+        match set_attribute(&held(&folder.join("file")), key.as_ref(), value) {
             // A tmpfs has no notes before Linux 6.6.
             Err(Errno::ENOTSUP) if key == "user.note" => {}
             set => set.unwrap(),

@@ -115,8 +115,7 @@ impl ErrorPipe {
             let [told, asked] = polled.map(|each| each.any() == Some(true));
             if !told && asked {
                 let number = requests.receive()?;
-                signals::send(child.pid, libc::SIGKILL)?;
-                child.wait()?;
+                signals::end(child)?;
                 let text = "it was asked to end before the command ran".to_owned();
                 let code = 128 + number as u8;
                 return Err(Ended { code, text }.into());
@@ -129,7 +128,11 @@ impl ErrorPipe {
         }
         match &text[..] {
             [] => Ok(()),
-            text => Err(serde_json::from_slice::<Report>(text)?.into_error()),
+            text => {
+                // It is about to end. Until it is reaped, its namespace's PID 1 can't.
+                signals::end(child)?;
+                Err(serde_json::from_slice::<Report>(text)?.into_error())
+            }
         }
     }
 

@@ -5,8 +5,10 @@
 //! to a signal for which it has no handler; asked to end for the third time in vain, the container
 //! is killed, and at once when the terminal has gone and nobody is left to ask.
 
+use crate::{Child, reap};
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
@@ -147,7 +149,7 @@ impl Signals {
         send(pid, signal)
     }
 
-    /// Kills the child `pid` when it is deaf to `signal` and has been asked to end by it
+    /// Kills the child `pid` when it is deaf to `signal`, or stopped, and has been asked to end by it
     /// three times; or once, when the signal is the terminal's hang-up.
     ///
     /// With `init` before it the command isn't PID 1, hears, and is never killed so.
@@ -162,7 +164,7 @@ impl Signals {
         let request = REQUESTS
             .iter()
             .position(|&request| request as i32 == number);
-        if (request.is_none() && !hung_up) || !is_deaf(pid, number) {
+        if (request.is_none() && !hung_up) || !(is_held_up(pid) || is_deaf(pid, number)) {
             return Ok(());
         }
         if let Some(which) = request {
@@ -209,6 +211,23 @@ impl AsFd for Requests {
     }
 }
 
+/// Kills `child`, and reaps it when it has ended. One that somebody else traces isn't ours to reap until they let go of
+/// it; it has ended all the same: ptrace(2).
+pub(crate) fn end(child: &Child) -> Result<()> {
+    send(child.pid, libc::SIGKILL)?;
+    while !has_ended(child, PollTimeout::NONE)? {}
+    reap(Some(child.pid)).map(drop)
+}
+
+/// Whether `child` has ended, be it ours to reap or not. SIGCHLD says so only when it is.
+pub fn has_ended(child: &Child, timeout: PollTimeout) -> Result<bool> {
+    let mut polled = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut polled, timeout) {
+        Err(Errno::EINTR) => Ok(false),
+        polled => Ok(polled? > 0),
+    }
+}
+
 /// Sends the signal `number` to our child `pid`, which may have ended.
 pub(crate) fn send(pid: Pid, number: i32) -> Result<()> {
     match call!(kill(pid, number)) {
@@ -221,6 +240,13 @@ pub(crate) fn send(pid: Pid, number: i32) -> Result<()> {
 fn kill(pid: Pid, number: i32) -> nix::Result<()> {
     // SAFETY: takes two integers.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
+/// Whether somebody has stopped the process, or traces it: then it handles nothing. State in proc_pid_status(5).
+fn is_held_up(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| state.trim_start().starts_with(['T', 't']))
 }
 
 /// Whether the process neither handles the signal `number` nor holds it back, to read it as our

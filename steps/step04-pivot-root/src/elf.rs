@@ -227,18 +227,16 @@ fn read_dynamic(file: &File, layout: &Layout, headers: &[Header]) -> Dynamic {
     let Some(strings) = strings.and_then(|(_, address)| in_file(headers, *address)) else {
         return dynamic;
     };
-    for (tag, value) in entries {
-        let text = || {
-            let at = strings.checked_add(value)?;
-            Some(until_nul(read_at(file, at, LONGEST_STRING)))
-        };
-        match tag {
-            DT_NEEDED => dynamic.needed.extend(text()),
-            DT_RPATH => dynamic.rpath = text(),
-            DT_RUNPATH => dynamic.runpath = text(),
-            _ => {}
-        }
-    }
+    let text = |value: u64| {
+        let at = strings.checked_add(value)?;
+        Some(until_nul(read_at(file, at, LONGEST_STRING)))
+    };
+    // Of what is said several times the last counts.
+    let last = |wanted| entries.iter().rfind(|(tag, _)| *tag == wanted);
+    dynamic.rpath = last(DT_RPATH).and_then(|(_, value)| text(*value));
+    dynamic.runpath = last(DT_RUNPATH).and_then(|(_, value)| text(*value));
+    let needed = entries.iter().filter(|(tag, _)| *tag == DT_NEEDED);
+    dynamic.needed = needed.filter_map(|(_, value)| text(*value)).collect();
     dynamic
 }
 

@@ -120,17 +120,26 @@ impl Explanation {
     }
 }
 
+/// A line as a terminal may have it, and no longer than anybody reads.
+fn line(text: &str) -> String {
+    const LONG: usize = 1000;
+    match text.char_indices().nth(LONG) {
+        Some((at, _)) => visible(&text[..at]) + "…",
+        None => visible(text),
+    }
+}
+
 /// The reason, then the evidence and the help on lines of their own.
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         if let Some(fault) = &self.fault {
-            f.write_str(&visible(&fault.why))?;
+            f.write_str(&line(&fault.why))?;
         }
-        for line in &self.evidence {
-            write!(f, "\n  {}", visible(line))?;
+        for each in &self.evidence {
+            write!(f, "\n  {}", line(each))?;
         }
         match &self.fault {
-            Some(fault) => write!(f, "\nhelp: {}", visible(&fault.help)),
+            Some(fault) => write!(f, "\nhelp: {}", line(&fault.help)),
             None => Ok(()),
         }
     }

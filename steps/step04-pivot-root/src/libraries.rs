@@ -68,6 +68,12 @@ struct Loaded {
     rpath: Vec<PathBuf>,
 }
 
+/// As many missing libraries are told of: with each goes the list of the places where it was looked for.
+const MOST_MISSING: usize = 20;
+
+/// PATH_MAX.
+const LONGEST_PATH: usize = 4096;
+
 // A real program has tens of these; a crafted one mustn't keep us busy.
 const MOST_TOLD: usize = 3;
 const MOST_LIBRARIES: usize = 1024;
@@ -149,6 +155,9 @@ impl Search<'_> {
                     }
                     Err(absent) => missing.push(absent),
                 }
+                if missing.len() == MOST_MISSING {
+                    return missing;
+                }
             }
         }
         missing
@@ -215,6 +224,12 @@ impl Search<'_> {
             candidates.extend(in_directories.map(|directory| directory.join(&absent.name)));
             candidates.extend_from_slice(&cached);
         }
+        // Each is a text that takes its place, again for each library.
+        let texts = absent
+            .searched
+            .iter()
+            .map(|text| 1 + text.as_os_str().len() / 64);
+        let _ = self.root.spend(texts.sum());
         for candidate in candidates {
             let trail = self.root.follow(self.from, &candidate);
             match self.usable(&trail) {
@@ -301,6 +316,11 @@ impl Search<'_> {
             return vec![".".into()];
         }
         let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        // Each takes the place of a few letters. No directory has a longer name than the kernel takes: PATH_MAX.
+        let grown = text.len() + text.matches('$').count() * origin.len().max(32);
+        if grown > LONGEST_PATH {
+            return Vec::new();
+        }
         let replace = |text: &str, token: &str, value: &str| {
             let text = text.replace(&format!("${{{token}}}"), value);
             text.replace(&format!("${token}"), value)

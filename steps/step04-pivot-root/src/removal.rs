@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{OsStr, OsString};
@@ -34,7 +34,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
 /// It takes three descriptors, and no space on the disk, which may be full.
 ///
 /// # Errors
-/// EBUSY where something is mounted, EPERM where a file may not be removed. What else was there may have gone.
+/// EBUSY or EXDEV where something is mounted, EPERM where a file may not be removed. What else was there may have gone.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let shown = || path.display().to_string();
     let top = match open(path, DIRECTORY, Mode::empty()) {
@@ -60,7 +60,11 @@ fn empty(top: &OwnedFd) -> Result<()> {
             return Ok(());
         }
         while let Some(name) = waiting.pop() {
-            let directory = match openat(top, name.as_os_str(), DIRECTORY, Mode::empty()) {
+            // Somebody may have exchanged it meanwhile with what is mounted elsewhere.
+            let how = OpenHow::new()
+                .flags(DIRECTORY)
+                .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS);
+            let directory = match openat2(top, name.as_os_str(), how) {
                 // Another was moved onto it when it was empty.
                 Err(Errno::ENOENT) => continue,
                 opened => opened?,

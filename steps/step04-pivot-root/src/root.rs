@@ -9,6 +9,9 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::statfs::{
+    DEBUGFS_MAGIC, FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC, fstatfs,
+};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -93,12 +96,16 @@ impl Found {
     }
 }
 
+/// Filesystems whose plain files are none: who reads `/proc/kmsg` takes the host's messages away from whoever is to note
+/// them.
+const KERNELS: [FsType; 4] = [PROC_SUPER_MAGIC, SYSFS_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC];
+
 /// Opens for reading what `file` holds, if it is a plain file.
 ///
 /// To open a device may do something, and the device may be the host's. So what was looked at is opened, by the
 /// descriptor that holds it: at its path somebody may have put another by now.
 fn read_plain(file: &OwnedFd, stat: &FileStat) -> nix::Result<File> {
-    if kind(stat) != SFlag::S_IFREG {
+    if kind(stat) != SFlag::S_IFREG || KERNELS.contains(&fstatfs(file)?.filesystem_type()) {
         return Err(Errno::EINVAL);
     }
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());

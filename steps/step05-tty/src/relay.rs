@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{read, write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use step02_pid::signals::Signals;
+use step02_pid::signals::{Signals, has_ended};
 use step02_pid::{Child, reap};
 
 use crate::copy_size;
@@ -143,14 +143,20 @@ impl Relay {
             }
             if signal.number() == Signal::SIGWINCH as i32 {
                 self.resize();
-            } else if signal.number() != Signal::SIGCHLD as i32 {
-                signals.pass_on(signal.number(), child.pid)?;
-                signals.insist(&signal, child.pid)?;
-            } else if let Some((_, code)) = reap(Some(child.pid))? {
+                continue;
+            }
+            let is_news = signal.number() == Signal::SIGCHLD as i32;
+            if let Some((_, code)) = reap(Some(child.pid))? {
                 // Nobody is left to write more: what is on its way is the last.
                 ended = Some(code);
                 self.input = None;
                 self.slave = None;
+            } else if !is_news && has_ended(child, PollTimeout::ZERO)? {
+                // Somebody in there traces it, and has its exit code: nobody tells us.
+                return Ok(128 + signal.number() as u8);
+            } else if !is_news {
+                signals.pass_on(signal.number(), child.pid)?;
+                signals.insist(&signal, child.pid)?;
             }
         }
     }

@@ -6,20 +6,23 @@
 //! error that names the entry, and the caller throws away what there is so far. See tar(5).
 
 use crate::attributes::set_attribute;
-use crate::entries::{Entries, Entry};
+use crate::entries::{BLOCK, Entries, Entry};
 use crate::layers::directory_at;
 use crate::zstd::Zstd;
 use anyhow::{Context, Error, Result, bail};
 use flate2::read::MultiGzDecoder;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mkdirat, mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, makedev, mkdirat,
+    mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -33,6 +36,10 @@ use tar::EntryType;
 /// How deep a tree of directories may be that is unpacked, saved, copied or compared: each level takes a descriptor or
 /// two, of which a process has a thousand.
 pub const DEEPEST: usize = 200;
+
+/// The numbers of the character device by which overlayfs notes that a file of a lower layer is gone: overlayfs in the
+/// kernel's documentation.
+pub const WHITEOUT: (u32, u32) = (0, 0);
 
 /// As many entries as a large system has files, ten times over.
 const MOST_ENTRIES: u64 = 10_000_000;
@@ -64,9 +71,12 @@ fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
         [] => bail!("it is empty"),
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Zstd::new(raw)),
-        [b'B', b'Z', b'h', ..] => bail!("it is compressed by bzip2\nhelp: bunzip2 it first"),
+        // A file's name may begin with these letters.
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
+            bail!("it is compressed by bzip2\nhelp: bunzip2 it first")
+        }
         [0xfd, b'7', b'z', b'X', b'Z', ..] => bail!("it is compressed by xz\nhelp: unxz it first"),
-        [b'P', b'K', ..] => bail!("it is a zip archive\nhelp: make a tar archive of it"),
+        [b'P', b'K', 3, 4, ..] => bail!("it is a zip archive\nhelp: make a tar archive of it"),
         _ => Box::new(raw),
     })
 }
@@ -99,39 +109,62 @@ fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
     let mut target = Target {
         root: directory_at(into)?,
         parent: None,
-        directories: Vec::new(),
+        times: HashMap::new(),
+        made: 0,
     };
     let mut entries = Entries::new(stream, limit);
-    for number in 0.. {
-        if number > MOST_ENTRIES {
-            bail!("it has more than {MOST_ENTRIES} entries");
-        }
-        let entry = entries.next_entry().context(match number {
-            0 => "it is no tar archive",
-            _ => "it is damaged or cut off",
+    let mut last: Option<PathBuf> = None;
+    loop {
+        let entry = entries.next_entry().with_context(|| match &last {
+            Some(name) => format!("it is damaged or cut off, behind its entry {}", shown(name)),
+            None if entries.has_begun() => "its first entry".to_owned(),
+            None => "it is no tar archive".to_owned(),
         })?;
         let Some(entry) = entry else {
-            match number {
-                0 => bail!("nothing is in it"),
-                _ => break,
+            match last {
+                None => bail!("nothing is in it"),
+                Some(_) => break,
             }
         };
-        let name = Path::new(OsStr::from_bytes(&entry.name));
+        let name = PathBuf::from(OsStr::from_bytes(&entry.name));
+        let made = target.made;
         let put = target.put(&entry, &mut entries);
-        put.with_context(|| format!("its entry {}", shown(name)))?;
+        put.with_context(|| format!("its entry {}", shown(&name)))?;
+        // Directories that nobody has named have no header, and take as much.
+        entries.charge((target.made - made) * BLOCK)?;
+        target.made += 1;
+        if target.made > MOST_ENTRIES {
+            bail!("it has more than {MOST_ENTRIES} entries");
+        }
+        last = Some(name);
     }
     // What comes behind the end belongs to the archive's bytes, and a checksum may be there.
     entries.read_to_end().context("behind its last entry")?;
     // A directory's time changes with what is put in, so it is set last.
-    while let Some((directory, time)) = target.directories.pop() {
-        if directory.as_os_str().is_empty() {
-            set_time(&target.root, OsStr::new("."), time)?;
+    set_times(&target.root, &target.times)
+}
+
+/// Gives the directory `top`, and those in it, the times that are noted for their inodes.
+fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = openat(top, ".", flags, Mode::empty())?;
+    let time = times.get(&fstat(&opened)?.st_ino);
+    let mut entries = Dir::from_fd(opened)?;
+    for entry in entries.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let (parent, name) = target.place(&directory)?;
-        set_time(&parent, &name, time)?;
+        match openat(top, name, flags, Mode::empty()) {
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {}
+            below => set_times(&below?, times)?,
+        }
     }
-    Ok(())
+    match time {
+        Some(time) => set_time(top, OsStr::new("."), *time),
+        None => Ok(()),
+    }
 }
 
 /// Where the entries go.
@@ -139,7 +172,10 @@ struct Target {
     root: OwnedFd,
     /// The directory that the last entry went into: the next one most often does, too.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
-    directories: Vec<(PathBuf, TimeSpec)>,
+    /// The times of directories, by inode: a name may be as long as the archive likes.
+    times: HashMap<u64, TimeSpec>,
+    /// How many entries were put, and directories made for them.
+    made: u64,
 }
 
 impl Target {
@@ -149,7 +185,7 @@ impl Target {
         let path = inside(Path::new(OsStr::from_bytes(&entry.name)))?;
         if path.as_os_str().is_empty() {
             // The image's own directory: only what it is like.
-            self.directories.push((path, time(entry)));
+            self.times.insert(fstat(&self.root)?.st_ino, time(entry));
             return apply(entry, &self.root, OsStr::new("."));
         }
         let link = || {
@@ -170,6 +206,9 @@ impl Target {
                 write(entry, contents, parent, name)?;
             }
             EntryType::Directory => {
+                if path.components().count() > DEEPEST {
+                    bail!("deeper than {DEEPEST} directories");
+                }
                 match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
                     Err(Errno::EEXIST) => {
                         // A link to a directory isn't one: its target is somebody else's business.
@@ -182,7 +221,8 @@ impl Target {
                     }
                     made => made?,
                 }
-                self.directories.push((path, time(entry)));
+                let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                self.times.insert(found.st_ino, time(entry));
             }
             EntryType::Symlink => {
                 symlinkat(link()?, parent, name)?;
@@ -208,6 +248,9 @@ impl Target {
                     _ => SFlag::S_IFCHR,
                 };
                 let (major, minor) = entry.device;
+                if kind == SFlag::S_IFCHR && entry.device == WHITEOUT {
+                    bail!("by this device overlayfs hides what other layers have");
+                }
                 let device = makedev(major.into(), minor.into());
                 mknodat(parent, name, kind, Mode::from_bits_truncate(0o600), device)?;
             }
@@ -236,8 +279,11 @@ impl Target {
                     let above = self.open(&way)?;
                     way.push(part);
                     match mkdirat(&above, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
-                        Err(Errno::EEXIST) | Ok(()) => {}
-                        Err(errno) => return Err(errno.into()),
+                        Err(Errno::EEXIST) => {}
+                        made => {
+                            made?;
+                            self.made += 1;
+                        }
                     }
                 }
                 self.open(directory)
@@ -307,7 +353,8 @@ fn inside(name: &Path) -> Result<PathBuf> {
         }
     }
     match path.components().count() {
-        depth if depth > DEEPEST => bail!("deeper than {DEEPEST} directories"),
+        // The last one may be a file.
+        depth if depth > DEEPEST + 1 => bail!("deeper than {DEEPEST} directories"),
         _ => Ok(path),
     }
 }
@@ -323,7 +370,9 @@ fn apply(entry: &Entry, parent: &OwnedFd, name: &OsStr) -> Result<()> {
         fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).context("its mode")?;
     }
     for (key, value) in &entry.attributes {
-        match set_attribute(parent, name, key, value) {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let put = openat(parent, name, flags, Mode::empty())?;
+        match set_attribute(&put, key, value) {
             // What this filesystem, or this kernel's security modules, don't have.
             Err(Errno::ENOTSUP) => {}
             set => set.with_context(|| format!("its attribute {}", shown(Path::new(key))))?,

@@ -39,8 +39,8 @@ pub fn attributes(file: &impl AsFd) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
 
 /// Whether overlayfs notes by the attribute `key` what a layer hides, and where the rest of a file is. Nobody else has
 /// any business with these: a layer that brought its own could show what isn't there to be seen.
-pub fn is_of_overlay(key: &str) -> bool {
-    key.starts_with("trusted.overlay.") || key.starts_with("user.overlay.")
+pub fn is_of_overlay(key: &[u8]) -> bool {
+    key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.")
 }
 
 /// Asks how much there is, then for that much.
@@ -60,19 +60,14 @@ fn read(call: impl Fn(*mut u8, usize) -> isize) -> nix::Result<Vec<u8>> {
     }
 }
 
-/// Sets an attribute of `name` in `directory`, be it a link or not: lsetxattr(2).
-pub fn set_attribute(
-    directory: &impl AsFd,
-    name: &OsStr,
-    key: &OsStr,
-    value: &[u8],
-) -> nix::Result<()> {
-    let path = c_path(&by_descriptor(directory).join(name))?;
+/// Sets an attribute of `file`, which need only be held, be it a link or not: setxattr(2).
+pub fn set_attribute(file: &impl AsFd, key: &OsStr, value: &[u8]) -> nix::Result<()> {
+    let path = c_path(&by_descriptor(file))?;
     let key = CString::new(key.as_bytes()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the kernel reads the path, the name and as many bytes of the value as there are.
     let result = unsafe {
         let (value, size) = (value.as_ptr().cast(), value.len());
-        libc::lsetxattr(path.as_ptr(), key.as_ptr(), value, size, 0)
+        libc::setxattr(path.as_ptr(), key.as_ptr(), value, size, 0)
     };
     Errno::result(result).map(drop)
 }

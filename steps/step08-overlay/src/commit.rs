@@ -1,29 +1,34 @@
 //! A container's root as an archive that is an image again.
 
-use crate::archive::{DEEPEST, shown};
+use crate::archive::{DEEPEST, WHITEOUT, shown};
 use crate::attributes::{attributes, is_of_overlay};
 use crate::by_descriptor;
-use crate::entries::ATTRIBUTE;
+use crate::entries::{ATTRIBUTE, BLOCK, LONGEST_PATH, MOST_PARTS, encoded};
 use crate::whole::Whole;
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, major, minor};
+use nix::unistd::{Whence, lseek};
 use ruzstd::encoding::{CompressionLevel, compress};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use tar::{Builder, EntryType, Header, HeaderMode};
+use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header, HeaderMode};
+
+/// Bytes of a link's target for which a header has room.
+const LONGEST_LINK: usize = 100;
 
 /// Where a root is saved, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +215,9 @@ impl<W: Write> Packer<W> {
         for each in names.iter().filter(|name| *name != "." && *name != "..") {
             let path = name.join(each);
             let mut add = || {
+                if path.as_os_str().len() > LONGEST_PATH {
+                    bail!("its name has more bytes than a path can have");
+                }
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let found = openat(directory, each.as_os_str(), flags, Mode::empty())?;
                 Ok(self.add(&found, &path)?.then_some(found))
@@ -227,8 +235,9 @@ impl<W: Write> Packer<W> {
     fn add(&mut self, found: &OwnedFd, name: &Path) -> Result<bool> {
         let metadata = File::from(found.try_clone()?).metadata()?;
         let kind = metadata.file_type();
-        if kind.is_socket() {
-            // It is nothing without the process that listens.
+        let numbers = (major(metadata.rdev()) as u32, minor(metadata.rdev()) as u32);
+        if kind.is_socket() || kind.is_char_device() && numbers == WHITEOUT {
+            // The one is nothing without the process that listens, and the other is no device.
             return Ok(false);
         }
         let id = (metadata.dev(), metadata.ino());
@@ -245,28 +254,42 @@ impl<W: Write> Packer<W> {
             }
             self.links.insert(id, name.to_owned());
         }
-        self.extend(found, &metadata)?;
+        let target = match kind.is_symlink() {
+            true => Some(readlinkat(found, "")?),
+            false => None,
+        };
+        self.extend(found, &metadata, target.as_deref())?;
         if kind.is_file() {
-            let mut file = File::open(by_descriptor(found))?;
-            match metadata.blocks() * 512 < metadata.len() {
+            let file = open_at_once(found)?;
+            let parts = match metadata.blocks() * BLOCK < metadata.len() {
+                true => data(&file, metadata.len())?,
+                false => vec![(0, metadata.len())],
+            };
+            let stored = parts.iter().map(|(_, length)| length).sum();
+            header.set_size(stored);
+            let mut more = Vec::new();
+            if stored < metadata.len() {
                 // With its holes.
-                true => self.builder.append_file(name, &mut file)?,
-                false => {
-                    let file = (&mut file).take(metadata.len());
-                    self.builder.append_data(&mut header, name, file)?;
-                }
+                more = list(&mut header, &parts, metadata.len())?;
             }
+            let contents = Parts {
+                file: &file,
+                parts: parts.into_iter(),
+                offset: 0,
+                left: 0,
+            };
+            let contents = more.as_slice().chain(contents);
+            self.builder.append_data(&mut header, name, contents)?;
             if file.metadata()?.len() != metadata.len() {
-                // Its header tells of another size than what has followed.
-                bail!(
-                    "somebody wrote to it while it was saved\nhelp: once they are through, do it again"
-                );
+                return Err(changed().into());
             }
-        } else if kind.is_symlink() {
+        } else if let Some(target) = target {
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
-            let target = readlinkat(found, "")?;
-            self.builder.append_link(&mut header, name, target)?;
+            // A longer one stands in the records.
+            let target = target.as_bytes();
+            header.set_link_name_literal(&target[..target.len().min(LONGEST_LINK)])?;
+            self.builder.append_data(&mut header, name, io::empty())?;
         } else if kind.is_dir() {
             header.set_entry_type(EntryType::Directory);
             header.set_size(0);
@@ -280,17 +303,25 @@ impl<W: Write> Packer<W> {
             });
             header.set_size(0);
             if device != (false, false) {
-                header.set_device_major(major(metadata.rdev()) as u32)?;
-                header.set_device_minor(minor(metadata.rdev()) as u32)?;
+                header.set_device_major(numbers.0)?;
+                header.set_device_minor(numbers.1)?;
             }
             self.builder.append_data(&mut header, name, io::empty())?;
         }
         Ok(kind.is_dir())
     }
 
-    /// What a header has no place for: fractions of a second, and extended attributes.
-    fn extend(&mut self, found: &OwnedFd, metadata: &Metadata) -> Result<()> {
+    /// What a header has no place for: fractions of a second, long targets of links, and extended attributes.
+    fn extend(
+        &mut self,
+        found: &OwnedFd,
+        metadata: &Metadata,
+        target: Option<&OsStr>,
+    ) -> Result<()> {
         let mut extensions = Vec::new();
+        if let Some(target) = target.filter(|target| target.len() > LONGEST_LINK) {
+            extensions.push(("linkpath".to_owned(), target.as_bytes().to_vec()));
+        }
         let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
         if nanos != 0 || seconds < 0 {
             extensions.push(("mtime".to_owned(), decimal(seconds, nanos).into_bytes()));
@@ -299,10 +330,10 @@ impl<W: Write> Packer<W> {
             let key = key
                 .to_str()
                 .context("an attribute's name that isn't UTF-8")?;
-            if is_of_overlay(key) {
+            if is_of_overlay(key.as_bytes()) {
                 continue;
             }
-            extensions.push((format!("{ATTRIBUTE}{key}"), value));
+            extensions.push((format!("{ATTRIBUTE}{}", encoded(key)), value));
         }
         if extensions.is_empty() {
             return Ok(());
@@ -314,10 +345,145 @@ impl<W: Write> Packer<W> {
     }
 }
 
+/// Opens a regular file that is held. Somebody may have a lease on it (fcntl(2)): nobody waits for them.
+fn open_at_once(held: &OwnedFd) -> Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    match options.open(by_descriptor(held)) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            bail!("somebody has a lease on it\nhelp: once they are through, do it again")
+        }
+        opened => Ok(opened?),
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::other(
+        "somebody wrote to it while it was saved\nhelp: once they are through, do it again",
+    )
+}
+
+/// Where a file of `size` bytes has data, by offset and length: SEEK_DATA in lseek(2).
+fn data(file: &File, size: u64) -> Result<Vec<(u64, u64)>> {
+    let seek = |from: u64, whence| lseek(file, from as i64, whence).map(|at| at as u64);
+    let mut parts = Vec::new();
+    let mut end = 0;
+    while end < size {
+        let begin = match seek(end, Whence::SeekData) {
+            // Only a hole is left.
+            Err(Errno::ENXIO) => break,
+            begin => begin?.min(size),
+        };
+        end = seek(begin, Whence::SeekHole)?.min(size);
+        parts.push((begin, end - begin));
+        if parts.len() >= MOST_PARTS {
+            bail!("it has more holes than anybody unpacks: {MOST_PARTS}");
+        }
+    }
+    if end < size || parts.is_empty() {
+        // By this one the file gets its length.
+        parts.push((size, 0));
+    }
+    Ok(parts)
+}
+
+/// Has `header` tell where the `parts` of a file of `size` bytes belong; what it has no room for is returned, in blocks
+/// that follow it. See "Sparse files" in tar(5).
+fn list(header: &mut Header, parts: &[(u64, u64)], size: u64) -> Result<Vec<u8>> {
+    header.set_entry_type(EntryType::GNUSparse);
+    let gnu = header.as_gnu_mut().context("it is of another kind")?;
+    gnu.set_real_size(size);
+    let (first, more) = parts.split_at(parts.len().min(gnu.sparse.len()));
+    let fill = |place: &mut GnuSparseHeader, part: &(u64, u64)| {
+        place.set_offset(part.0);
+        place.set_length(part.1);
+    };
+    for (place, part) in gnu.sparse.iter_mut().zip(first) {
+        fill(place, part);
+    }
+    gnu.set_is_extended(!more.is_empty());
+    let mut blocks = Vec::new();
+    let mut more = more;
+    while !more.is_empty() {
+        let mut block = GnuExtSparseHeader::new();
+        let (these, rest) = more.split_at(more.len().min(block.sparse.len()));
+        for (place, part) in block.sparse.iter_mut().zip(these) {
+            fill(place, part);
+        }
+        block.set_is_extended(!rest.is_empty());
+        blocks.extend_from_slice(block.as_bytes());
+        more = rest;
+    }
+    Ok(blocks)
+}
+
+/// The bytes of a file's parts, exactly as many as its header tells: whoever reads the archive finds the next header
+/// behind them, whatever has become of the file meanwhile.
+struct Parts<'a> {
+    file: &'a File,
+    parts: std::vec::IntoIter<(u64, u64)>,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Parts<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.left == 0 {
+            match self.parts.next() {
+                Some(next) => (self.offset, self.left) = next,
+                None => return Ok(0),
+            }
+        }
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        match self.file.read_at(&mut buffer[..most], self.offset)? {
+            0 if most > 0 => Err(changed()),
+            read => {
+                self.offset += read as u64;
+                self.left -= read as u64;
+                Ok(read)
+            }
+        }
+    }
+}
+
 /// A time as PAX has it.
 fn decimal(seconds: i64, nanos: i64) -> String {
     match seconds < 0 && nanos > 0 {
         true => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
         false => format!("{seconds}.{nanos:09}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    /// What a header says that follows, follows, or it is an error: never less, behind which the next header would be
+    /// looked for in the wrong place.
+    #[test]
+    fn as_many_bytes_as_the_header_says() {
+        let file = memfd_create(c"changing", MFdFlags::MFD_CLOEXEC).unwrap();
+        let file = File::from(file);
+        let parts = |parts: &[(u64, u64)]| Parts {
+            file: &file,
+            parts: parts.to_vec().into_iter(),
+            offset: 0,
+            left: 0,
+        };
+        let mut read = Vec::new();
+        file.set_len(8192).unwrap();
+        let mut whole = parts(&[(0, 512), (1024, 0), (4096, 4096)]);
+        assert_eq!(whole.read_to_end(&mut read).unwrap(), 4608);
+        // It was longer when the header was written, and is again afterwards.
+        file.set_len(4608).unwrap();
+        for each in [&[(0, 8192)][..], &[(0, 512), (4096, 1024)]] {
+            let error = parts(each).read_to_end(&mut read).unwrap_err();
+            assert!(error.to_string().contains("wrote to it"), "{error}");
+        }
+        // It may have become longer.
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(parts(&[(0, 8192)]).read_to_end(&mut read).unwrap(), 8192);
     }
 }

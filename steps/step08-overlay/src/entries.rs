@@ -13,16 +13,22 @@ use std::os::unix::ffi::OsStringExt;
 use tar::{EntryType, Header};
 
 /// Bytes of a header, and of what everything is rounded up to.
-const BLOCK: u64 = 512;
+pub const BLOCK: u64 = 512;
 
 /// Names and records are read into memory, and none that means well comes near this.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Parts of a sparse file: those of a list of 1 MiB.
-const MOST_PARTS: usize = 64 * 1024;
+/// Parts of a sparse file: a list of 16 MiB, in memory.
+pub const MOST_PARTS: usize = 1024 * 1024;
+
+/// No path has more bytes: PATH_MAX, with the NUL behind it.
+pub const LONGEST_PATH: usize = 4095;
 
 /// From this size on a header has no room for it.
 const TOO_LARGE_FOR_OCTAL: u64 = 1 << 33;
+
+/// PAX keys begin like this for the parts of sparse files.
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// PAX keys begin like this for extended attributes, as GNU tar, star and Docker write them.
 pub const ATTRIBUTE: &str = "SCHILY.xattr.";
@@ -30,8 +36,10 @@ pub const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// The entries of an archive, one after the other.
 pub struct Entries<R> {
     inner: R,
-    /// As many bytes as may still come, besides headers.
+    /// As many bytes as may still come, headers too.
     left: u64,
+    /// Whether there was a header, so that it is an archive.
+    has_begun: bool,
     /// Bytes of the current entry that nobody has read yet, and those that fill up its last block.
     unread: u64,
     padding: u64,
@@ -76,14 +84,27 @@ struct Extensions {
 }
 
 impl<R: Read> Entries<R> {
-    /// Those of the archive `inner`, which mustn't hold more than `limit` bytes besides its headers.
+    /// Those of the archive `inner`, which mustn't hold more than `limit` bytes: of contents, of headers, and of all
+    /// else that has to be read.
     pub fn new(inner: R, limit: u64) -> Entries<R> {
         Entries {
             inner,
             left: limit,
+            has_begun: false,
             unread: 0,
             padding: 0,
         }
+    }
+
+    /// Whether it was an archive, as far as it was read.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Counts `bytes` of what the archive brings.
+    pub fn charge(&mut self, bytes: u64) -> io::Result<()> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(too_much)?;
+        Ok(())
     }
 
     /// The next one, whose contents [`Entries::read`] reads; `None` behind the last one.
@@ -137,7 +158,11 @@ impl<R: Read> Entries<R> {
         // Its own place counts as if it were full of blanks.
         let sum = sum(0, 148) + 8 * u64::from(b' ') + sum(156, 512);
         match number(&block[148..156]) {
-            Ok(noted) if noted == sum => Ok(Some(header)),
+            Ok(noted) if noted == sum => {
+                self.has_begun = true;
+                self.charge(BLOCK)?;
+                Ok(Some(header))
+            }
             _ => Err(wrong("a header's checksum is wrong")),
         }
     }
@@ -176,8 +201,7 @@ impl<R: Read> Entries<R> {
     /// Makes ready for `size` bytes that follow, of which a file of `grown` bytes comes.
     fn expect(&mut self, size: u64, grown: u64) -> io::Result<()> {
         let padded = size.checked_next_multiple_of(BLOCK).ok_or_else(too_much)?;
-        let left = self.left.checked_sub(padded.max(grown));
-        self.left = left.ok_or_else(too_much)?;
+        self.charge(padded.max(grown))?;
         (self.unread, self.padding) = (size, padded - size);
         Ok(())
     }
@@ -204,8 +228,16 @@ impl<R: Read> Entries<R> {
         let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = either(text("linkpath"), extensions.link)?;
         let link = link.or_else(|| Some(header.link_name_bytes()?.into_owned()));
-        if name.contains(&0) || link.as_ref().is_some_and(|link| link.contains(&0)) {
-            return Err(wrong("its name has a NUL in it"));
+        for name in link.iter().chain([&name]) {
+            if name.contains(&0) {
+                return Err(wrong("its name has a NUL in it"));
+            }
+            if name.len() > LONGEST_PATH {
+                return Err(wrong("its name has more bytes than a path can have"));
+            }
+        }
+        if name.is_empty() {
+            return Err(wrong("it has no name"));
         }
         let in_header = number(&block[124..136])?;
         let stored = match text("size") {
@@ -237,19 +269,18 @@ impl<R: Read> Entries<R> {
         self.expect(stored, size)?;
         let mut attributes = Vec::new();
         for (key, value) in &records {
-            let key = String::from_utf8_lossy(key);
-            if key.starts_with("GNU.sparse.") {
-                return Err(wrong(
-                    "a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu",
-                ));
+            if key.starts_with(SPARSE) {
+                return Err(sparse_in_paxs_way());
             }
-            if let Some(key) = key.strip_prefix(ATTRIBUTE) {
-                if is_of_overlay(key) {
+            if let Some(key) = key.strip_prefix(ATTRIBUTE.as_bytes()) {
+                let key = decoded(key);
+                if is_of_overlay(&key) {
                     return Err(wrong(&format!(
-                        "its attribute {key} is for the kernel to set, and hides what other layers have"
+                        "its attribute {} is for the kernel to set, and hides what other layers have",
+                        short(&key)
                     )));
                 }
-                attributes.push((OsString::from_vec(key.into()), value.clone()));
+                attributes.push((OsString::from_vec(key), value.clone()));
             }
         }
         Ok(Entry {
@@ -286,7 +317,15 @@ impl<R: Read> Entries<R> {
         let (mut list, mut goes_on) = (386..386 + 4 * 24, block[482]);
         let mut end = 0;
         loop {
-            for part in block[list].chunks_exact(24).filter(|part| part[0] != 0) {
+            let mut is_through = false;
+            for part in block[list].chunks_exact(24) {
+                if part[0] == 0 {
+                    is_through = true;
+                    continue;
+                }
+                if is_through {
+                    return Err(wrong("the parts of a sparse file have gaps between them"));
+                }
                 let (offset, length) = (number(&part[..12])?, number(&part[12..])?);
                 let after = offset.checked_add(length);
                 match after.filter(|after| offset >= end && *after <= size) {
@@ -301,6 +340,10 @@ impl<R: Read> Entries<R> {
             if goes_on == 0 {
                 break;
             }
+            if is_through {
+                return Err(wrong("the parts of a sparse file go on behind their end"));
+            }
+            self.charge(BLOCK)?;
             if !self.fill(&mut block)? {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
@@ -375,14 +418,16 @@ fn either(pax: Option<&[u8]>, gnu: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>
 fn harmless(records: &Records) -> io::Result<()> {
     let known = ["path", "linkpath", "size", "uid", "gid", "mtime"];
     let matters = |key: &&Vec<u8>| {
-        let key = String::from_utf8_lossy(key);
-        known.contains(&&*key) || key.starts_with(ATTRIBUTE) || key.starts_with("GNU.sparse.")
+        let begins = |with: &[u8]| key.starts_with(with);
+        known.iter().any(|known| known.as_bytes() == **key)
+            || begins(ATTRIBUTE.as_bytes())
+            || begins(SPARSE)
     };
     match records.keys().find(matters) {
         None => Ok(()),
         Some(key) => Err(wrong(&format!(
             "it has a global record {}, which some readers obey and some don't",
-            String::from_utf8_lossy(key)
+            short(key)
         ))),
     }
 }
@@ -397,6 +442,37 @@ pub fn too_much() -> io::Error {
 
 fn wrong(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
+}
+
+fn sparse_in_paxs_way() -> io::Error {
+    wrong("a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu")
+}
+
+/// The beginning of a text of the archive's.
+fn short(text: &[u8]) -> String {
+    const LONG: usize = 100;
+    let cut = if text.len() > LONG { "…" } else { "" };
+    String::from_utf8_lossy(&text[..text.len().min(LONG)]).into_owned() + cut
+}
+
+/// An attribute's name as PAX has it: `=` ends a key there, and so stands as `%3D`, and `%` as `%25`. As GNU tar does it.
+pub fn encoded(key: &str) -> String {
+    key.replace('%', "%25").replace('=', "%3D")
+}
+
+fn decoded(key: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(key.len());
+    let mut rest = key;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match rest {
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            [b'%', b'3', b'D', after @ ..] => (b'=', after),
+            _ => (*first, after),
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    decoded
 }
 
 fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
@@ -446,18 +522,18 @@ fn digits(text: &[u8]) -> io::Result<u64> {
     let canonical =
         text.iter().all(u8::is_ascii_digit) && (text == b"0" || !text.starts_with(b"0"));
     let number = std::str::from_utf8(text).ok().filter(|_| canonical);
-    number.and_then(|text| text.parse().ok()).ok_or_else(|| {
-        wrong(&format!(
-            "a number in its records is none: {}",
-            String::from_utf8_lossy(text)
-        ))
-    })
+    number
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| wrong(&format!("a number in its records is none: {}", short(text))))
 }
 
 /// `1700000000.123456789`, and before 1970 with a minus sign.
 fn time(text: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(text).ok()?;
-    let (minus, text) = (text.starts_with('-'), text.trim_start_matches('-'));
+    let (minus, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if seconds.is_empty() || !all_digits(seconds) || !all_digits(fraction) {
@@ -481,7 +557,10 @@ fn records(text: &[u8]) -> io::Result<Records> {
         let (key, value, after) =
             record(rest).ok_or_else(|| wrong("its PAX records are damaged"))?;
         if records.insert(key.to_vec(), value.to_vec()).is_some() {
-            let key = String::from_utf8_lossy(key);
+            if key.starts_with(SPARSE) {
+                return Err(sparse_in_paxs_way());
+            }
+            let key = short(key);
             return Err(wrong(&format!("its record {key} is there twice")));
         }
         rest = after;
@@ -554,11 +633,19 @@ mod tests {
     }
 
     #[test]
+    fn names_of_attributes() {
+        for key in ["user.a", "user.a=b", "user.%3D", "user.%", "user.%25=%"] {
+            assert_eq!(decoded(encoded(key).as_bytes()), key.as_bytes());
+        }
+        assert_eq!(decoded(b"user.%41%2"), b"user.%41%2");
+    }
+
+    #[test]
     fn times() {
         assert_eq!(time(b"12.5"), Some((12, 500_000_000)));
         assert_eq!(time(b"-12.25"), Some((-13, 750_000_000)));
         assert_eq!(time(b"-3"), Some((-3, 0)));
-        for wrong in [&b""[..], b".5", b"+5", b"1.5e3", b"1 5"] {
+        for wrong in [&b""[..], b".5", b"+5", b"--5", b"1.5e3", b"1 5"] {
             assert_eq!(time(wrong), None, "{}", String::from_utf8_lossy(wrong));
         }
     }

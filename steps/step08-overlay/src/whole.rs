@@ -53,11 +53,11 @@ impl Whole {
     /// There is no such directory, or nobody may write there.
     pub fn begin(path: &Path, state: &Path) -> Result<(Whole, File)> {
         let path = std::path::absolute(path)?;
-        let (folder, name) = (path.parent(), path.file_name());
-        let (folder, name) = folder.zip(name).context("it has no name")?;
+        let folder = path.parent().filter(|_| path.file_name().is_some());
+        let folder = folder.context("it has no name")?;
         let id = new_id()?;
-        let aside = [b".", name.as_bytes(), b".", &id.as_bytes()[..16]].concat();
-        let aside = OsString::from_vec(aside);
+        // As long as it may be anywhere, however long its own name is.
+        let aside = aside(OsStr::new(&id));
         let note = Note::take(state, &id, &folder.join(&aside))?;
         let mut whole = Whole {
             folder: directory_at(folder)?,
@@ -137,7 +137,7 @@ pub fn sweep(state: &Path) -> usize {
         // Its name is one that nobody can have guessed: whatever its folder is by now, nobody else's file is called so.
         let is_ours = left
             .file_name()
-            .is_some_and(|name| is_aside(name, &entry.file_name()));
+            .is_some_and(|name| name == aside(&entry.file_name()));
         if read.is_ok() && is_ours && fs::remove_file(&left).is_ok() {
             swept += 1;
         }
@@ -146,8 +146,8 @@ pub fn sweep(state: &Path) -> usize {
     swept
 }
 
-/// Whether that is the name of a file whose note is called `id`.
-fn is_aside(name: &OsStr, id: &OsStr) -> bool {
-    let id = id.as_bytes().get(..16);
-    id.is_some_and(|id| name.as_bytes().ends_with(id))
+/// What a file is called whose note is called `id`, until it has its own name.
+fn aside(id: &OsStr) -> OsString {
+    let digits = &id.as_bytes()[..id.len().min(16)];
+    OsString::from_vec([b".", digits].concat())
 }

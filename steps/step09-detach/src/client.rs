@@ -14,7 +14,7 @@ use nix::unistd::{getpid, read, write};
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use step01_uts::program::Ended;
 use step02_pid::report::Report;
 use step02_pid::signals::{self, Signals};
@@ -29,7 +29,8 @@ pub struct Connection {
     admitted: Cell<bool>,
     /// The container, for who looks into it.
     container: Option<Container>,
-    /// What we have seen of the reason why its command didn't start.
+    /// What its command came to, of which the monitor asks why; and what we have seen of the reason.
+    question: RefCell<Option<(Result<u8, Report>, PathBuf)>>,
     seen: RefCell<Option<Report>>,
 }
 
@@ -39,6 +40,7 @@ impl From<OwnedFd> for Connection {
             socket,
             admitted: Cell::new(false),
             container: None,
+            question: RefCell::new(None),
             seen: RefCell::new(None),
         }
     }
@@ -153,8 +155,14 @@ impl Connection {
     /// It didn't start.
     pub(crate) fn started(socket: OwnedFd, container: &Container) -> Result<Connection> {
         let connection = Connection::from(socket).to(container);
-        connection.wait_or_give_up()?;
-        match connection.next()? {
+        let news = loop {
+            connection.wait_or_give_up()?;
+            match connection.next()? {
+                Some(Message::Looking | Message::Looked) => {}
+                news => break news,
+            }
+        };
+        match news {
             Some(Message::Started) => Ok(connection),
             Some(Message::Ended(ending)) => {
                 // Until it is gone, and has let go of the container.
@@ -223,6 +231,7 @@ impl Connection {
         self
     }
 
+    /// What the monitor says next; `None`: it has gone. Of what it asks of us it is enough that we have answered.
     fn next(&self) -> Result<Option<Message>> {
         let Some((message, descriptors)) = receive_with(&self.socket, &mut vec![0; LONGEST_NEWS])?
         else {
@@ -231,10 +240,17 @@ impl Connection {
         self.admitted.set(true);
         match message {
             Message::Look(outcome, root) => {
-                let outcome = outcome.map_err(Report::into_error);
-                self.seen.replace(self.look(outcome, &root, descriptors));
+                self.question.replace(Some((outcome, root)));
+                self.ask(&Message::Looking);
+                Ok(Some(Message::Looking))
+            }
+            Message::Sight => {
+                if let Some((outcome, root)) = self.question.take() {
+                    let outcome = outcome.map_err(Report::into_error);
+                    self.seen.replace(self.look(outcome, &root, descriptors));
+                }
                 self.ask(&Message::Looked);
-                self.next()
+                Ok(Some(Message::Looked))
             }
             Message::Ended(mut ending) => {
                 let seen = self

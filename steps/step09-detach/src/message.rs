@@ -41,6 +41,8 @@ pub enum Message {
     Detach,
     /// To the monitor: when it ends, it isn't to be started again; `true`: not at a reboot either.
     LetItEnd(bool),
+    /// To the monitor: show me.
+    Looking,
     /// To the monitor: I have looked.
     Looked,
     /// To the monitor: I freeze the container, and it is to go on when I have gone, however I went. It answers
@@ -48,10 +50,11 @@ pub enum Message {
     Still,
     /// To the monitor: it goes on already. It answers [`Message::Taken`].
     GoesOn,
-    /// From the monitor: the command, whose root is at this path of the host, came to this. With the message come two
-    /// descriptors, by which you can see why: those of [`Sight`](step04_pivot_root::witness::Sight). The container
-    /// stays as it is until you have looked.
+    /// From the monitor: the command, whose root is at this path of the host, came to this. If you look why, say so.
     Look(Result<u8, Report>, PathBuf),
+    /// From the monitor: look. With the message come two descriptors, by which you can see why: those of
+    /// [`step04_pivot_root::witness::Sight`]. The container stays as it is until you have looked, or for a while.
+    Sight,
     /// From the monitor: what was typed has been read.
     Taken,
     /// From the monitor: the signal has been passed on.

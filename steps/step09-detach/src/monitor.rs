@@ -63,9 +63,19 @@ pub(crate) struct Monitor<'a> {
     pub(crate) size: Option<(u16, u16)>,
     /// How fast the command may talk.
     pub(crate) pace: Pace,
-    /// The client that looks why the command didn't start.
-    pub(crate) looking: Option<u64>,
+    /// Who looks why the command didn't start.
+    pub(crate) looking: Option<Looking>,
 }
+
+/// A client that was asked to look.
+pub(crate) struct Looking {
+    pub(crate) client: u64,
+    /// What it sees by, until it has said that it looks.
+    pub(crate) sight: Option<Sight>,
+}
+
+/// How long the container waits for a client that looks. One takes a second at most, and one that is stopped for ever.
+const LOOKS: Duration = Duration::from_secs(10);
 
 impl Monitor<'_> {
     /// Lives the monitor's life.
@@ -184,8 +194,7 @@ impl Monitor<'_> {
             Err(error) => (Err(error), false),
         };
         let code = outcome.map_or_else(exit_code, |code| *code);
-        let wanted = self.policy.again(code, self.restarts);
-        let again = self.has_run && !self.let_it_end && wanted;
+        let again = self.begins_again(code);
         let finished = Some(Time::now());
         let note = |record: &mut Record| {
             let state = &mut record.state;
@@ -209,6 +218,11 @@ impl Monitor<'_> {
             let _ = self.container.update(note);
         }
         again
+    }
+
+    /// Whether it is to be started again, after this exit code.
+    fn begins_again(&self, code: u8) -> bool {
+        self.has_run && !self.let_it_end && self.policy.again(code, self.restarts)
     }
 
     /// What is noted of an error. Nobody has looked yet why a command can't be executed, unless somebody was there to.
@@ -314,17 +328,26 @@ impl Companion for Monitor<'_> {
     /// A hostile root may have many links, and each look takes our time, which nobody limits. So whoever is attached
     /// looks in our place; and nobody, when there is nobody.
     fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight) {
+        let code = outcome.as_ref().map_or_else(exit_code, |code| *code);
+        if self.begins_again(code) {
+            return;
+        }
         let Some(client) = self.clients.iter_mut().find(|client| client.watches) else {
             return;
         };
         let outcome = outcome.as_ref().map_err(|error| Report::from(error).cut());
-        let outcome = outcome.copied();
-        let question = Message::Look(outcome, root.to_owned()).encode();
-        self.looking = Some(client.number);
-        client.hand(&question, sight.into_descriptors().into());
+        let question = Message::Look(outcome.copied(), root.to_owned()).encode();
+        self.looking = Some(Looking {
+            client: client.number,
+            sight: Some(sight),
+        });
+        client.tell(&question);
+        let until = Instant::now() + LOOKS;
         let mut command = Command::default();
         while self.looking.is_some() && !self.let_it_end {
-            if self.turn(&mut command, PollTimeout::NONE).is_err() {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+            if left == 0 || self.turn(&mut command, PollTimeout::from(left)).is_err() {
                 break;
             }
         }

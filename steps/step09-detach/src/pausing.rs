@@ -1,6 +1,6 @@
 //! Commands that have a container hold still: `pause`, `unpause`, and `commit`, which saves it meanwhile.
 
-use crate::client::Connection;
+use crate::client::{Answer, Connection};
 use crate::commands::{Names, up};
 use crate::message::{Message, knock};
 use crate::status::Status;
@@ -91,11 +91,14 @@ impl Commit {
         // One that is paused stays so.
         let mut monitor = None;
         if running {
-            // Who is interrupted now would leave it frozen, and who is killed does: its monitor has it go on then.
-            signals::hold()?;
+            // Its monitor has it go on when we are interrupted, or killed. Without one we mustn't be.
             monitor = knock(&container)?.map(|socket| Connection::with(socket, &Message::Wait));
-            if let Some(monitor) = &monitor {
-                monitor.insist(&Message::Still)?;
+            let heard = match &monitor {
+                Some(monitor) => monitor.insist(&Message::Still)? == Answer::Heard,
+                None => false,
+            };
+            if !heard {
+                signals::hold()?;
             }
             groups.freeze(true)?;
         }

@@ -394,7 +394,8 @@ impl Monitor<'_> {
                 // It was killed, or its disk was full: whoever is frozen can't help himself.
                 self.have_it_go_on();
             }
-            self.looking = self.looking.filter(|number| *number != client.number);
+            self.looking
+                .take_if(|looking| looking.client == client.number);
         }
     }
 
@@ -453,7 +454,17 @@ impl Monitor<'_> {
                 self.stopped = stopped;
                 client.tell(&Message::Taken.encode());
             }
-            Message::Looked => self.looking = self.looking.filter(|looks| *looks != number),
+            Message::Looking => {
+                // One who reads what he is told has these for a moment; in the queue of another they would stay.
+                let looking = self
+                    .looking
+                    .as_mut()
+                    .filter(|looking| looking.client == number);
+                if let Some(sight) = looking.and_then(|looking| looking.sight.take()) {
+                    return client.hand(&Message::Sight.encode(), sight.into_descriptors().into());
+                }
+            }
+            Message::Looked => drop(self.looking.take_if(|looking| looking.client == number)),
             Message::Still | Message::GoesOn => {
                 client.holds_still = matches!(message, Message::Still);
                 client.tell(&Message::Taken.encode());
@@ -462,6 +473,7 @@ impl Monitor<'_> {
             | Message::Heard
             | Message::LeftBehind
             | Message::Look(..)
+            | Message::Sight
             | Message::Output(..)
             | Message::Started
             | Message::Restarting

@@ -19,7 +19,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, fchownat, mkfifoat, symlinkat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write, stderr};
+use std::io::{self, Read, Write, stderr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -254,19 +254,30 @@ fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
             to.open(new, Mode::S_IRUSR | Mode::S_IWUSR)?
         }
     };
-    let (mut source, mut copy) = (File::from(source), File::from(copy));
-    io::copy(&mut source, &mut copy)?;
-    finish(&copy.into(), original, manner)?;
-    copy_attributes(&found, to, manner)
+    let (source, mut copy) = (File::from(source), File::from(copy));
+    // Somebody may write to it as fast as it is copied.
+    let most = match original.st_size {
+        0 => MOST_OF_THE_KERNELS,
+        size => size as u64,
+    };
+    io::copy(&mut source.take(most), &mut copy)?;
+    let copy = copy.into();
+    finish(&copy, original, manner)?;
+    copy_attributes(&found, &copy, manner)
 }
 
-/// Opens a file that is known already.
-fn open_again(found: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
-    open(
-        &by_descriptor(found),
-        flags | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+/// As much is copied of a file that has bytes and no size, as those of the kernel's have.
+const MOST_OF_THE_KERNELS: u64 = 64 * 1024 * 1024;
+
+/// Opens a file that is known already. Somebody may have a lease on it (fcntl(2)): nobody waits for them.
+fn open_again(found: &OwnedFd, flags: OFlag) -> Result<OwnedFd> {
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    match open(&by_descriptor(found), flags, Mode::empty()) {
+        Err(Errno::EAGAIN) => {
+            bail!("somebody has a lease on it\nhelp: once they are through, do it again")
+        }
+        opened => Ok(opened?),
+    }
 }
 
 fn copy_fifo(to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
@@ -306,19 +317,19 @@ fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner)
     let found = from.open(OFlag::O_PATH, Mode::empty());
     let finished = finish(&made, original, manner);
     finished
-        .and_then(|()| copy_attributes(&found?, to, manner))
+        .and_then(|()| copy_attributes(&found?, &made, manner))
         .with_context(shown)
 }
 
 /// What people and programs have noted on the file, and its capabilities, which are as good as setuid: xattr(7).
-fn copy_attributes(from: &OwnedFd, to: &Place, manner: Manner) -> Result<()> {
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd, manner: Manner) -> Result<()> {
     for (key, value) in attributes(from)? {
         let is_wanted = match key.as_bytes() {
             b"security.capability" => manner.keeps_setuid,
             key => key.starts_with(b"user."),
         };
         if is_wanted {
-            match set_attribute(&to.directory, &to.name, &key, &value) {
+            match set_attribute(to, &key, &value) {
                 // That filesystem has no such thing.
                 Err(Errno::ENOTSUP) => {}
                 set => set.with_context(|| key.to_string_lossy().into_owned())?,

@@ -4,6 +4,8 @@ use crate::{Prison, close_behind, join, namespaces_of, same_prison};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::stat::umask;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -238,7 +240,11 @@ impl Keeper {
         let pipe = ErrorPipe::new()?;
         Ok(match call!(fork())? {
             Some(_) => Keeper::Caller(pipe.told()),
-            None => Keeper::Itself(pipe),
+            None => {
+                // Whoever ends the caller meanwhile ends this one, too: as a request, which ends the joiner first.
+                set_pdeathsig(Signal::SIGTERM)?;
+                Keeper::Itself(pipe)
+            }
         })
     }
 }
@@ -247,6 +253,7 @@ impl Keeper {
 fn keep(pipe: ErrorPipe, child: Result<Child>, witness: &Witness) -> ! {
     let stayed = match child {
         Ok(child) => {
+            let _ = set_pdeathsig(None);
             pipe.tell(&Ok(()));
             // Its pidfd goes, too: the number is enough for a parent.
             detach(&[]).and_then(|()| child.wait())

@@ -100,7 +100,8 @@ struct Birth {
 
 impl Birth {
     fn new() -> Result<Birth> {
-        let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC))?;
+        // Whoever has ended has told, or never will.
+        let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK))?;
         Ok(Birth {
             reader: reader.into(),
             writer: writer.into(),
@@ -118,7 +119,14 @@ impl Birth {
         drop(self.writer);
         let mut pid = [0; size_of::<i32>()];
         match (&self.reader).read_exact(&mut pid) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::WouldBlock
+                ) =>
+            {
+                Ok(None)
+            }
             read => {
                 read?;
                 let pid = i32::from_ne_bytes(pid);

@@ -385,6 +385,7 @@ fn a_killed_commit_freezes_nobody() {
 /// A root whose directories are links to the host's: what breaks it breaks nothing else.
 #[test]
 fn what_breaks_a_root_stays_in_it() {
+    mount_apart();
     let folder = crate::stage::folder();
     let outside = folder.path().join("outside");
     let kinds = [
@@ -435,6 +436,64 @@ fn what_breaks_a_root_stays_in_it() {
         }
         fs::remove_dir_all(&root).unwrap();
     }
+}
+
+/// Names of a root that a shell would understand otherwise: with a newline at their end, or what echo(1) makes something
+/// of.
+#[test]
+fn what_breaks_a_root_takes_names_as_they_are() {
+    for (name, link) in [
+        ("out\n", "/out\n/."),
+        ("out\\c", "/out\\c"),
+        ("\\056\\056", "/\\056\\056"),
+    ] {
+        let _attack = tried("");
+        let folder = crate::stage::folder();
+        let root = armed_root(folder.path(), &[]);
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, root.join("out")).unwrap();
+        fs::create_dir(root.join(name)).unwrap();
+        fs::create_dir_all(root.join("usr/local")).unwrap();
+        let _ = fs::remove_dir_all(root.join("usr/local/bin"));
+        symlink(link, root.join("usr/local/bin")).unwrap();
+        run(script("break.sh").arg("no-shebang").arg(&root));
+        assert!(root.join(name).join("greet").exists(), "{name:?}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{name:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{name:?}");
+    }
+}
+
+/// Somebody has a lease on a file, and gives it up as late as can be: nobody waits for that.
+#[test]
+fn nobody_waits_for_a_lease() {
+    let dock = Dock::new();
+    let root = dock.folder.path().join("root");
+    dock.root.copy(&root);
+    let leased = File::create(root.join("leased")).unwrap();
+    drop(leased);
+    let leased = File::open(root.join("leased")).unwrap();
+    let rootfs = root.to_str().unwrap();
+    dock.ok(&["create", "--name", "box", "--rootfs", rootfs, "true"]);
+    // Not among libc's: fcntl(2), linux/fcntl.h.
+    const F_SETSIG: libc::c_int = 10;
+    // SAFETY: each takes a number. Of the lease's end we are told by a signal that nobody hears.
+    unsafe {
+        assert_eq!(libc::fcntl(leased.as_raw_fd(), F_SETSIG, libc::SIGURG), 0);
+        let set = libc::fcntl(leased.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK);
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    }
+    let path = |name: &str| dock.folder.path().join(name).display().to_string();
+    for words in [
+        &["commit", "box", &path("saved.tar")][..],
+        &["cp", "box:/leased", &path("copy")],
+    ] {
+        let _attack = tried("");
+        dock.fails(words).complains("lease");
+    }
+    drop(leased);
+    dock.ok(&["rm", "box"]);
+    dock.is_empty();
 }
 
 /// A setuid program that a container has made isn't one that the host's users reach.

@@ -1,9 +1,11 @@
 //! Archives that say one thing to one reader, and another to the next; and what they mustn't bring along.
 
 use super::tried;
-use crate::layers::Bench;
+use crate::layers::{Bench, STEP};
+use crate::stage::{run, step};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use tar::{EntryType, Header};
 
 /// An archive, block by block.
@@ -215,6 +217,69 @@ fn an_archive_that_can_be_read_in_two_ways() {
             ),
         ),
         (
+            "a sparse file with a gap in its list",
+            "gaps between them",
+            new().entry(
+                b'S',
+                "f",
+                &[
+                    (SPARSE, b"00000000000\x0000000000002\0"),
+                    (SPARSE + 48, b"00000001000\x0000000000002\0"),
+                    (REAL_SIZE, b"00000002000\0"),
+                ],
+                b"text",
+            ),
+        ),
+        (
+            "a sparse file whose list goes on behind its end",
+            "go on behind their end",
+            new().entry(
+                b'S',
+                "f",
+                &[
+                    (SPARSE, b"00000000000\x0000000000004\0"),
+                    (REAL_SIZE - 1, &[1]),
+                    (REAL_SIZE, b"00000002000\0"),
+                ],
+                b"text",
+            ),
+        ),
+        (
+            "a sparse file in PAX's way",
+            "help: make the archive with tar --format=gnu",
+            new()
+                .records(&[("GNU.sparse.offset", "0"), ("GNU.sparse.offset", "8")])
+                .file("f"),
+        ),
+        (
+            "an empty name in the records",
+            "has no name",
+            new().records(&[("path", "")]).file("f"),
+        ),
+        ("an empty name", "has no name", new().file("")),
+        (
+            "a name longer than any path",
+            "more bytes than a path",
+            new().records(&[("path", &"x".repeat(4096))]).file("f"),
+        ),
+        (
+            "a time with two signs",
+            "no time",
+            new().records(&[("mtime", "--5")]).file("f"),
+        ),
+        (
+            "a device that hides what is below",
+            "overlayfs hides",
+            new().entry(b'3', "etc", &[], b""),
+        ),
+        (
+            "a mark of overlayfs that is written otherwise",
+            "trusted.overlay.a=b",
+            new()
+                .records(&[("SCHILY.xattr.trusted.overlay.a%3Db", "y")])
+                .file("f"),
+        ),
+        (
             "a sparse file larger than all disks",
             "--image-limit",
             new().entry(
@@ -242,6 +307,80 @@ fn an_archive_that_can_be_read_in_two_ways() {
             .filter(|entry| entry.file_name() != "lock" && entry.file_name() != "known");
         assert_eq!(left.count(), 0, "{what}: something half-made is left");
     }
+}
+
+/// Archives that cost little, and take time, memory or inodes that no file of theirs accounts for: all of it is counted.
+#[test]
+fn an_archive_takes_no_more_than_it_says() {
+    let bench = Bench::new();
+    let file = bench.path("flood.tar");
+    let mut headers = Blocks::default();
+    let mut blocks = Blocks::default().entry(
+        b'S',
+        "f",
+        &[
+            (SPARSE, b"00000000000\x0000000000001\0"),
+            (SPARSE + 24, b"00000000001\x0000000000001\0"),
+            (SPARSE + 48, b"00000000002\x0000000000001\0"),
+            (SPARSE + 72, b"00000000003\x0000000000001\0"),
+            (REAL_SIZE - 1, &[1]),
+            (REAL_SIZE, b"00000200000\0"),
+        ],
+        b"",
+    );
+    let mut implied = Blocks::default();
+    for number in 0..200 {
+        headers = headers.entry(b'g', "all", &[], b"");
+        for part in 0..21_u32 {
+            let at = 4 + number * 21 + part;
+            blocks.0.extend(format!("{at:011o}\0{:011o}\0", 0).bytes());
+        }
+        blocks.0.extend([1; 8]);
+        let deep = format!("{number}/{}f", "d/".repeat(40));
+        implied = implied.entry(b'0', &deep, &[], b"");
+    }
+    let headers = headers.file("f");
+    for (what, archive) in [
+        ("records for nobody", headers),
+        ("the list of a sparse file", blocks),
+        ("directories that nobody names", implied),
+    ] {
+        let _attack = tried("");
+        archive.write(&file);
+        let flags = ["--image-limit", "64k", "--image", file.to_str().unwrap()];
+        let outcome = bench.bare(&flags, &["true"]);
+        assert_eq!(outcome.code, 125, "{what}: {}", outcome.errors);
+        let words = "more than --image-limit";
+        assert!(outcome.errors.contains(words), "{what}: {}", outcome.errors);
+        bench.is_clean();
+    }
+
+    // The same directory, again and again, by a name of 4,000 bytes: it is one directory.
+    let _attack = tried("");
+    let mut archive = Blocks::default();
+    let name = format!("{}/{}/", "x".repeat(200), "y".repeat(200)).repeat(9);
+    for _ in 0..20_000 {
+        archive = archive
+            .records(&[("path", &name)])
+            .entry(b'5', "d", &[], b"");
+    }
+    archive.write(&file);
+    let line = "ulimit -v 65536; exec \"$@\"";
+    let root = bench.root.path();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", line, "sh"])
+        .arg(step(STEP))
+        .args(bench.arguments(
+            &[
+                "--image",
+                file.to_str().unwrap(),
+                "--image",
+                root.to_str().unwrap(),
+            ],
+            &["true"],
+        ));
+    run(&mut command);
 }
 
 /// What a layer hides, and where the rest of a file is, the kernel notes by attributes. An archive brings none.

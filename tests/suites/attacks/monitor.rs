@@ -4,10 +4,12 @@ use super::tried;
 use crate::dock::{Dock, groups_of};
 use crate::stage::{Printed, armed_root, progress};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
+use nix::unistd::Pid;
 use progress::attacker::{NO_LUCK, STUCK};
 use progress::container::{eventually, in_a_while};
 use std::fs::{self, File};
@@ -373,5 +375,201 @@ fn who_is_held_up_on_the_way_in() {
     }
     assert!(held_up, "nobody was held up");
     dock.ok(&["rm", "-f", &id]);
+    dock.is_empty();
+}
+
+/// Those in there stop or trace a command that would end when it is asked to: the third request ends it, and whoever
+/// asked for it goes.
+#[test]
+fn a_command_that_is_held_up() {
+    let dock = Dock::new();
+    let id = dock.start(&[], &["sleep", "1000"]);
+    for traces in [false, true] {
+        let _attack = tried("");
+        let line = "trap : TERM; echo ready; while :; do sleep 0.1; done";
+        let mut program = dock.command(&["exec", &id, "sh", "-c", line]);
+        let mut program = program
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        program
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut [0; 6])
+            .unwrap();
+        let exec = progress::evidence::Process(Pid::from_raw(program.id() as i32));
+        let command = exec.children()[0];
+        match traces {
+            true => ptrace::seize(command.0, ptrace::Options::empty()).unwrap(),
+            false => kill(command.0, Signal::SIGSTOP).unwrap(),
+        }
+        // One that is traced stands still whenever it gets a signal, and has ended without its parent's knowledge.
+        let ended = eventually(|| {
+            kill(exec.0, Signal::SIGTERM).unwrap();
+            program.try_wait().unwrap()
+        });
+        if ended.is_none() {
+            program.kill().unwrap();
+        }
+        if traces {
+            // It is ours, until we have seen it end.
+            let _ = kill(command.0, Signal::SIGKILL);
+            nix::sys::wait::waitpid(command.0, None).unwrap();
+        }
+        let code = ended.and_then(|status| status.code());
+        assert!(matches!(code, Some(137 | 143)), "{code:?}");
+    }
+    dock.ok(&["rm", "-f", &id]);
+    dock.is_empty();
+}
+
+/// Who fails on the way in is nobody's concern in there, when whoever asked for it says so: PID 1 can end.
+#[test]
+fn nobody_is_left_who_failed_on_the_way_in() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let id = dock.start(&[], &["sleep", "1000"]);
+    let first = dock.process(&id, "process");
+    let here = first.namespace("pid").unwrap();
+    for flags in [&[][..], &["-d"]] {
+        dock.run(&[&["exec"], flags, &[&id, "/nonexistent"]].concat())
+            .code(127);
+        let inside = |process: &progress::evidence::Process| {
+            process
+                .pids()
+                .is_ok_and(|pids| pids.len() > first.pids().map_or(0, |pids| pids.len() - 1))
+                && process.namespace("pid").is_ok_and(|space| space == here)
+        };
+        let all = progress::evidence::Process::all();
+        let left: Vec<_> = all.into_iter().filter(inside).collect();
+        assert_eq!(left, [first], "{flags:?}");
+    }
+    let mut program = dock.command(&["stop", "-t", "0", &id]).spawn().unwrap();
+    let ended = in_a_while(|| program.try_wait().unwrap());
+    assert!(ended.is_some(), "it can't be stopped");
+    dock.ok(&["rm", &id]);
+    dock.is_empty();
+}
+
+/// Somebody is attached, and stands still when the container ends with an exit code that wants an explanation: nobody
+/// waits for them for ever.
+#[test]
+fn who_is_asked_to_look_and_does_not() {
+    let dock = Dock::new();
+    for policy in ["no", "always"] {
+        let _attack = tried("");
+        let line = "until [ -e /go ]; do sleep 0.02; done; exit 127";
+        let id = dock.start(&["--restart", policy], &["sh", "-c", line]);
+        let attach = || {
+            let mut command = dock.command(&["attach", "--no-stdin", &id]);
+            let silent = || Stdio::null();
+            command.stdin(silent()).stdout(silent()).stderr(silent());
+            command.spawn().unwrap()
+        };
+        let mut attached = attach();
+        let pid = Pid::from_raw(attached.id() as i32);
+        let process = progress::evidence::Process(pid);
+        // It waits for news.
+        eventually(|| process.status("State").ok()?.starts_with('S').then_some(())).unwrap();
+        kill(pid, Signal::SIGSTOP).unwrap();
+        dock.ok(&["exec", &id, "touch", "/go"]);
+        let done = || match policy {
+            "no" => dock.status(&id).0 == "exited",
+            _ => dock.record(&id)["state"]["restarts"].as_u64() >= Some(2),
+        };
+        let ended = in_a_while(|| done().then_some(()));
+        assert!(ended.is_some(), "--restart {policy}: it waits");
+        attached.kill().unwrap();
+        attached.wait().unwrap();
+        dock.ok(&["rm", "-f", &id]);
+    }
+    dock.is_empty();
+}
+
+/// Somebody who asked for a command in the background ends before it runs, since those in there hold it up: nobody of
+/// theirs stays.
+#[test]
+fn nobody_keeps_what_nobody_asks_for() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let root = armed_root(dock.folder.path(), &[]);
+    let line = "while :; do for each in /proc/[0-9]*; do
+        [ $each = /proc/1 ] || kill -STOP ${each#/proc/} 2>/dev/null; done; done";
+    let image = root.to_str().unwrap();
+    let id = dock.ok(&["run", "-d", "--image", image, "sh", "-c", line]);
+    let id = id.trim();
+    let mut held_up = false;
+    for _ in 0..300 {
+        let mut program = dock.command(&["exec", "-d", id, "sleep", "1000"]);
+        let mut program = program
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let caller = progress::evidence::Process(Pid::from_raw(program.id() as i32));
+        // The caller's child stays, and has the one who comes in for a child.
+        let stopped = || {
+            let keeper = *caller.children().first()?;
+            let child = *keeper.children().first()?;
+            let state = child.status("State").ok()?;
+            let is_ours = child.status("Name").is_ok_and(|name| name != "sleep");
+            (state.starts_with('T') && is_ours).then_some((keeper, child))
+        };
+        let found = eventually(|| match program.try_wait().unwrap() {
+            Some(_) => Some(None),
+            None => stopped().map(Some),
+        });
+        if let Some(Some((keeper, child))) = found {
+            kill(caller.0, Signal::SIGTERM).unwrap();
+            program.wait().unwrap();
+            let gone = || (keeper.is_ending() && child.is_ending()).then_some(());
+            eventually(gone).expect("somebody stays");
+            held_up = true;
+            break;
+        }
+        let _ = program.kill();
+        program.wait().unwrap();
+    }
+    assert!(held_up, "nobody was held up");
+    dock.ok(&["rm", "-f", id]);
+    dock.is_empty();
+}
+
+/// Whoever saves a container is asked to end meanwhile: so they do, and it goes on.
+#[test]
+fn who_commits_can_be_interrupted() {
+    let _attack = tried("");
+    let dock = Dock::new();
+    let large = dock.folder.path().join("large");
+    dock.root.copy(&large);
+    let mut noise = File::open("/dev/urandom").unwrap().take(128 << 20);
+    std::io::copy(&mut noise, &mut File::create(large.join("noise")).unwrap()).unwrap();
+    let id = dock.ok(&[
+        "run",
+        "-d",
+        "--image",
+        large.to_str().unwrap(),
+        "sleep",
+        "1000",
+    ]);
+    let id = id.trim();
+    let archive = dock.folder.path().join("saved.tar.gz");
+    let mut command = dock.command(&["commit", id, archive.to_str().unwrap()]);
+    let mut program = command.stderr(Stdio::null()).spawn().unwrap();
+    let frozen = || dock.status(id).0 == "paused";
+    eventually(|| frozen().then_some(())).expect("it isn't saved while it stands still");
+    kill(Pid::from_raw(program.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(
+        program.wait().unwrap().code(),
+        None,
+        "it goes on to its end"
+    );
+    eventually(|| (!frozen()).then_some(())).expect("it is frozen for ever");
+    assert!(!archive.exists());
+    dock.ok(&["rm", "-f", id]);
+    dock.ok(&["prune", "-f"]);
     dock.is_empty();
 }

@@ -94,6 +94,54 @@ fn bomb(folder: &Path) -> std::path::PathBuf {
     root
 }
 
+/// A program whose explanation would be as long as its libraries are many, times the places where they are looked for,
+/// times the length of the path at which it lies.
+#[test]
+fn an_explanation_is_no_longer_than_anybody_reads() {
+    if !cfg!(target_arch = "x86_64") || !have("gcc", "gcc") {
+        return;
+    }
+    let folder = folder();
+    let root = bomb(folder.path());
+    let deep = format!("{}/", "d".repeat(200)).repeat(19);
+    fs::create_dir_all(root.join(&deep)).unwrap();
+    let origin = "$ORIGIN/".repeat(500);
+    let plain: Vec<String> = (0..60)
+        .map(|number| format!("/{number}{}", "x".repeat(60)))
+        .collect();
+    for directories in [vec![origin], plain] {
+        let _attack = tried("");
+        let path = format!("/{deep}bomb");
+        write_program(
+            &root.join(&path[1..]),
+            elf("/ld-linux.so", 1000, &directories),
+        );
+        let mut asked = Command::new("sh");
+        asked
+            .args(["-c", "ulimit -v 200000; exec \"$@\"", "sh"])
+            .arg(step04())
+            .args(["--why", "--rootfs"])
+            .arg(&root)
+            .arg(&path);
+        let asked = crate::dock::ended(&mut asked);
+        let said = asked.printed() + &asked.errors();
+        assert!(said.contains("libno0.so"), "{said}");
+        assert!(said.len() < 400_000, "it says {} bytes", said.len());
+        assert!(said.lines().all(|line| line.len() < 4000));
+    }
+}
+
+/// Files of the kernel's are none: who reads some of them takes what is in them from whoever is to have it.
+#[test]
+fn no_file_of_the_kernels_is_read() {
+    let _attack = tried("");
+    let root = step04_pivot_root::root::Root::at(Path::new("/")).unwrap();
+    assert!(fs::metadata("/proc/version").unwrap().is_file());
+    assert_eq!(root.text("/proc/version", 100), b"");
+    let trail = root.follow(Path::new("/"), Path::new("/proc/version"));
+    assert!(trail.end.unwrap().open().is_err());
+}
+
 /// A program about which there is more to find out than anybody has time for: whoever asks is told so, and a monitor
 /// doesn't even begin.
 #[test]
