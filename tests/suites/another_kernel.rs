@@ -227,18 +227,11 @@ fn boot(command: &str) -> Option<String> {
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
+        // Nobody attacks it from outside, and what guards a processor against its own faults costs one in software more.
         .args([
             "-append",
-            &format!(
-                "console=ttyS0 quiet panic=-1 loop.max_loop=4 {}",
-                std::env::var("VM_APPEND").unwrap_or_default()
-            ),
+            "console=ttyS0 quiet panic=-1 loop.max_loop=4 mitigations=off",
         ])
-        .args(
-            std::env::var("VM_ARGS")
-                .unwrap_or_default()
-                .split_whitespace(),
-        )
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -466,24 +466,24 @@ mod tests {
     fn as_many_bytes_as_the_header_says() {
         let file = memfd_create(c"changing", MFdFlags::MFD_CLOEXEC).unwrap();
         let file = File::from(file);
-        let parts = |parts: &[(u64, u64)]| Parts {
+        let parts = |parts: Vec<(u64, u64)>| Parts {
             file: &file,
-            parts: parts.to_vec().into_iter(),
+            parts: parts.into_iter(),
             offset: 0,
             left: 0,
         };
         let mut read = Vec::new();
         file.set_len(8192).unwrap();
-        let mut whole = parts(&[(0, 512), (1024, 0), (4096, 4096)]);
+        let mut whole = parts(vec![(0, 512), (1024, 0), (4096, 4096)]);
         assert_eq!(whole.read_to_end(&mut read).unwrap(), 4608);
         // It was longer when the header was written, and is again afterwards.
         file.set_len(4608).unwrap();
-        for each in [&[(0, 8192)][..], &[(0, 512), (4096, 1024)]] {
+        for each in [vec![(0, 8192)], vec![(0, 512), (4096, 1024)]] {
             let error = parts(each).read_to_end(&mut read).unwrap_err();
             assert!(error.to_string().contains("wrote to it"), "{error}");
         }
         // It may have become longer.
         file.set_len(1 << 20).unwrap();
-        assert_eq!(parts(&[(0, 8192)]).read_to_end(&mut read).unwrap(), 8192);
+        assert_eq!(parts(vec![(0, 8192)]).read_to_end(&mut read).unwrap(), 8192);
     }
 }
