@@ -11,7 +11,7 @@ use crate::layers::directory_at;
 use crate::zstd::Zstd;
 use anyhow::{Context, Error, Result, bail};
 use flate2::read::MultiGzDecoder;
-use nix::dir::Dir;
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
@@ -153,7 +153,11 @@ fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
     for entry in entries.iter() {
         let entry = entry?;
         let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
+        // Not every filesystem says of what kind it is.
+        let is_other = entry
+            .file_type()
+            .is_some_and(|kind| kind != Type::Directory);
+        if is_other || matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
         match openat(top, name, flags, Mode::empty()) {
