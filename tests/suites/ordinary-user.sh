@@ -55,10 +55,13 @@ case $folder:$workspace/ in
         ;;
 esac
 
+# How cargo builds is as it was for what is built already.
 as_learner() {
     setpriv --reuid "$uid" --regid "$uid" --init-groups env -i \
         HOME="$folder/home" PATH="$folder/toolchain/bin:/usr/bin:/bin" TERM=dumb \
         CARGO_HOME="$cargo" CARGO_NET_OFFLINE=true TEN_STEPS_NESTED="$TEN_STEPS_NESTED" \
+        ${CARGO_INCREMENTAL:+"CARGO_INCREMENTAL=$CARGO_INCREMENTAL"} \
+        ${CARGO_PROFILE_DEV_DEBUG:+"CARGO_PROFILE_DEV_DEBUG=$CARGO_PROFILE_DEV_DEBUG"} \
         "$@"
 }
 
