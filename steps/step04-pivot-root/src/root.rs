@@ -4,7 +4,7 @@
 //! RESOLVE_IN_ROOT, so that the kernel itself keeps links and `..` inside; files are opened for
 //! reading only when they are plain files, so that no fifo blocks and no device is touched.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
@@ -289,6 +289,15 @@ impl Root {
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         openat2(self.directory.as_fd(), path, how)
+    }
+}
+
+/// Holds the directory `path` of the host, which isn't opened: O_PATH in open(2).
+pub fn directory_at(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match nix::fcntl::open(path, flags, Mode::empty()) {
+        Err(errno) => bail!("{}: {}", path.display(), errno.desc()),
+        Ok(opened) => Ok(opened),
     }
 }
 

@@ -7,7 +7,6 @@
 
 use crate::attributes::set_attribute;
 use crate::entries::{BLOCK, Entries, Entry};
-use crate::layers::directory_at;
 use crate::zstd::Zstd;
 use anyhow::{Context, Error, Result, bail};
 use flate2::read::MultiGzDecoder;
@@ -31,6 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use step01_uts::program::visible;
+use step04_pivot_root::root::directory_at;
 use tar::EntryType;
 
 /// How deep a tree of directories may be that is unpacked, saved, copied or compared: each level takes a descriptor or

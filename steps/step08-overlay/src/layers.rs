@@ -21,6 +21,7 @@ use step01_uts::program::{Ended, explain};
 use step03_mount::make_private;
 use step04_pivot_root::bind_self;
 use step04_pivot_root::files::{Files, Rootfs};
+use step04_pivot_root::root::directory_at;
 use step06_caps::remount_read_only;
 use step07_cgroups::claim::{abandoned, claim};
 
@@ -449,16 +450,6 @@ fn directory(path: &Path, mode: u32) -> Result<()> {
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(mode).create(path);
     made.with_context(|| path.display().to_string())
-}
-
-/// Holds the directory `path`, which isn't opened: O_PATH in open(2).
-pub fn directory_at(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let opened = open(path, flags, Mode::empty());
-    match opened {
-        Err(errno) => bail!("{}: {}", path.display(), errno.desc()),
-        Ok(opened) => Ok(opened),
-    }
 }
 
 fn is_empty(directory: &Path) -> bool {

@@ -6,7 +6,6 @@
 //! beforehand, and whoever sweeps there removes it.
 
 use crate::by_descriptor;
-use crate::layers::directory_at;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, OFlag, openat, renameat};
@@ -19,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use step04_pivot_root::root::directory_at;
 use step07_cgroups::claim::{abandoned, claim};
 use step07_cgroups::group::new_id;
 

@@ -10,9 +10,9 @@ use clap::Args;
 use std::path::Path;
 use step02_pid::signals;
 use step04_pivot_root::files::State;
+use step04_pivot_root::root::directory_at;
 use step07_cgroups::group::Groups;
 use step08_overlay::commit::Archive;
-use step08_overlay::layers::directory_at;
 
 /// Stop all processes of containers for a while
 #[derive(Debug, Args)]

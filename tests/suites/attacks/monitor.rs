@@ -12,11 +12,28 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 use progress::attacker::{NO_LUCK, STUCK};
 use progress::container::{eventually, in_a_while};
+use progress::evidence::Process;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+/// Stops a process, and waits until it stands still.
+fn stop(process: &Process) {
+    kill(process.0, Signal::SIGSTOP).unwrap();
+    eventually(|| process.status("State").ok()?.starts_with('T').then_some(())).unwrap();
+}
+
+/// A container in which whoever comes in is stopped, as soon as can be.
+fn stops_everybody(dock: &Dock) -> String {
+    let root = armed_root(dock.folder.path(), &[]);
+    let line = "while :; do for each in /proc/[0-9]*; do
+        [ $each = /proc/1 ] || kill -STOP ${each#/proc/} 2>/dev/null; done; done";
+    let image = root.to_str().unwrap();
+    let words = ["run", "-d", "--image", image, "sh", "-c", line];
+    dock.ok(&words).trim().to_owned()
+}
 
 /// A command that takes its own words back while its reader reads: nobody waits for it.
 #[test]
@@ -108,8 +125,7 @@ fn a_monitor_that_never_answers() {
     let monitors: Vec<_> = ids.iter().map(|id| dock.process(id, "monitor")).collect();
     let firsts: Vec<_> = ids.iter().map(|id| dock.process(id, "process")).collect();
     for monitor in &monitors {
-        kill(monitor.0, Signal::SIGSTOP).unwrap();
-        eventually(|| monitor.status("State").ok()?.starts_with('T').then_some(())).unwrap();
+        stop(monitor);
     }
     let waits = |words: &[&str]| {
         let mut command = dock.command(words);
@@ -122,7 +138,7 @@ fn a_monitor_that_never_answers() {
     // These wait for ever, unless somebody asks them to end; attach passes a first signal on.
     for words in [["attach", &ids[0]], ["wait", &ids[0]]] {
         let mut program = waits(&words);
-        let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+        let pid = Pid::from_raw(program.id() as i32);
         let ended = eventually(|| {
             kill(pid, Signal::SIGTERM).unwrap();
             program.try_wait().unwrap()
@@ -135,9 +151,8 @@ fn a_monitor_that_never_answers() {
     let mut program = waits(&words);
     eventually(|| (dock.status("fore").0 == "running").then_some(())).unwrap();
     let monitor = dock.process(&dock.id("fore"), "monitor");
-    kill(monitor.0, Signal::SIGSTOP).unwrap();
-    eventually(|| monitor.status("State").ok()?.starts_with('T').then_some(())).unwrap();
-    let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+    stop(&monitor);
+    let pid = Pid::from_raw(program.id() as i32);
     let ended = eventually(|| {
         kill(pid, Signal::SIGTERM).unwrap();
         program.try_wait().unwrap()
@@ -176,8 +191,7 @@ fn a_door_that_stays_shut() {
     let dock = Dock::new();
     let id = dock.start(&[], &["sleep", "1000"]);
     let monitor = dock.process(&id, "monitor");
-    kill(monitor.0, Signal::SIGSTOP).unwrap();
-    eventually(|| monitor.status("State").ok()?.starts_with('T').then_some(())).unwrap();
+    stop(&monitor);
     let folder = File::open(dock.state.join("run")).unwrap();
     let path = format!("/proc/self/fd/{}/{id}.sock", folder.as_raw_fd());
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -257,7 +271,7 @@ fn who_lags_behind_is_left_behind() {
         .unwrap();
     let mut output = program.stdout.take().unwrap();
     output.read_exact(&mut [0; 100]).unwrap();
-    let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+    let pid = Pid::from_raw(program.id() as i32);
     kill(pid, Signal::SIGSTOP).unwrap();
     // More than all pipes and queues on the way hold together.
     let log = dock.container(&id).join("container.log");
@@ -325,12 +339,7 @@ fn a_record_with_another_id() {
 fn who_is_held_up_on_the_way_in() {
     let _attack = tried("");
     let dock = Dock::new();
-    let root = armed_root(dock.folder.path(), &[]);
-    let line = "while :; do for each in /proc/[0-9]*; do
-        [ $each = /proc/1 ] || kill -STOP ${each#/proc/} 2>/dev/null; done; done";
-    let image = root.to_str().unwrap();
-    let words = ["run", "-d", "--image", image, "sh", "-c", line];
-    let id = dock.ok(&words).trim().to_owned();
+    let id = stops_everybody(&dock);
     let command = || {
         let mut command = dock.command(&["exec", &id, "true"]);
         command
@@ -342,13 +351,13 @@ fn who_is_held_up_on_the_way_in() {
     let mut held_up = false;
     for _ in 0..300 {
         let mut program = command();
-        let pid = nix::unistd::Pid::from_raw(program.id() as i32);
+        let pid = Pid::from_raw(program.id() as i32);
         // The one who came in, stopped, and whether it is its command already.
         let stopped = || {
             let file = format!("/proc/{pid}/task/{pid}/children");
             let children = fs::read_to_string(file).unwrap_or_default();
             let child = children.split_whitespace().next()?.parse().ok()?;
-            let child = progress::evidence::Process(nix::unistd::Pid::from_raw(child));
+            let child = Process(Pid::from_raw(child));
             let state = child.status("State").ok()?;
             state.starts_with('T').then(|| child.status("Name").ok())?
         };
@@ -400,7 +409,7 @@ fn a_command_that_is_held_up() {
             .unwrap()
             .read_exact(&mut [0; 6])
             .unwrap();
-        let exec = progress::evidence::Process(Pid::from_raw(program.id() as i32));
+        let exec = Process(Pid::from_raw(program.id() as i32));
         let command = exec.children()[0];
         match traces {
             true => ptrace::seize(command.0, ptrace::Options::empty()).unwrap(),
@@ -437,13 +446,13 @@ fn nobody_is_left_who_failed_on_the_way_in() {
     for flags in [&[][..], &["-d"]] {
         dock.run(&[&["exec"], flags, &[&id, "/nonexistent"]].concat())
             .code(127);
-        let inside = |process: &progress::evidence::Process| {
+        let inside = |process: &Process| {
             process
                 .pids()
                 .is_ok_and(|pids| pids.len() > first.pids().map_or(0, |pids| pids.len() - 1))
                 && process.namespace("pid").is_ok_and(|space| space == here)
         };
-        let all = progress::evidence::Process::all();
+        let all = Process::all();
         let left: Vec<_> = all.into_iter().filter(inside).collect();
         assert_eq!(left, [first], "{flags:?}");
     }
@@ -471,7 +480,7 @@ fn who_is_asked_to_look_and_does_not() {
         };
         let mut attached = attach();
         let pid = Pid::from_raw(attached.id() as i32);
-        let process = progress::evidence::Process(pid);
+        let process = Process(pid);
         // It waits for news.
         eventually(|| process.status("State").ok()?.starts_with('S').then_some(())).unwrap();
         kill(pid, Signal::SIGSTOP).unwrap();
@@ -495,12 +504,7 @@ fn who_is_asked_to_look_and_does_not() {
 fn nobody_keeps_what_nobody_asks_for() {
     let _attack = tried("");
     let dock = Dock::new();
-    let root = armed_root(dock.folder.path(), &[]);
-    let line = "while :; do for each in /proc/[0-9]*; do
-        [ $each = /proc/1 ] || kill -STOP ${each#/proc/} 2>/dev/null; done; done";
-    let image = root.to_str().unwrap();
-    let id = dock.ok(&["run", "-d", "--image", image, "sh", "-c", line]);
-    let id = id.trim();
+    let id = &stops_everybody(&dock);
     let mut held_up = false;
     for _ in 0..300 {
         let mut program = dock.command(&["exec", "-d", id, "sleep", "1000"]);
@@ -509,7 +513,7 @@ fn nobody_keeps_what_nobody_asks_for() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let caller = progress::evidence::Process(Pid::from_raw(program.id() as i32));
+        let caller = Process(Pid::from_raw(program.id() as i32));
         // The caller's child stays, and has the one who comes in for a child.
         let stopped = || {
             let keeper = *caller.children().first()?;
