@@ -7,7 +7,7 @@ bundle() {
     jq '{defaultAction, defaultErrnoRet, architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], syscalls: [.syscalls[]
         | select(.includes.caps == null) | select((.includes.arches // ["amd64"]) | index("amd64"))
         | {names, action} + (if .errnoRet then {errnoRet} else {} end) + (if .args then {args} else {} end)]}' \
-        steps/step06-caps/src/default-profile.json >"$work/seccomp.json"
+        steps/step06-caps/src/seccomp/default-profile.json >"$work/seccomp.json"
     (
         cd "$work"
         [ -e config.json ] || "$1" spec

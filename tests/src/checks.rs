@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use step04_pivot_root::files::State;
+use step04_pivot_root::rootfs::State;
 
 /// A check: what it claims of the program, and whether that holds.
 pub type Check = fn(&Workbench) -> Result<Vec<Claim>>;

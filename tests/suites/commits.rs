@@ -32,7 +32,7 @@ fn listing(root: &Path) -> Vec<String> {
             }
             _ => String::new(),
         };
-        let attributes = step08_overlay::attributes::attributes(&held(path)).unwrap();
+        let attributes = step08_overlay::image::xattrs::attributes(&held(path)).unwrap();
         let mut attributes: Vec<_> = attributes
             .iter()
             .map(|(key, value)| format!("{}={value:?}", key.to_string_lossy()))
@@ -93,7 +93,7 @@ pub fn odd_root(root: &Path) {
     run(Command::new("sh").args(["-c", shell]).arg(root));
     let set = |name: &str, key: &str, value: &[u8]| {
         let file = held(&at("odd").join(name));
-        step08_overlay::attributes::set_attribute(&file, key.as_ref(), value).unwrap();
+        step08_overlay::image::xattrs::set_attribute(&file, key.as_ref(), value).unwrap();
     };
     // cap_net_raw=ep
     set(

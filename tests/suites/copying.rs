@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
-use step08_overlay::attributes::{attributes, set_attribute};
+use step08_overlay::image::xattrs::{attributes, set_attribute};
 
 /// Docker's rules: to a name, into a directory, what is in one.
 #[test]

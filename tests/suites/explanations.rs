@@ -364,7 +364,7 @@ fn damaged_programs_are_explained_too() {
         if round == 0 {
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let explanation = step04_pivot_root::enoent::explain(&root, "/usr/bin/fuzzed", &[], "/");
+        let explanation = step04_pivot_root::why::explain(&root, "/usr/bin/fuzzed", &[], "/");
         started += usize::from(explanation.fault.is_none());
         assert!(!explanation.report().is_empty());
     }
@@ -406,7 +406,7 @@ fn damaged_scripts_are_explained_too() {
         }
         fs::write(&program, &bytes).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let explanation = step04_pivot_root::enoent::explain(&root, "/usr/bin/fuzzed", &[], "/");
+        let explanation = step04_pivot_root::why::explain(&root, "/usr/bin/fuzzed", &[], "/");
         assert!(!explanation.report().is_empty());
     }
 }

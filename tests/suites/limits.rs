@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread::scope;
-use step07_cgroups::group::new_id;
+use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::limits::Limits;
 use step07_cgroups::{Cgroup, Version, find};
 

@@ -5,19 +5,15 @@
 //! leak from the host is the environment, so the container gets a clean one ([`environment`]).
 //!
 //! In a new root, the commonest answer to `execve` is "No such file or directory", for a file that
-//! is there. [`enoent`] says which other file the kernel meant. [`files`] finds the root that a
-//! container is to have, [`removal`] removes what one has become, and [`witness`] lets the parent look into
+//! is there. [`why`] says which other file the kernel meant. [`rootfs`] finds the root that a
+//! container is to have, [`removal`] removes what one has become, and [`why::witness`] lets the parent look into
 //! it after the child has failed.
 
-pub mod binfmt;
 pub mod descriptors;
-pub mod elf;
-pub mod enoent;
-pub mod files;
-pub mod libraries;
 pub mod removal;
 pub mod root;
-pub mod witness;
+pub mod rootfs;
+pub mod why;
 
 use anyhow::{Result, bail};
 use clap::Args;

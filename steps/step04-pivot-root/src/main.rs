@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use step01_uts::{Narration, call, exec, hostname, program, say};
 use step02_pid::{init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
-use step04_pivot_root::files::Files;
-use step04_pivot_root::witness::Witness;
+use step04_pivot_root::rootfs::Files;
+use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{Env, enter_root, enter_workdir, environment};
 
 /// Run a command in a root filesystem of its own

@@ -8,7 +8,7 @@
 //! given up.
 //!
 //! [`confine`] does all of it to a process, in the one order that works. Which capabilities there
-//! are is told in [`capabilities`], how a filter comes of a profile in [`profile`] and [`mod@seccomp`],
+//! are is told in [`capabilities`], how a filter comes of a profile in [`seccomp::profile`] and [`mod@seccomp`],
 //! who a user is in [`users`], and what one flag asks for in [`privileges`].
 //!
 //! One door stays open until step 9: before its command is executed, PID 1 is this program, and a command that is a
@@ -19,7 +19,6 @@ pub mod capabilities;
 pub mod network;
 pub mod paths;
 pub mod privileges;
-pub mod profile;
 pub mod seccomp;
 pub mod users;
 

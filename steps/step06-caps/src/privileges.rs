@@ -2,8 +2,8 @@
 
 use crate::capabilities::{CapSets, Capability, DEFAULT, permitted};
 use crate::paths::{MASKED_PATHS, READ_ONLY_PATHS, seal};
-use crate::profile::Profile;
 use crate::seccomp::Filter;
+use crate::seccomp::profile::Profile;
 use crate::users::User;
 use crate::{Process, remount_read_only};
 use anyhow::{Context, Result, bail};

@@ -7,6 +7,8 @@
 //! A container makes thousands of calls a second, so the number is found by bisection, in about seven
 //! comparisons, and not by going through some three hundred rules.
 
+pub mod profile;
+
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET,
     BPF_W, sock_filter,

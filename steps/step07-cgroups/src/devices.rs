@@ -3,6 +3,8 @@
 //! Root in a container may make any device file (CAP_MKNOD), and one with the number of the host's
 //! disk is the host's disk. What it may not do is open it: the rules of its control group say so.
 
+pub mod program;
+
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::{SFlag, major, minor};
 use serde::{Deserialize, Serialize};

@@ -9,20 +9,14 @@
 //! another moves a process in, and `rmdir` removes it. Which folder, depends: each controller has
 //! a hierarchy of its own in cgroups version 1, all have one together in version 2, and on a hybrid
 //! machine some are here and some there. [`find`] looks it up. What the two versions call their
-//! files is told in [`v1`] and [`v2`], how one folder is made and removed in [`group`], and which devices a container may open in [`devices`]. See
+//! files is told in [`cgroup::v1`] and [`cgroup::v2`], how one folder is made and removed in [`cgroup::group`], and which devices a container may open in [`devices`]. See
 //! cgroups(7).
 
+pub mod cgroup;
 pub mod claim;
-pub mod device_program;
 pub mod devices;
-pub mod freezer;
-pub mod group;
 pub mod limits;
 pub mod rlimits;
-pub mod usage;
-pub mod v1;
-pub mod v2;
-pub mod view;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -31,7 +25,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 
-use group::{Group, Groups, members_of, remove_group, sweep};
+use cgroup::group::{Group, Groups, members_of, remove_group, sweep};
+use cgroup::v2;
 use limits::{Limits, Setting};
 
 // ANCHOR: Hierarchy

@@ -1,8 +1,9 @@
 //! Which directories become a container's root.
 
-use crate::images::Images;
+use crate::image::commit;
+use crate::image::images::Images;
 use crate::volumes::{OpenVolume, Tmpfs, Volume};
-use crate::{by_descriptor, commit, mount_overlay, tear_down, whole};
+use crate::{by_descriptor, mount_overlay, tear_down, whole};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
@@ -20,8 +21,8 @@ use step01_uts::call;
 use step01_uts::program::{Ended, explain};
 use step03_mount::make_private;
 use step04_pivot_root::bind_self;
-use step04_pivot_root::files::{Files, Rootfs};
 use step04_pivot_root::root::directory_at;
+use step04_pivot_root::rootfs::{Files, Rootfs};
 use step06_caps::remount_read_only;
 use step07_cgroups::claim::{abandoned, claim};
 

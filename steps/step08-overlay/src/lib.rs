@@ -7,19 +7,14 @@
 //! and put into place in there ([`attach`]). At the end the container's own directory goes
 //! ([`tear_down`]), or becomes an image.
 //!
-//! An image is a directory, or an archive that is unpacked once ([`images`], [`archive`]); [`mod@commit`]
+//! An image is a directory, or an archive that is unpacked once ([`image::images`], [`image::archive`]); [`mod@commit`]
 //! makes an archive of a container's root. Which layers and volumes there are to be is said by
 //! [`layers`] and [`volumes`].
 
-pub mod archive;
-pub mod attributes;
-pub mod commit;
-pub mod entries;
-pub mod images;
+pub mod image;
 pub mod layers;
 pub mod volumes;
 pub mod whole;
-pub mod zstd;
 
 use anyhow::Result;
 use nix::errno::Errno;

@@ -19,8 +19,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use step04_pivot_root::root::directory_at;
+use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::claim::{abandoned, claim};
-use step07_cgroups::group::new_id;
 
 /// A file in the making. Dropped before it has appeared, it leaves nothing.
 pub struct Whole {

@@ -1,22 +1,30 @@
 //! What people type: a subcommand each, with Docker's names and flags.
 
-use crate::boot::Boot;
-use crate::ending::{Kill, Prune, Restart, Rm, Stop, Wait};
-use crate::inspect::Inspect;
-use crate::list::List;
-use crate::logs::Logs;
-use crate::name::Rename;
-use crate::pausing::{Commit, Pause, Unpause};
-use crate::record::Record;
-use crate::running::{Attach, Create, Run, Start};
-use crate::status::Status;
-use crate::store::{Container, Store};
+pub mod boot;
+pub mod inspect;
+pub mod logs;
+pub mod pause;
+pub mod ps;
+pub mod run;
+pub mod stop;
+
+use crate::commands::boot::Boot;
+use crate::commands::inspect::Inspect;
+use crate::commands::logs::Logs;
+use crate::commands::pause::{Commit, Pause, Unpause};
+use crate::commands::ps::List;
+use crate::commands::run::{Attach, Create, Run, Start};
+use crate::commands::stop::{Kill, Prune, Restart, Rm, Stop, Wait};
+use crate::container::name::Rename;
+use crate::container::record::Record;
+use crate::container::status::Status;
+use crate::container::store::{Container, Store};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
-use step04_pivot_root::files::State;
+use step04_pivot_root::rootfs::State;
 
 /// All that can be done with containers, as of this step.
 #[derive(Debug, Subcommand)]

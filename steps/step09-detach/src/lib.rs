@@ -8,34 +8,18 @@
 //! for the kernel to say, and a number alone isn't a process ([`is_running`]). Who wants it to end asks,
 //! waits, and then insists ([`stop`]).
 //!
-//! The process that stays is told in [`monitor`] and [`relay`], how it comes to be in [`launch`], and what it
+//! The process that stays is told in [`monitor`] and [`monitor::exchange`], how it comes to be in [`caller::launch`], and what it
 //! does with the container in [`mod@start`], which is the closure of step 8. What is written down is in
-//! [`record`], and where in [`store`]; what was said is in [`log`]. How others talk to the monitor is told in
-//! [`message`] and [`client`], and what people type in [`commands`], [`running`], [`pausing`] and [`ending`].
+//! [`container::record`], and where in [`container::store`]; what was said is in [`container::log`]. How others talk to the monitor is told in
+//! [`message`] and [`caller::connection`], and what people type in [`commands`], [`commands::run`], [`commands::pause`] and [`commands::stop`].
 
-pub mod arguments;
-pub mod boot;
-pub mod client;
+pub mod caller;
 pub mod commands;
-pub mod ending;
-pub mod inspect;
-pub mod launch;
-pub mod list;
-pub mod log;
-pub mod logs;
+pub mod container;
 pub mod message;
 pub mod monitor;
-pub mod name;
-pub mod pausing;
-pub mod record;
-pub mod relay;
-pub mod restart;
-pub mod running;
 pub mod sealed;
-pub mod slim;
 pub mod start;
-pub mod status;
-pub mod store;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;

@@ -3,8 +3,8 @@
 use clap::Parser;
 use std::process::ExitCode;
 use step01_uts::program;
+use step09_detach::caller::launch::be_monitor;
 use step09_detach::commands::Command;
-use step09_detach::launch::be_monitor;
 
 /// Run containers that outlive their caller
 #[derive(Parser)]

@@ -2,8 +2,8 @@
 //! apart: SOCK_SEQPACKET in unix(7).
 
 use crate::Identity;
-use crate::log::Stream;
-use crate::store::{Container, unless_missing};
+use crate::container::log::Stream;
+use crate::container::store::{Container, unless_missing};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
@@ -53,7 +53,7 @@ pub enum Message {
     /// From the monitor: the command, whose root is at this path of the host, came to this. If you look why, say so.
     Look(Result<u8, Report>, PathBuf),
     /// From the monitor: look. With the message come two descriptors, by which you can see why: those of
-    /// [`step04_pivot_root::witness::Sight`]. The container stays as it is until you have looked, or for a while.
+    /// [`step04_pivot_root::why::witness::Sight`]. The container stays as it is until you have looked, or for a while.
     Sight,
     /// From the monitor: what was typed has been read.
     Taken,

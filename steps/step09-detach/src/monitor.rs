@@ -4,15 +4,18 @@
 //! There is one for each container, so it is small, and it sleeps in one poll(2) until something happens.
 //! The container dies with it (`die_with_parent` of step 2), so that none is ever there without one.
 
+pub mod exchange;
+pub mod slim;
+
 use crate::Identity;
-use crate::launch::{Errand, MONITOR, tell_failure};
-use crate::log::Log;
+use crate::caller::launch::{Errand, MONITOR, tell_failure};
+use crate::container::log::Log;
+use crate::container::record::{Phase, Record, State, Time};
+use crate::container::restart::{BackOff, RestartPolicy};
+use crate::container::store::{Container, Lock, Store};
 use crate::message::{Ending, Message, ignore, open_door};
-use crate::record::{Phase, Record, State, Time};
-use crate::relay::{Client, Command, Pace};
-use crate::restart::{BackOff, RestartPolicy};
+use crate::monitor::exchange::{Client, Command, Pace};
 use crate::start::{Companion, Outcome, start};
-use crate::store::{Container, Lock, Store};
 use anyhow::{Error, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
@@ -27,8 +30,8 @@ use step01_uts::{Refused, narration};
 use step02_pid::report::Report;
 use step02_pid::signals::{self, Signals};
 use step02_pid::{Child, leave};
-use step04_pivot_root::files;
-use step04_pivot_root::witness::Sight;
+use step04_pivot_root::rootfs;
+use step04_pivot_root::why::witness::Sight;
 use step05_tty::terminal::Ends;
 
 /// Why a container is ended that was hardly there.
@@ -90,7 +93,7 @@ impl Monitor<'_> {
         };
         let _ = set_name(MONITOR);
         let found = signals::hold()
-            .and_then(|()| Store::open(&files::State { dir: errand.state }))
+            .and_then(|()| Store::open(&rootfs::State { dir: errand.state }))
             .and_then(|store| store.find(&errand.id));
         let monitor = found.as_ref().map(Monitor::new);
         match monitor {

@@ -1,7 +1,7 @@
 //! The closure of step 8, with a name: a container's life from its first directory to its last account.
 
-use crate::record::Record;
-use crate::store::Container;
+use crate::container::record::Record;
+use crate::container::store::Container;
 use crate::{send, wait_for_end};
 use anyhow::Result;
 use nix::sched::CloneFlags;
@@ -10,7 +10,7 @@ use std::path::Path;
 use step01_uts::{call, exec};
 use step02_pid::{Child, init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
-use step04_pivot_root::witness::{Sight, Witness};
+use step04_pivot_root::why::witness::{Sight, Witness};
 use step04_pivot_root::{enter_workdir, environment, swap_roots};
 use step05_tty::mounts::mount_all;
 use step05_tty::names::Names;

@@ -27,9 +27,9 @@ use std::path::{Component, Path, PathBuf};
 use step01_uts::program::visible;
 use step04_pivot_root::root::kind;
 use step05_tty::mounts::MountPoint;
-use step08_overlay::archive::DEEPEST;
-use step08_overlay::attributes::{attributes, set_attribute};
 use step08_overlay::by_descriptor;
+use step08_overlay::image::archive::DEEPEST;
+use step08_overlay::image::xattrs::{attributes, set_attribute};
 
 /// A root, as it is open, and what people call it.
 pub struct Tree {

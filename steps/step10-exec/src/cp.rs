@@ -8,11 +8,11 @@ use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{getgid, getuid};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf, absolute};
-use step04_pivot_root::files::State;
 use step04_pivot_root::root::kind;
+use step04_pivot_root::rootfs::State;
 use step08_overlay::layers::{Home, private_mounts};
-use step09_detach::record::Record;
-use step09_detach::store::{Container, Store};
+use step09_detach::container::record::Record;
+use step09_detach::container::store::{Container, Store};
 
 /// Copy files between a container and the host: CONTAINER:PATH is in a container, PATH on the host
 #[derive(Debug, Args)]

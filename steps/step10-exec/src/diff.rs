@@ -14,11 +14,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use step01_uts::program::visible;
 use step01_uts::say;
-use step04_pivot_root::files::State;
-use step08_overlay::archive::{DEEPEST, shown};
-use step08_overlay::attributes::attributes;
+use step04_pivot_root::rootfs::State;
 use step08_overlay::by_descriptor;
-use step09_detach::store::Store;
+use step08_overlay::image::archive::{DEEPEST, shown};
+use step08_overlay::image::xattrs::attributes;
+use step09_detach::container::store::Store;
 
 /// List what a container has changed: A added, C changed, D deleted
 #[derive(Debug, Args)]

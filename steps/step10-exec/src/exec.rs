@@ -11,20 +11,20 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use step01_uts::{Narration, Refused, call};
 use step02_pid::{Child, ErrorPipe, fork, leave, signals};
-use step04_pivot_root::files::State;
-use step04_pivot_root::witness::Witness;
+use step04_pivot_root::rootfs::State;
+use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{environment, with_values};
 use step05_tty::COMMANDS_UMASK;
 use step05_tty::relay::Until;
 use step05_tty::terminal::{Stream, Terminal, Tty};
 use step06_caps::privileges::PrivilegeArgs;
 use step06_caps::users::UserArgs;
-use step07_cgroups::group::Groups;
-use step09_detach::client::terminal_size;
+use step07_cgroups::cgroup::group::Groups;
+use step09_detach::caller::connection::terminal_size;
 use step09_detach::commands::awake;
-use step09_detach::record::Record;
+use step09_detach::container::record::Record;
+use step09_detach::container::store::{Container, Store};
 use step09_detach::sealed::be_sealed;
-use step09_detach::store::{Container, Store};
 use step09_detach::{Identity, detach, is_running};
 
 /// Run another command in a container that runs

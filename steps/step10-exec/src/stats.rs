@@ -9,13 +9,13 @@ use std::io::{IsTerminal, stdout};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use step01_uts::say;
-use step04_pivot_root::files::State;
-use step07_cgroups::group::Groups;
-use step07_cgroups::usage::{Current, size};
+use step04_pivot_root::rootfs::State;
+use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::usage::{Current, size};
+use step09_detach::commands::ps::{Format, table};
 use step09_detach::commands::up;
-use step09_detach::list::{Format, table};
-use step09_detach::record::Record;
-use step09_detach::store::Store;
+use step09_detach::container::record::Record;
+use step09_detach::container::store::Store;
 
 /// Show what containers use: processor, memory, network, processes
 #[derive(Debug, Args)]

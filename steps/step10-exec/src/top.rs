@@ -6,12 +6,12 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::path::Path;
 use step01_uts::say;
-use step04_pivot_root::files::State;
-use step07_cgroups::group::Groups;
+use step04_pivot_root::rootfs::State;
+use step07_cgroups::cgroup::group::Groups;
 use step09_detach::Stat;
+use step09_detach::commands::ps::table;
 use step09_detach::commands::up;
-use step09_detach::list::table;
-use step09_detach::store::Store;
+use step09_detach::container::store::Store;
 
 /// Show the processes of a container
 #[derive(Debug, Args)]

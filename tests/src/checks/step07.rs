@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::thread::{JoinHandle, spawn};
 use step07_cgroups::Version;
+use step07_cgroups::cgroup::group::members_of;
 use step07_cgroups::find as hierarchy_of;
-use step07_cgroups::group::members_of;
 
 /// The exercises of chapter 7.
 pub const EXERCISES: &[Exercise] = &[

@@ -1,0 +1,162 @@
+//! How the parent gets to see the container's root, and explains what went wrong in there.
+//!
+//! Only the child can open its own root, and after a failed `execve` it is as good as gone; once it
+//! has changed its user or put on a seccomp filter it couldn't even look. So before it executes
+//! anything it hands two descriptors to the parent: its root directory, and its mount namespace,
+//! without which the mounts below that directory would vanish together with the child.
+
+use crate::descriptors::{passage, receive, send};
+use crate::root::{Root, kind};
+use crate::why::{Explanation, Outcome, explain};
+use anyhow::{Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use step01_uts::program::Ended;
+use step01_uts::{Refused, call};
+
+/// What is asked about a command that may not start.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// Where the host has the container's root.
+    pub root: &'a Path,
+    /// The command's name, and what decides where it is looked for.
+    pub command: &'a str,
+    /// Its environment.
+    pub environment: &'a [String],
+    /// The directory that it starts in.
+    pub workdir: &'a str,
+}
+
+/// A container's root directory and its mount namespace: all that it takes to look.
+pub struct Sight([OwnedFd; 2]);
+
+/// What the loader, and env, end with when they don't find what they need, or may not run it.
+const NOT_FOUND: u8 = 127;
+const FORBIDDEN: u8 = 126;
+
+impl Question<'_> {
+    fn explain(&self, root: &Root) -> Explanation {
+        explain(root, self.command, self.environment, self.workdir)
+    }
+
+    /// Adds to the outcome of the command's life why it didn't start, where the container's root tells.
+    pub fn answer(&self, outcome: Result<u8>, sight: Sight) -> Result<u8> {
+        let Sight([directory, namespace]) = sight;
+        let explanation = self.explain(&Root::in_namespace(directory, namespace, self.root));
+        match outcome {
+            // `execve` failed.
+            Err(error) => Err(match error.downcast_ref::<Refused>() {
+                Some(refused) => explanation.of(refused.clone()).into(),
+                None => error,
+            }),
+            // It succeeded, and then somebody didn't find something. The loader has said what, but not where it
+            // looked; and most often it was the command itself that ended so.
+            Ok(code) => match &explanation.fault {
+                Some(fault) if fault.outcome == Outcome::Ends(code) => Err(Ended {
+                    code,
+                    text: format!("{} ended with status {code}: {explanation}", self.command),
+                }
+                .into()),
+                _ => Ok(code),
+            },
+        }
+    }
+}
+
+/// Whether the root may tell more about an outcome.
+fn raises_a_question(outcome: &Result<u8>) -> bool {
+    match outcome {
+        Ok(code) => [NOT_FOUND, FORBIDDEN].contains(code),
+        Err(error) => error
+            .downcast_ref::<Refused>()
+            .is_some_and(|refused| refused.is("execve")),
+    }
+}
+
+impl Sight {
+    /// That of a container whose descriptors somebody has handed on.
+    pub fn of(descriptors: [OwnedFd; 2]) -> Sight {
+        Sight(descriptors)
+    }
+
+    /// To be handed on.
+    pub fn into_descriptors(self) -> [OwnedFd; 2] {
+        self.0
+    }
+}
+
+/// Somebody who sees a command start, or not start, and can say why.
+pub struct Witness<'a> {
+    question: Question<'a>,
+    /// A socket with one end for the child and one for the parent.
+    child: OwnedFd,
+    parent: OwnedFd,
+}
+
+impl<'a> Witness<'a> {
+    /// A witness for one command, to be run in the root that the host has at `root`. Make it before
+    /// the child.
+    pub fn new(
+        root: &'a Path,
+        command: &'a str,
+        environment: &'a [String],
+        workdir: &'a str,
+    ) -> Result<Witness<'a>> {
+        let (child, parent) = passage()?;
+        let question = Question {
+            root,
+            command,
+            environment,
+            workdir,
+        };
+        Ok(Witness {
+            question,
+            child,
+            parent,
+        })
+    }
+
+    /// What would happen to the command, seen from the host: no container is needed.
+    ///
+    /// # Errors
+    /// The root, or the directory to start in, isn't there.
+    pub fn foresee(&self) -> Result<Explanation> {
+        let Question { root, workdir, .. } = self.question;
+        let root = Root::at(root)?;
+        let found = root.follow(Path::new("/"), Path::new(workdir)).end;
+        if !found.is_ok_and(|found| kind(&found.stat) == SFlag::S_IFDIR) {
+            bail!(
+                "--workdir {workdir}: the root has no such directory\nhelp: name one that it has"
+            );
+        }
+        Ok(self.question.explain(&root))
+    }
+
+    /// The child's half: hands over its root and its mount namespace. Needs the container's /proc.
+    pub fn hand_over(&self) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = call!(open("/", flags, Mode::empty()))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let namespace = call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?;
+        call!(send(&self.child, [&root, &namespace]))?;
+        Ok(())
+    }
+
+    /// The parent's half: what the child has handed over, if the outcome of the command's life raises a question that
+    /// it may answer. Doesn't wait.
+    pub fn sight(&self, outcome: &Result<u8>) -> Option<Sight> {
+        let raised = raises_a_question(outcome);
+        let received = raised.then(|| receive(&self.parent).map(Sight));
+        received?.ok()
+    }
+
+    /// The same, and the answer.
+    pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
+        match self.sight(&outcome) {
+            Some(sight) => self.question.answer(outcome, sight),
+            None => outcome,
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Unpacking an archive that a stranger made.
+//!
+//! Its names may be absolute, have `..` in them, or go through links that the archive itself made; its
+//! sizes may be a bomb's; it may be cut off. Each entry is put into a directory that openat2(2) has
+//! found *inside* the image (RESOLVE_IN_ROOT), by a call that follows no link. What is wrong is an
+//! error that names the entry, and the caller throws away what there is so far. See tar(5).
+
+use crate::image::headers::{BLOCK, Entries, Entry};
+use crate::image::xattrs::set_attribute;
+use crate::image::zstd::Zstd;
+use anyhow::{Context, Error, Result, bail};
+use flate2::read::MultiGzDecoder;
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, makedev, mkdirat,
+    mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use step01_uts::program::visible;
+use step04_pivot_root::root::directory_at;
+use tar::EntryType;
+
+/// How deep a tree of directories may be that is unpacked, saved, copied or compared: each level takes a descriptor or
+/// two, of which a process has a thousand.
+pub const DEEPEST: usize = 200;
+
+/// The numbers of the character device by which overlayfs notes that a file of a lower layer is gone: overlayfs in the
+/// kernel's documentation.
+pub const WHITEOUT: (u32, u32) = (0, 0);
+
+/// As many entries as a large system has files, ten times over.
+const MOST_ENTRIES: u64 = 10_000_000;
+
+/// Unpacks `archive`, compressed or not, into the empty directory `into`, and returns the SHA-256 of
+/// the archive's bytes in hexadecimal digits.
+///
+/// # Errors
+/// It isn't a tar archive, or cut off, or damaged; it holds more than `limit` bytes, or a name that
+/// leads out.
+pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
+    let hash = Rc::new(RefCell::new(Sha256::new()));
+    let mut raw = BufReader::with_capacity(
+        128 * 1024,
+        Hashing {
+            inner: archive,
+            hash: Rc::clone(&hash),
+        },
+    );
+    unpack_tar(decompressed(&mut raw)?, into, limit)?;
+    io::copy(&mut raw, &mut io::sink())?;
+    let digest = hash.borrow_mut().finalize_reset();
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The archive's contents: what it is compressed by shows in its first bytes.
+fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
+    Ok(match raw.fill_buf()? {
+        [] => bail!("it is empty"),
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Zstd::new(raw)),
+        // A file's name may begin with these letters.
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
+            bail!("it is compressed by bzip2\nhelp: bunzip2 it first")
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => bail!("it is compressed by xz\nhelp: unxz it first"),
+        [b'P', b'K', 3, 4, ..] => bail!("it is a zip archive\nhelp: make a tar archive of it"),
+        _ => Box::new(raw),
+    })
+}
+
+/// Takes the digest of what is read.
+struct Hashing<R> {
+    inner: R,
+    hash: Rc<RefCell<Sha256>>,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hash.borrow_mut().update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// A name as people can read it, on a line.
+pub fn shown(name: &Path) -> String {
+    const LONG: usize = 200;
+    let name = visible(&name.to_string_lossy());
+    match name.char_indices().nth(LONG) {
+        Some((at, _)) => format!("{}… ({} bytes)", &name[..at], name.len()),
+        None => name,
+    }
+}
+
+fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
+    let mut target = Target {
+        root: directory_at(into)?,
+        parent: None,
+        times: HashMap::new(),
+        made: 0,
+    };
+    let mut entries = Entries::new(stream, limit);
+    let mut last: Option<PathBuf> = None;
+    loop {
+        let entry = entries.next_entry().with_context(|| match &last {
+            Some(name) => format!("it is damaged or cut off, behind its entry {}", shown(name)),
+            None if entries.has_begun() => "its first entry".to_owned(),
+            None => "it is no tar archive".to_owned(),
+        })?;
+        let Some(entry) = entry else {
+            match last {
+                None => bail!("nothing is in it"),
+                Some(_) => break,
+            }
+        };
+        let name = PathBuf::from(OsStr::from_bytes(&entry.name));
+        let made = target.made;
+        let put = target.put(&entry, &mut entries);
+        put.with_context(|| format!("its entry {}", shown(&name)))?;
+        // Directories that nobody has named have no header, and take as much.
+        entries.charge((target.made - made) * BLOCK)?;
+        target.made += 1;
+        if target.made > MOST_ENTRIES {
+            bail!("it has more than {MOST_ENTRIES} entries");
+        }
+        last = Some(name);
+    }
+    // What comes behind the end belongs to the archive's bytes, and a checksum may be there.
+    entries.read_to_end().context("behind its last entry")?;
+    // A directory's time changes with what is put in, so it is set last.
+    set_times(&target.root, &target.times)
+}
+
+/// Gives the directory `top`, and those in it, the times that are noted for their inodes.
+fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = openat(top, ".", flags, Mode::empty())?;
+    let time = times.get(&fstat(&opened)?.st_ino);
+    let mut entries = Dir::from_fd(opened)?;
+    for entry in entries.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        // Not every filesystem says of what kind it is.
+        let is_other = entry
+            .file_type()
+            .is_some_and(|kind| kind != Type::Directory);
+        if is_other || matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match openat(top, name, flags, Mode::empty()) {
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {}
+            below => set_times(&below?, times)?,
+        }
+    }
+    match time {
+        Some(time) => set_time(top, OsStr::new("."), *time),
+        None => Ok(()),
+    }
+}
+
+/// Where the entries go.
+struct Target {
+    root: OwnedFd,
+    /// The directory that the last entry went into: the next one most often does, too.
+    parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// The times of directories, by inode: a name may be as long as the archive likes.
+    times: HashMap<u64, TimeSpec>,
+    /// How many entries were put, and directories made for them.
+    made: u64,
+}
+
+impl Target {
+    /// Puts the file of `entry` where it belongs, whose `contents` follow.
+    fn put(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<()> {
+        let kind = entry.kind;
+        let path = inside(Path::new(OsStr::from_bytes(&entry.name)))?;
+        if path.as_os_str().is_empty() {
+            // The image's own directory: only what it is like.
+            self.times.insert(fstat(&self.root)?.st_ino, time(entry));
+            return apply(entry, &self.root, OsStr::new("."));
+        }
+        let link = || {
+            let link = entry.link.as_deref().context("a link without a target")?;
+            Ok::<_, Error>(OsStr::from_bytes(link))
+        };
+        if kind == EntryType::Link && inside(Path::new(link()?)).is_ok_and(|link| link == path) {
+            // GNU tar writes one when it is told a file's name twice.
+            return Ok(());
+        }
+        let (parent, name) = self.place(&path)?;
+        let (parent, name) = (&*parent, name.as_os_str());
+        if kind != EntryType::Directory {
+            self.make_way(parent, name)?;
+        }
+        match kind {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                write(entry, contents, parent, name)?;
+            }
+            EntryType::Directory => {
+                if path.components().count() > DEEPEST {
+                    bail!("deeper than {DEEPEST} directories");
+                }
+                match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
+                    Err(Errno::EEXIST) => {
+                        // A link to a directory isn't one: its target is somebody else's business.
+                        let flags = OFlag::O_PATH
+                            | OFlag::O_DIRECTORY
+                            | OFlag::O_NOFOLLOW
+                            | OFlag::O_CLOEXEC;
+                        openat(parent, name, flags, Mode::empty())
+                            .context("something else is there already")?;
+                    }
+                    made => made?,
+                }
+                let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                self.times.insert(found.st_ino, time(entry));
+            }
+            EntryType::Symlink => {
+                symlinkat(link()?, parent, name)?;
+            }
+            EntryType::Link => {
+                let to = inside(Path::new(link()?))?;
+                let (to_parent, to_name) = self.place(&to)?;
+                linkat(
+                    &*to_parent,
+                    to_name.as_os_str(),
+                    parent,
+                    name,
+                    AtFlags::empty(),
+                )
+                .with_context(|| format!("a hard link to {}", shown(&to)))?;
+                // What the file is like was said where it was put.
+                return Ok(());
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                let kind = match kind {
+                    EntryType::Fifo => SFlag::S_IFIFO,
+                    EntryType::Block => SFlag::S_IFBLK,
+                    _ => SFlag::S_IFCHR,
+                };
+                let (major, minor) = entry.device;
+                if kind == SFlag::S_IFCHR && entry.device == WHITEOUT {
+                    bail!("by this device overlayfs hides what other layers have");
+                }
+                let device = makedev(major.into(), minor.into());
+                mknodat(parent, name, kind, Mode::from_bits_truncate(0o600), device)?;
+            }
+            other => bail!(
+                "a type {:?} that nobody unpacks",
+                char::from(other.as_byte())
+            ),
+        }
+        apply(entry, parent, name)
+    }
+
+    /// The directory of `path`, which is made where it is missing, and the name in it. No link leads
+    /// out: the image is the root of all that is looked up.
+    fn place(&mut self, path: &Path) -> Result<(Rc<OwnedFd>, OsString)> {
+        let name = path.file_name().context("an empty name")?.to_owned();
+        let directory = path.parent().unwrap_or(Path::new(""));
+        if let Some((known, opened)) = &self.parent {
+            if known == directory {
+                return Ok((Rc::clone(opened), name));
+            }
+        }
+        let opened = match self.open(directory) {
+            Err(Errno::ENOENT) => {
+                let mut way = PathBuf::new();
+                for part in directory.components() {
+                    let above = self.open(&way)?;
+                    way.push(part);
+                    match mkdirat(&above, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
+                        Err(Errno::EEXIST) => {}
+                        made => {
+                            made?;
+                            self.made += 1;
+                        }
+                    }
+                }
+                self.open(directory)
+            }
+            opened => opened,
+        };
+        let opened =
+            Rc::new(opened.with_context(|| format!("its directory {}", shown(directory)))?);
+        self.parent = Some((directory.to_owned(), Rc::clone(&opened)));
+        Ok((opened, name))
+    }
+
+    fn open(&self, directory: &Path) -> nix::Result<OwnedFd> {
+        let directory = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(&self.root, directory, how)
+    }
+
+    /// Takes away what has the name already: of two entries of one name the later one counts.
+    fn make_way(&mut self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => {
+                // It may have been a link on the way to a directory that we hold open.
+                self.parent = None;
+                Ok(())
+            }
+            Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::EISDIR | Errno::EPERM) => bail!("a directory of that name is there already"),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Makes the file `name`, with what `entry` has of it.
+fn write(entry: &Entry, contents: &mut impl Read, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut file = File::from(openat(parent, name, flags, mode)?);
+    match &entry.parts {
+        None => drop(io::copy(contents, &mut file)?),
+        Some(parts) => {
+            for (offset, length) in parts {
+                file.seek(SeekFrom::Start(*offset))?;
+                io::copy(&mut contents.take(*length), &mut file)?;
+            }
+            file.set_len(entry.size)?;
+        }
+    }
+    Ok(())
+}
+
+/// A name of the archive, relative to the image.
+fn inside(name: &Path) -> Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in name.components() {
+        match part {
+            Component::Normal(part) => path.push(part),
+            Component::RootDir | Component::CurDir => {}
+            _ => bail!("it has .. in its name"),
+        }
+    }
+    match path.components().count() {
+        // The last one may be a file.
+        depth if depth > DEEPEST + 1 => bail!("deeper than {DEEPEST} directories"),
+        _ => Ok(path),
+    }
+}
+
+/// Makes the file what its header says. The owner comes first: a change of owner takes setuid bits and capabilities
+/// away.
+fn apply(entry: &Entry, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+    let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    fchownat(parent, name, Some(uid), Some(gid), nofollow).context("its owner")?;
+    if entry.kind != EntryType::Symlink {
+        let mode = Mode::from_bits_truncate(entry.mode);
+        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).context("its mode")?;
+    }
+    for (key, value) in &entry.attributes {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let put = openat(parent, name, flags, Mode::empty())?;
+        match set_attribute(&put, key, value) {
+            // What this filesystem, or this kernel's security modules, don't have.
+            Err(Errno::ENOTSUP) => {}
+            set => set.with_context(|| format!("its attribute {}", shown(Path::new(key))))?,
+        }
+    }
+    set_time(parent, name, time(entry))
+}
+
+fn time(entry: &Entry) -> TimeSpec {
+    let (seconds, nanos) = entry.modified;
+    TimeSpec::new(seconds, nanos)
+}
+
+fn set_time(parent: &OwnedFd, name: &OsStr, time: TimeSpec) -> Result<()> {
+    utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink).context("its time")
+}

@@ -1,0 +1,652 @@
+//! Reading the entries of a tar archive that a stranger made. See tar(5).
+//!
+//! Two readers that understand a header differently can be played off against each other: what the one has checked,
+//! the other doesn't see. So there is one reader here, which reads each header once, and what others could read
+//! otherwise it refuses: a record that comes twice, a number with more than digits in it, a link with contents. No
+//! length is believed before it is known to be within bounds.
+
+use crate::image::xattrs::is_of_overlay;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStringExt;
+use tar::{EntryType, Header};
+
+/// Bytes of a header, and of what everything is rounded up to.
+pub const BLOCK: u64 = 512;
+
+/// Names and records are read into memory, and none that means well comes near this.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Parts of a sparse file: a list of 16 MiB, in memory.
+pub const MOST_PARTS: usize = 1024 * 1024;
+
+/// No path has more bytes: PATH_MAX, with the NUL behind it.
+pub const LONGEST_PATH: usize = 4095;
+
+/// From this size on a header has no room for it.
+const TOO_LARGE_FOR_OCTAL: u64 = 1 << 33;
+
+/// PAX keys begin like this for the parts of sparse files.
+const SPARSE: &[u8] = b"GNU.sparse.";
+
+/// PAX keys begin like this for extended attributes, as GNU tar, star and Docker write them.
+pub const ATTRIBUTE: &str = "SCHILY.xattr.";
+
+/// The entries of an archive, one after the other.
+pub struct Entries<R> {
+    inner: R,
+    /// As many bytes as may still come, headers too.
+    left: u64,
+    /// Whether there was a header, so that it is an archive.
+    has_begun: bool,
+    /// Bytes of the current entry that nobody has read yet, and those that fill up its last block.
+    unread: u64,
+    padding: u64,
+}
+
+/// A file as the archive has it.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryType,
+    /// Its name, of any bytes but NUL.
+    pub name: Vec<u8>,
+    /// What it is a link to.
+    pub link: Option<Vec<u8>>,
+    /// Its size in bytes, holes included.
+    pub size: u64,
+    /// Where the bytes belong that follow, by offset and length; one after the other, without.
+    pub parts: Option<Vec<(u64, u64)>>,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permissions.
+    pub mode: u32,
+    /// When it was last written to, in seconds since 1970 and nanoseconds.
+    pub modified: (i64, i64),
+    /// The numbers of a device.
+    pub device: (u32, u32),
+    /// Its extended attributes.
+    pub attributes: Vec<(OsString, Vec<u8>)>,
+}
+
+/// PAX records by key.
+type Records = HashMap<Vec<u8>, Vec<u8>>;
+
+/// What comes before a header and belongs to it.
+#[derive(Default)]
+struct Extensions {
+    records: Option<Records>,
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+impl<R: Read> Entries<R> {
+    /// Those of the archive `inner`, which mustn't hold more than `limit` bytes: of contents, of headers, and of all
+    /// else that has to be read.
+    pub fn new(inner: R, limit: u64) -> Entries<R> {
+        Entries {
+            inner,
+            left: limit,
+            has_begun: false,
+            unread: 0,
+            padding: 0,
+        }
+    }
+
+    /// Whether it was an archive, as far as it was read.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Counts `bytes` of what the archive brings.
+    pub fn charge(&mut self, bytes: u64) -> io::Result<()> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(too_much)?;
+        Ok(())
+    }
+
+    /// The next one, whose contents [`Entries::read`] reads; `None` behind the last one.
+    ///
+    /// # Errors
+    /// It is no archive, cut off, or says what could be understood in two ways.
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+        self.skip()?;
+        let mut extensions = Extensions::default();
+        loop {
+            let Some(header) = self.header()? else {
+                return match extensions.is_empty() {
+                    true => Ok(None),
+                    false => Err(wrong(
+                        "it ends before the file that its last records are for",
+                    )),
+                };
+            };
+            let kind = header.entry_type();
+            match kind.as_byte() {
+                b'x' => {
+                    let text = self.extension(&header)?;
+                    once(&mut extensions.records, records(&text)?)?;
+                }
+                b'g' => harmless(&records(&self.extension(&header)?)?)?,
+                b'L' => once(&mut extensions.name, until_nul(self.extension(&header)?))?,
+                b'K' => once(&mut extensions.link, until_nul(self.extension(&header)?))?,
+                _ => return self.entry(&header, extensions).map(Some),
+            }
+        }
+    }
+
+    /// The next header; `None`: the archive ends.
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let mut header = Header::new_old();
+        let block = header.as_mut_bytes();
+        if !self.fill(block)? {
+            return Err(wrong(
+                "it is cut off: a tar archive ends in a block of zeros, and this one doesn't",
+            ));
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let sum = |from: usize, to: usize| {
+            block[from..to]
+                .iter()
+                .map(|byte| u64::from(*byte))
+                .sum::<u64>()
+        };
+        // Its own place counts as if it were full of blanks.
+        let sum = sum(0, 148) + 8 * u64::from(b' ') + sum(156, 512);
+        match number(&block[148..156]) {
+            Ok(noted) if noted == sum => {
+                self.has_begun = true;
+                self.charge(BLOCK)?;
+                Ok(Some(header))
+            }
+            _ => Err(wrong("a header's checksum is wrong")),
+        }
+    }
+
+    /// Fills `block`; `false`: nothing comes any more.
+    fn fill(&mut self, block: &mut [u8]) -> io::Result<bool> {
+        let mut filled = 0;
+        while filled < block.len() {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(false),
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// A name or records, which a header of their own announces.
+    fn extension(&mut self, header: &Header) -> io::Result<Vec<u8>> {
+        let size = number(&header.as_bytes()[124..136])?;
+        if size > LONGEST {
+            return Err(wrong("it has a name or records of more than 1 MiB"));
+        }
+        self.expect(size, size)?;
+        let mut text = vec![0; size as usize];
+        if size > 0 && !self.fill(&mut text)? {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.unread = 0;
+        self.skip()?;
+        Ok(text)
+    }
+
+    /// Makes ready for `size` bytes that follow, of which a file of `grown` bytes comes.
+    fn expect(&mut self, size: u64, grown: u64) -> io::Result<()> {
+        let padded = size.checked_next_multiple_of(BLOCK).ok_or_else(too_much)?;
+        self.charge(padded.max(grown))?;
+        (self.unread, self.padding) = (size, padded - size);
+        Ok(())
+    }
+
+    /// Goes on behind what is left of the current entry.
+    fn skip(&mut self) -> io::Result<()> {
+        let rest = self.unread + self.padding;
+        (self.unread, self.padding) = (0, 0);
+        match io::copy(&mut self.inner.by_ref().take(rest), &mut io::sink())? {
+            skipped if skipped == rest => Ok(()),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn entry(&mut self, header: &Header, extensions: Extensions) -> io::Result<Entry> {
+        let block = header.as_bytes();
+        let records = extensions.records.unwrap_or_default();
+        let text = |key: &str| records.get(key.as_bytes()).map(Vec::as_slice);
+        let id = |key: &str, field: &[u8]| {
+            let id = text(key).map_or_else(|| number(field), digits)?;
+            u32::try_from(id).map_err(|_| wrong(&format!("its {key} {id} can't be")))
+        };
+        let name = either(text("path"), extensions.name)?;
+        let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = either(text("linkpath"), extensions.link)?;
+        let link = link.or_else(|| Some(header.link_name_bytes()?.into_owned()));
+        for name in link.iter().chain([&name]) {
+            if name.contains(&0) {
+                return Err(wrong("its name has a NUL in it"));
+            }
+            if name.len() > LONGEST_PATH {
+                return Err(wrong("its name has more bytes than a path can have"));
+            }
+        }
+        if name.is_empty() {
+            return Err(wrong("it has no name"));
+        }
+        let in_header = number(&block[124..136])?;
+        let stored = match text("size") {
+            None => in_header,
+            Some(size) => match digits(size)? {
+                size if size == in_header || size >= TOO_LARGE_FOR_OCTAL => size,
+                size => return Err(wrong(&format!("its size is {in_header} and {size}"))),
+            },
+        };
+        let mut kind = header.entry_type();
+        if kind.is_file() && name.ends_with(b"/") {
+            // As it was before directories had a type of their own.
+            kind = EntryType::Directory;
+        }
+        let has_contents = matches!(
+            kind,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+        );
+        if !has_contents && stored > 0 {
+            return Err(wrong(&format!("it has {stored} bytes, and is no file")));
+        }
+        let (size, parts) = match kind {
+            EntryType::GNUSparse => {
+                let (size, parts) = self.sparse(header, stored)?;
+                (size, Some(parts))
+            }
+            _ => (stored, None),
+        };
+        self.expect(stored, size)?;
+        let mut attributes = Vec::new();
+        for (key, value) in &records {
+            if key.starts_with(SPARSE) {
+                return Err(sparse_in_paxs_way());
+            }
+            if let Some(key) = key.strip_prefix(ATTRIBUTE.as_bytes()) {
+                let key = decoded(key);
+                if is_of_overlay(&key) {
+                    return Err(wrong(&format!(
+                        "its attribute {} is for the kernel to set, and hides what other layers have",
+                        short(&key)
+                    )));
+                }
+                attributes.push((OsString::from_vec(key), value.clone()));
+            }
+        }
+        Ok(Entry {
+            kind,
+            name,
+            link,
+            size,
+            parts,
+            uid: id("uid", &block[108..116])?,
+            gid: id("gid", &block[116..124])?,
+            mode: number(&block[100..108])? as u32 & 0o7777,
+            modified: match text("mtime") {
+                Some(text) => time(text).ok_or_else(|| wrong("its mtime is no time"))?,
+                None => (signed(&block[136..148])?, 0),
+            },
+            device: match kind {
+                EntryType::Char | EntryType::Block => {
+                    let part =
+                        |field| u32::try_from(number(field)?).map_err(|_| wrong("no such device"));
+                    (part(&block[329..337])?, part(&block[337..345])?)
+                }
+                _ => (0, 0),
+            },
+            attributes,
+        })
+    }
+
+    /// The size of a sparse file, and its parts, of `stored` bytes together: four in its header, and more in blocks
+    /// behind that.
+    fn sparse(&mut self, header: &Header, stored: u64) -> io::Result<(u64, Vec<(u64, u64)>)> {
+        let mut block = *header.as_bytes();
+        let size = number(&block[483..495])?;
+        let mut parts = Vec::new();
+        let (mut list, mut goes_on) = (386..386 + 4 * 24, block[482]);
+        let mut end = 0;
+        loop {
+            let mut is_through = false;
+            for part in block[list].chunks_exact(24) {
+                if part[0] == 0 {
+                    is_through = true;
+                    continue;
+                }
+                if is_through {
+                    return Err(wrong("the parts of a sparse file have gaps between them"));
+                }
+                let (offset, length) = (number(&part[..12])?, number(&part[12..])?);
+                let after = offset.checked_add(length);
+                match after.filter(|after| offset >= end && *after <= size) {
+                    Some(after) => end = after,
+                    None => return Err(wrong("the parts of a sparse file are out of order")),
+                }
+                parts.push((offset, length));
+            }
+            if parts.len() > MOST_PARTS {
+                return Err(wrong("a sparse file of more parts than can be"));
+            }
+            if goes_on == 0 {
+                break;
+            }
+            if is_through {
+                return Err(wrong("the parts of a sparse file go on behind their end"));
+            }
+            self.charge(BLOCK)?;
+            if !self.fill(&mut block)? {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            (list, goes_on) = (0..21 * 24, block[504]);
+        }
+        match parts.iter().map(|(_, length)| length).sum::<u64>() == stored {
+            true => Ok((size, parts)),
+            false => Err(wrong("the parts of a sparse file don't make up its size")),
+        }
+    }
+
+    /// Reads on behind the archive's end, to the end of all.
+    pub fn read_to_end(&mut self) -> io::Result<()> {
+        let most = self.left;
+        match io::copy(
+            &mut self.inner.by_ref().take(most.saturating_add(1)),
+            &mut io::sink(),
+        )? {
+            read if read > most => Err(too_much()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The contents of the current entry.
+impl<R: Read> Read for Entries<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer
+            .len()
+            .min(usize::try_from(self.unread).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        match self.inner.read(&mut buffer[..most])? {
+            0 => Err(wrong(&format!(
+                "it is cut off, {} bytes before its end",
+                self.unread
+            ))),
+            read => {
+                self.unread -= read as u64;
+                Ok(read)
+            }
+        }
+    }
+}
+
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.records.is_none() && self.name.is_none() && self.link.is_none()
+    }
+}
+
+/// Notes what may come once.
+fn once<T>(place: &mut Option<T>, value: T) -> io::Result<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(wrong(
+            "two sets of records, or two long names, are for one file",
+        )),
+    }
+}
+
+/// A name that is given in one way or the other.
+fn either(pax: Option<&[u8]>, gnu: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match (pax, gnu) {
+        (Some(_), Some(_)) => Err(wrong("it has a long name twice")),
+        (pax, gnu) => Ok(pax.map(<[u8]>::to_vec).or(gnu)),
+    }
+}
+
+/// Fails when records that are for all files would change what one of them is: some readers obey, some don't.
+fn harmless(records: &Records) -> io::Result<()> {
+    let known = ["path", "linkpath", "size", "uid", "gid", "mtime"];
+    let matters = |key: &&Vec<u8>| {
+        let begins = |with: &[u8]| key.starts_with(with);
+        known.iter().any(|known| known.as_bytes() == **key)
+            || begins(ATTRIBUTE.as_bytes())
+            || begins(SPARSE)
+    };
+    match records.keys().find(matters) {
+        None => Ok(()),
+        Some(key) => Err(wrong(&format!(
+            "it has a global record {}, which some readers obey and some don't",
+            short(key)
+        ))),
+    }
+}
+
+/// The archive holds more than it may.
+pub fn too_much() -> io::Error {
+    io::Error::new(
+        ErrorKind::FileTooLarge,
+        "it holds more than --image-limit allows",
+    )
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+fn sparse_in_paxs_way() -> io::Error {
+    wrong("a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu")
+}
+
+/// The beginning of a text of the archive's.
+fn short(text: &[u8]) -> String {
+    const LONG: usize = 100;
+    let cut = if text.len() > LONG { "…" } else { "" };
+    String::from_utf8_lossy(&text[..text.len().min(LONG)]).into_owned() + cut
+}
+
+/// An attribute's name as PAX has it: `=` ends a key there, and so stands as `%3D`, and `%` as `%25`. As GNU tar does it.
+pub fn encoded(key: &str) -> String {
+    key.replace('%', "%25").replace('=', "%3D")
+}
+
+fn decoded(key: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(key.len());
+    let mut rest = key;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match rest {
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            [b'%', b'3', b'D', after @ ..] => (b'=', after),
+            _ => (*first, after),
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    decoded
+}
+
+fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
+    let end = text.iter().position(|byte| *byte == 0);
+    text.truncate(end.unwrap_or(text.len()));
+    text
+}
+
+/// A number of a header: octal digits, with blanks before them and blanks or NULs behind, or with the first bit set the
+/// bytes of the number itself.
+fn number(field: &[u8]) -> io::Result<u64> {
+    u64::try_from(signed(field)?).map_err(|_| wrong("a number of a header is negative"))
+}
+
+fn signed(field: &[u8]) -> io::Result<i64> {
+    let no_number = || wrong("a number of a header is none");
+    if field[0] & 0x80 != 0 {
+        let (head, tail) = field.split_at(field.len() - 8);
+        let bytes: [u8; 8] = tail.try_into().map_err(|_| no_number())?;
+        return match (head, field[0]) {
+            // Of eight bytes the first has one bit less.
+            ([], _) => Ok(i64::from_be_bytes(bytes) << 1 >> 1),
+            (head, 0x80) if head[1..].iter().all(|byte| *byte == 0) => {
+                i64::try_from(u64::from_be_bytes(bytes)).map_err(|_| no_number())
+            }
+            (head, 0xff) if head.iter().all(|byte| *byte == 0xff) => Ok(i64::from_be_bytes(bytes)),
+            _ => Err(no_number()),
+        };
+    }
+    let field = field.trim_ascii_start();
+    let length = field
+        .iter()
+        .take_while(|byte| matches!(byte, b'0'..=b'7'))
+        .count();
+    let (digits, rest) = field.split_at(length);
+    if !rest.iter().all(|byte| matches!(byte, b' ' | 0)) {
+        return Err(no_number());
+    }
+    // Twelve digits at most: it fits.
+    Ok(digits
+        .iter()
+        .fold(0, |sum, digit| sum << 3 | i64::from(digit - b'0')))
+}
+
+/// A number of PAX records: decimal digits, and no zero before them.
+fn digits(text: &[u8]) -> io::Result<u64> {
+    let canonical =
+        text.iter().all(u8::is_ascii_digit) && (text == b"0" || !text.starts_with(b"0"));
+    let number = std::str::from_utf8(text).ok().filter(|_| canonical);
+    number
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| wrong(&format!("a number in its records is none: {}", short(text))))
+}
+
+/// `1700000000.123456789`, and before 1970 with a minus sign.
+fn time(text: &[u8]) -> Option<(i64, i64)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (minus, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if seconds.is_empty() || !all_digits(seconds) || !all_digits(fraction) {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}");
+    let (whole, nanos): (i64, i64) = (seconds.parse().ok()?, nanos[..9].parse().ok()?);
+    Some(match (minus, nanos) {
+        (false, nanos) => (whole, nanos),
+        (true, 0) => (-whole, 0),
+        (true, nanos) => (-whole - 1, 1_000_000_000 - nanos),
+    })
+}
+
+/// `27 mtime=1700000000.123456\n`, one after the other: each says first how long it is, so that its value may
+/// hold any byte.
+fn records(text: &[u8]) -> io::Result<Records> {
+    let mut records = Records::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (key, value, after) =
+            record(rest).ok_or_else(|| wrong("its PAX records are damaged"))?;
+        if records.insert(key.to_vec(), value.to_vec()).is_some() {
+            if key.starts_with(SPARSE) {
+                return Err(sparse_in_paxs_way());
+            }
+            let key = short(key);
+            return Err(wrong(&format!("its record {key} is there twice")));
+        }
+        rest = after;
+    }
+    Ok(records)
+}
+
+/// The first record's key and value, and what follows.
+fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = text.iter().take(8).position(|byte| *byte == b' ')?;
+    let length = usize::try_from(digits(&text[..blank]).ok()?).ok()?;
+    let record = text.get(blank + 1..length)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], &text[length..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_may_hold_any_byte() {
+        let text = b"13 mtime=1.5\n16 SCHILY.x=a\nb\n";
+        let read = records(text).unwrap();
+        assert_eq!(read[b"mtime".as_slice()], b"1.5");
+        assert_eq!(read[b"SCHILY.x".as_slice()], b"a\nb");
+        for wrong in [
+            &b"12 mtime=1.5\n"[..],
+            b"x a=b\n",
+            b"99 a=b\n",
+            b"6 abc\n",
+            b"3 a=b\n",
+            b"06 a=b\n",
+            b"+6 a=b\n",
+            b"6 a=b\n6 a=c\n",
+        ] {
+            assert!(
+                records(wrong).is_err(),
+                "{}",
+                String::from_utf8_lossy(wrong)
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_of_headers() {
+        for (field, means) in [
+            (&b"00000000017\0"[..], 15),
+            (b"        17 \0", 15),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0", 0),
+            (b"777777777777", (1 << 36) - 1),
+            (&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1], (2 << 24 << 8) + 1),
+            (&[0x80, 0, 0, 0, 0, 0, 0, 9], 9),
+        ] {
+            assert_eq!(number(field).unwrap(), means, "{field:?}");
+        }
+        for wrong in [
+            &b"00000000017x"[..],
+            b"000000\x0000017",
+            b"0x00000017\0\0",
+            b"-0000000017\0",
+            b"00000000018\0",
+            &[0x80, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1],
+            &[0x80, 0, 0, 0, 0x80, 0, 0, 2, 0, 0, 0, 1],
+            &[0xff; 12],
+        ] {
+            assert!(number(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(signed(&[0xff; 12]).unwrap(), -1);
+    }
+
+    #[test]
+    fn names_of_attributes() {
+        for key in ["user.a", "user.a=b", "user.%3D", "user.%", "user.%25=%"] {
+            assert_eq!(decoded(encoded(key).as_bytes()), key.as_bytes());
+        }
+        assert_eq!(decoded(b"user.%41%2"), b"user.%41%2");
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(time(b"12.5"), Some((12, 500_000_000)));
+        assert_eq!(time(b"-12.25"), Some((-13, 750_000_000)));
+        assert_eq!(time(b"-3"), Some((-3, 0)));
+        for wrong in [&b""[..], b".5", b"+5", b"--5", b"1.5e3", b"1 5"] {
+            assert_eq!(time(wrong), None, "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+}

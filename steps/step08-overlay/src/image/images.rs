@@ -1,0 +1,127 @@
+//! Images on this machine: directories as they are, archives unpacked once.
+//!
+//! An unpacked archive is called by the SHA-256 of its bytes, so that two names for one archive are
+//! one image, and an archive that has changed is another. To read an archive of a gigabyte only to see
+//! that it is known takes a second, so a small file beside the images remembers what the digest of a
+//! file was when it had a certain inode, size and time of change.
+
+use crate::image::archive::unpack;
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::syncfs;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use step04_pivot_root::removal::remove_tree;
+
+/// The images in a state folder: `images/sha256-…`.
+pub struct Images {
+    folder: PathBuf,
+    /// The most bytes that an archive may unpack to.
+    limit: u64,
+}
+
+impl Images {
+    /// Those below `state`.
+    pub fn at(state: &Path, limit: u64) -> Images {
+        Images {
+            folder: state.join("images"),
+            limit,
+        }
+    }
+
+    /// The directory of the image `path`; an archive is unpacked when it is new.
+    ///
+    /// # Errors
+    /// There is no such file, it is no archive, or it holds what it mustn't.
+    pub fn layer(&self, path: &Path) -> Result<PathBuf> {
+        let shown = path.display();
+        let found = match path.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "--image {shown}: there is no such directory or archive\nhelp: rootfs-scripts/ has ways to make one"
+            ),
+            found => found.with_context(|| format!("--image {shown}"))?,
+        };
+        if found.is_dir() {
+            let path = path.canonicalize()?;
+            return match path == Path::new("/") {
+                true => bail!("--image {shown}: that is this machine's own root"),
+                false => Ok(path),
+            };
+        }
+        if !found.is_file() {
+            bail!("--image {shown}: it is neither a directory nor an archive");
+        }
+        self.unpacked(path)
+            .with_context(|| format!("--image {shown}"))
+    }
+
+    fn unpacked(&self, archive: &Path) -> Result<PathBuf> {
+        // Setuid programs of a stranger are in there: nobody but root may reach them.
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.folder)?;
+        let known = self.folder.join("known");
+        builder.create(&known)?;
+
+        let file = File::open(archive)?;
+        let remembered = known.join(fingerprint(&file)?);
+        let image = |digest: &str| self.folder.join(format!("sha256-{digest}"));
+        if let Ok(digest) = fs::read_to_string(&remembered) {
+            let image = image(&digest);
+            if image.exists() {
+                return Ok(image);
+            }
+        }
+        // One at a time: whoever wants the same archive waits, and finds it there.
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("lock"))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        if let Ok(digest) = fs::read_to_string(&remembered) {
+            let image = image(&digest);
+            if image.exists() {
+                return Ok(image);
+            }
+        }
+        // What an archive says nothing about is for everybody to read, whatever this umask was.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        // Under the lock, what lies there is what a crash has left.
+        let aside = self.folder.join("new");
+        remove_tree(&aside)?;
+        fs::create_dir(&aside)?;
+        let digest = match unpack(file, &aside, self.limit) {
+            Ok(digest) => digest,
+            Err(error) => {
+                remove_tree(&aside)?;
+                return Err(error);
+            }
+        };
+        let image = image(&digest);
+        match image.exists() {
+            true => remove_tree(&aside)?,
+            false => {
+                // All of it is on the disk before it has a name that is trusted.
+                syncfs(File::open(&aside)?)?;
+                fs::rename(&aside, &image)?;
+            }
+        }
+        let half = known.join("new");
+        fs::write(&half, &digest)?;
+        fs::rename(&half, &remembered)?;
+        Ok(image)
+    }
+}
+
+/// What tells one version of a file from another.
+fn fingerprint(file: &File) -> Result<String> {
+    let of = file.metadata()?;
+    let (device, inode, size) = (of.dev(), of.ino(), of.size());
+    let (modified, changed) = (of.mtime_nsec(), of.ctime_nsec());
+    let (modified_s, changed_s) = (of.mtime(), of.ctime());
+    Ok(format!(
+        "{device}-{inode}-{size}-{modified_s}.{modified}-{changed_s}.{changed}"
+    ))
+}

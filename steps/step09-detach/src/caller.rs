@@ -1,0 +1,4 @@
+//! The caller's side of a container: how its monitor is started, and how it is talked to.
+
+pub mod connection;
+pub mod launch;

@@ -1,0 +1,520 @@
+//! What goes to and fro between a command and those who are attached to it: what it says into the log and to them, what
+//! they type to it, and their signals.
+
+use crate::container::log::Stream;
+use crate::message::{LONGEST, Message, receive, send_now, send_with};
+use crate::monitor::Monitor;
+use crate::monitor::slim::slim_down;
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{SockFlag, accept4};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, read, write};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+use step02_pid::{Child, reap};
+use step05_tty::set_size;
+use step05_tty::terminal::Ends;
+use step07_cgroups::cgroup::group::Groups;
+
+/// Somebody who is attached, or waits.
+pub(crate) struct Client {
+    pub(crate) socket: OwnedFd,
+    /// Nobody else ever has it, as its descriptor's number may.
+    pub(crate) number: u64,
+    /// Whether it wants to see what is said.
+    pub(crate) watches: bool,
+    /// Whether the command's input ends with it: it is who started the container, and stays.
+    pub(crate) owns_input: bool,
+    /// What it hasn't taken yet, each with the descriptors that go along.
+    pub(crate) backlog: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// Whether the container is to go on when it has gone.
+    holds_still: bool,
+}
+
+impl Client {
+    /// The caller, who started the container, is number 0.
+    pub(crate) fn new(socket: OwnedFd, number: u64) -> Client {
+        let is_caller = number == 0;
+        Client {
+            socket,
+            number,
+            watches: is_caller,
+            owns_input: is_caller,
+            backlog: VecDeque::new(),
+            holds_still: false,
+        }
+    }
+
+    /// What it waits for.
+    pub(crate) fn waits_for(&self) -> PollFd<'_> {
+        let mut events = PollFlags::POLLIN;
+        events.set(PollFlags::POLLOUT, !self.backlog.is_empty());
+        PollFd::new(self.socket.as_fd(), events)
+    }
+
+    /// Tells it something, now or when it is ready; `false`: it has gone.
+    pub(crate) fn tell(&mut self, encoded: &[u8]) -> bool {
+        self.hand(encoded, Vec::new())
+    }
+
+    /// The same, with descriptors.
+    pub(crate) fn hand(&mut self, encoded: &[u8], descriptors: Vec<OwnedFd>) -> bool {
+        self.backlog.push_back((encoded.to_vec(), descriptors));
+        self.flush()
+    }
+
+    /// Shows it what the container has said. Who started it in the foreground makes the command wait, as a pipe does;
+    /// anybody else who lags behind is left there, and told so in its place.
+    fn show(&mut self, encoded: &[u8]) {
+        if !self.owns_input && self.backlog.len() >= MOST_BEHIND {
+            self.watches = false;
+            self.tell(&Message::LeftBehind.encode());
+        } else {
+            self.tell(encoded);
+        }
+    }
+
+    /// Whether the command waits for it.
+    fn holds_back(&self) -> bool {
+        self.owns_input && !self.backlog.is_empty()
+    }
+
+    pub(crate) fn flush(&mut self) -> bool {
+        while let Some((message, descriptors)) = self.backlog.front() {
+            let sent = match descriptors.is_empty() {
+                true => send_now(&self.socket, message),
+                false => send_with(&self.socket, message, descriptors),
+            };
+            match sent {
+                Ok(()) => drop(self.backlog.pop_front()),
+                Err(Errno::EAGAIN) => return true,
+                Err(Errno::EINTR) => continue,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// How much of a processor a container's words may cost the monitor, whose time no limit of the container's holds: an
+/// empty line is a byte to who writes it, and fifty to who logs it. Whoever says more than can be carried in a quarter of
+/// the time waits, as for a slow disk.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    used: Duration,
+}
+
+impl Pace {
+    const TURN: Duration = Duration::from_millis(20);
+    const MOST: Duration = Duration::from_millis(5);
+
+    pub(crate) fn new() -> Pace {
+        Pace {
+            since: Instant::now(),
+            used: processor_time(),
+        }
+    }
+
+    /// How long nothing may be carried.
+    fn rest(&mut self) -> Option<Duration> {
+        let elapsed = self.since.elapsed();
+        if elapsed >= Pace::TURN {
+            *self = Pace::new();
+            return None;
+        }
+        let has_rest = processor_time().saturating_sub(self.used) > Pace::MOST;
+        has_rest.then(|| Pace::TURN.saturating_sub(elapsed))
+    }
+}
+
+/// How long this process has had a processor.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// As many messages may wait for somebody who attached, besides those in the socket.
+const MOST_BEHIND: usize = 16;
+
+/// What came of waiting.
+pub(crate) enum Turn {
+    Nothing,
+    Something,
+    /// A child may have ended.
+    MayHaveEnded,
+}
+
+/// What ends sooner needn't be prepared for a long time. In milliseconds.
+const A_MOMENT: u8 = 100;
+
+/// What the command of a container is connected to.
+#[derive(Default)]
+pub(crate) struct Command {
+    pid: Option<Pid>,
+    input: Option<OwnedFd>,
+    output: [Option<OwnedFd>; 2],
+    slave: Option<OwnedFd>,
+}
+
+impl Command {
+    /// That of `child`, whose ends we have.
+    pub(crate) fn of(child: &Child, ends: Ends) -> Command {
+        Command {
+            pid: Some(child.pid),
+            input: ends.input,
+            output: ends.output,
+            slave: ends.slave,
+        }
+    }
+}
+
+impl Monitor<'_> {
+    /// Stays with the command until it has ended and its last word is written. Returns its exit code.
+    pub(crate) fn stay_with(&mut self, mut command: Command) -> Result<u8> {
+        let mut patience = PollTimeout::from(A_MOMENT);
+        loop {
+            match self.turn(&mut command, patience)? {
+                Turn::Nothing => {
+                    // It will be here for a while.
+                    slim_down();
+                    patience = PollTimeout::NONE;
+                    continue;
+                }
+                Turn::Something => continue,
+                Turn::MayHaveEnded => {}
+            }
+            if let Some((_, code)) = reap(command.pid)? {
+                (command.pid, command.input, command.slave) = (None, None, None);
+                self.last_words(&mut command)?;
+                return Ok(code);
+            }
+        }
+    }
+
+    /// What was typed for an earlier life is nobody's, and an end of the input lasts.
+    pub(crate) fn forget_input(&mut self, command: &mut Command) {
+        for (by, _) in std::mem::take(&mut self.typed) {
+            self.tell_typist(by);
+        }
+        if self.input_ends {
+            self.end_input(command);
+        }
+    }
+
+    /// Carries what the command has said and nobody has read yet. Its processes are all gone, and there is no more to
+    /// come: but somebody outside may still hold the other end, and even write to it.
+    fn last_words(&mut self, command: &mut Command) -> Result<()> {
+        // The most that a pipe holds, /proc/sys/fs/pipe-max-size as it usually is.
+        const TURNS: usize = 1024 * 1024 / LONGEST;
+        for _ in 0..TURNS {
+            let mut nothing_left = true;
+            for which in 0..command.output.len() {
+                let Some(output) = &command.output[which] else {
+                    continue;
+                };
+                let mut polled = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut polled, PollTimeout::ZERO)? > 0 {
+                    nothing_left = false;
+                    // Whoever reads slowly gets it when all the rest is in order.
+                    self.listen(which, command);
+                }
+            }
+            if nothing_left {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done, and does it.
+    pub(crate) fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
+        let nothing = PollFlags::empty();
+        let rest = self.pace.rest();
+        let is_behind = rest.is_some() || self.clients.iter().any(Client::holds_back);
+        let idle = || PollFd::new(self.signals.as_fd(), nothing);
+        let input = command.input.as_ref().filter(|_| !self.typed.is_empty());
+        let mut polled = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.door.as_fd(), PollFlags::POLLIN),
+            input.map_or_else(idle, |input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)),
+        ];
+        for output in &command.output {
+            // Whoever started it, and reads slowly, makes the command wait, as a pipe does. An end that has hung up is
+            // always ready, so it isn't asked at all.
+            let output = output.as_ref().filter(|_| !is_behind);
+            polled.push(output.map_or_else(idle, |output| {
+                PollFd::new(output.as_fd(), PollFlags::POLLIN)
+            }));
+        }
+        polled.extend(self.clients.iter().map(Client::waits_for));
+        let millis = |rest: Duration| PollTimeout::from(rest.as_millis() as u8 + 1);
+        match poll(&mut polled, rest.map_or(timeout, millis)) {
+            Err(Errno::EINTR) => return Ok(Turn::Something),
+            Ok(0) if rest.is_some() => return Ok(Turn::Something),
+            Ok(0) => return Ok(Turn::Nothing),
+            polled => polled?,
+        };
+        let ready: Vec<PollFlags> = polled
+            .iter()
+            .map(|each| each.revents().unwrap_or(nothing))
+            .collect();
+        drop(polled);
+        let [signal, door, input, output, error, clients @ ..] = &ready[..] else {
+            unreachable!("five of them are always there");
+        };
+        self.serve_clients(clients, command);
+        if !door.is_empty() {
+            self.admit(Some(command));
+        }
+        if !input.is_empty() {
+            self.type_on(command);
+        }
+        for (which, events) in [output, error].into_iter().enumerate() {
+            if !events.is_empty() {
+                self.listen(which, command);
+            }
+        }
+        match signal.is_empty() {
+            true => Ok(Turn::Something),
+            false => self.obey(command),
+        }
+    }
+
+    /// A signal that somebody sent to this process is meant for the container; SIGCHLD is for us.
+    fn obey(&mut self, command: &Command) -> Result<Turn> {
+        let number = self.signals.receive()?.number();
+        if number == Signal::SIGCHLD as i32 {
+            return Ok(Turn::MayHaveEnded);
+        }
+        if number == Signal::SIGTERM as i32 {
+            // The machine is going down.
+            self.let_it_end = true;
+        }
+        if let Some(pid) = command.pid {
+            self.signals.pass_on(number, pid)?;
+        }
+        Ok(Turn::Something)
+    }
+
+    /// Reads what the command has said, writes it down, and passes it on.
+    fn listen(&mut self, which: usize, command: &mut Command) {
+        let Some(output) = &command.output[which] else {
+            return;
+        };
+        let mut buffer = [0; LONGEST];
+        match read(output, &mut buffer) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // A pseudo-terminal whose last slave was closed answers EIO.
+            Ok(0) | Err(_) => command.output[which] = None,
+            Ok(length) => {
+                let stream = [Stream::Output, Stream::Error][which];
+                self.log.write(stream, &buffer[..length]);
+                let said = Message::Output(stream, buffer[..length].to_vec()).encode();
+                let watching = self.clients.iter_mut().filter(|client| client.watches);
+                watching.for_each(|client| client.show(&said));
+            }
+        }
+    }
+
+    /// Writes what was typed, as far as the command takes it, and tells who typed it.
+    fn type_on(&mut self, command: &mut Command) {
+        let Some((by, bytes)) = self.typed.front_mut() else {
+            return;
+        };
+        let written = match &command.input {
+            Some(input) => write(input, bytes),
+            None => Ok(bytes.len()),
+        };
+        match written {
+            Ok(length) => drop(bytes.drain(..length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // It has closed its input: it reads no more, and needs no more.
+            Err(_) => {
+                bytes.clear();
+                command.input = None;
+            }
+        }
+        if bytes.is_empty() {
+            let by = *by;
+            self.typed.pop_front();
+            if self.input_ends {
+                self.end_input(command);
+            }
+            self.tell_typist(by);
+        }
+    }
+
+    /// Lets in one of those who knock; `false`: there is none. One who comes while `command` runs is told so: the others
+    /// have heard it when it was news.
+    pub(crate) fn admit(&mut self, command: Option<&Command>) -> bool {
+        let socket = match accept4(self.door.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            // SAFETY: the kernel has just opened it for us.
+            Ok(socket) => unsafe { OwnedFd::from_raw_fd(socket) },
+            // Whoever knocks when there are no descriptors left is sent away, and doesn't wait for ever.
+            Err(Errno::EMFILE) if self.spare.take().is_some() => return self.admit(command),
+            Err(_) => return false,
+        };
+        if self.spare.is_none() {
+            drop(socket);
+            self.spare = self.door.try_clone().ok();
+            return true;
+        }
+        self.served += 1;
+        let mut client = Client::new(socket, self.served);
+        if command.is_some_and(|command| command.pid.is_some()) {
+            client.tell(&Message::Started.encode());
+        }
+        self.clients.push(client);
+        true
+    }
+
+    fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) {
+        let mut gone = Vec::new();
+        for (position, events) in ready.iter().enumerate() {
+            let asks = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
+            let stays = match events {
+                events if events.contains(PollFlags::POLLOUT) => self.clients[position].flush(),
+                events if events.intersects(asks) => self.serve(position, command),
+                _ => true,
+            };
+            if !stays {
+                gone.push(position);
+            }
+        }
+        for position in gone.into_iter().rev() {
+            let client = self.clients.remove(position);
+            if client.owns_input {
+                self.end_input(command);
+            }
+            if client.holds_still {
+                // It was killed, or its disk was full: whoever is frozen can't help himself.
+                self.have_it_go_on();
+            }
+            self.looking
+                .take_if(|looking| looking.client == client.number);
+        }
+    }
+
+    /// Does what a client asks for; `false`: it has gone, or what it says makes no sense, and costs it the connection.
+    fn serve(&mut self, position: usize, command: &mut Command) -> bool {
+        let client = &mut self.clients[position];
+        let mut buffer = [0; LONGEST + 1];
+        let Ok(Some(message)) = receive(&client.socket, &mut buffer) else {
+            return false;
+        };
+        let number = client.number;
+        match message {
+            Message::Attach => client.watches = true,
+            Message::Wait => client.watches = false,
+            // It didn't wait for the answer to what it typed before.
+            Message::Input(_) if self.typed.iter().any(|(by, _)| *by == number) => return false,
+            Message::Input(bytes) => {
+                self.typed.push_back((number, bytes));
+                self.type_on(command);
+            }
+            // Another one who attaches may come again.
+            Message::EndOfInput if !client.owns_input => {}
+            Message::EndOfInput => self.end_input(command),
+            Message::Size(rows, columns) => {
+                self.size = Some((rows, columns));
+                if let (Some(_), Some(master)) = (&command.slave, &command.output[0]) {
+                    let _ = set_size(master, (rows, columns));
+                }
+            }
+            Message::Signal(signal) if !(1..=libc::SIGRTMAX()).contains(&signal) => return false,
+            Message::Signal(signal) => {
+                client.tell(&Message::Heard.encode());
+                let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+                self.let_it_end |= ends.iter().any(|end| *end as i32 == signal);
+                if let Some(pid) = command.pid {
+                    let sent = self.signals.pass_on(signal, pid);
+                    return sent
+                        .and_then(|()| self.signals.ask(signal, false, pid))
+                        .is_ok();
+                }
+            }
+            Message::Refused(stream) if client.owns_input => {
+                // The command shall know, by a hang-up or SIGPIPE. What it says to nobody isn't written either.
+                command.output[usize::from(stream == Stream::Error)] = None;
+                if let (Some(_), Some(pid)) = (command.slave.take(), command.pid) {
+                    return self.signals.hang_up(pid).is_ok();
+                }
+            }
+            Message::Refused(_) => client.watches = false,
+            Message::Detach => {
+                client.owns_input = false;
+                return false;
+            }
+            Message::LetItEnd(stopped) => {
+                self.let_it_end = true;
+                self.stopped = stopped;
+                client.tell(&Message::Taken.encode());
+            }
+            Message::Looking => {
+                // One who reads what he is told has these for a moment; in the queue of another they would stay.
+                let looking = self
+                    .looking
+                    .as_mut()
+                    .filter(|looking| looking.client == number);
+                if let Some(sight) = looking.and_then(|looking| looking.sight.take()) {
+                    return client.hand(&Message::Sight.encode(), sight.into_descriptors().into());
+                }
+            }
+            Message::Looked => drop(self.looking.take_if(|looking| looking.client == number)),
+            Message::Still | Message::GoesOn => {
+                client.holds_still = matches!(message, Message::Still);
+                client.tell(&Message::Taken.encode());
+            }
+            Message::Taken
+            | Message::Heard
+            | Message::LeftBehind
+            | Message::Look(..)
+            | Message::Sight
+            | Message::Output(..)
+            | Message::Started
+            | Message::Restarting
+            | Message::Ended(_) => return false,
+        }
+        true
+    }
+
+    fn have_it_go_on(&self) {
+        let groups = Groups::of(&self.container.id);
+        // What can't be is noticed by whoever types `unpause`.
+        let _ = groups.and_then(|groups| groups.freeze(false));
+    }
+
+    /// Nothing more will be typed. A terminal has no end that could be closed.
+    fn end_input(&mut self, command: &mut Command) {
+        self.input_ends = true;
+        if command.slave.is_none() && self.typed.is_empty() {
+            command.input = None;
+        }
+    }
+
+    /// Tells who has typed something that it has been read.
+    fn tell_typist(&mut self, number: u64) {
+        self.tell(&Message::Taken, |client| client.number == number);
+    }
+
+    /// Tells something to those of whom it holds.
+    pub(crate) fn tell(&mut self, message: &Message, whom: impl Fn(&Client) -> bool) {
+        let mut those = self
+            .clients
+            .iter_mut()
+            .filter(|client| whom(client))
+            .peekable();
+        if those.peek().is_none() {
+            return;
+        }
+        let encoded = message.encode();
+        // Who has gone is noticed, with all that follows, when the socket says so.
+        for client in those {
+            client.tell(&encoded);
+        }
+    }
+}
