@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 
 /// A check: what it claims of the program, and whether that holds.
 pub type Check = fn(&Workbench) -> Result<Vec<Claim>>;
@@ -156,7 +156,7 @@ pub fn on_workbench<T>(
     }
     // Layers can lie in the state folder, which they can't in a container's own /tmp. Whoever may not write
     // there gets no further than chapter 4.
-    let state = State::default().dir;
+    let state = StateDir::default().dir;
     let scratch = std::fs::create_dir_all(&state)
         .and_then(|()| tempfile::Builder::new().prefix("check-").tempdir_in(&state))
         .or_else(|_| tempfile::tempdir())?;

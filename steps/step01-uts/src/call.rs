@@ -8,7 +8,6 @@
 //! assert_eq!(refused.call, format!("sethostname({:?})", "x".repeat(65)));
 //! ```
 
-use crate::CloseRange;
 use crate::narration::{narrate, narrating};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -323,10 +322,6 @@ arguments! {
     AddressFamily: |value, f| write!(f, "{value:?}");
     SockType: |value, f| write!(f, "{value:?}");
     SockProtocol: |value, f| write!(f, "{value:?}");
-    CloseRange: |value, f| f.write_str(match value {
-        CloseRange::Close => "0",
-        CloseRange::CloseOnExec => "CLOSE_RANGE_CLOEXEC",
-    });
     SFlag: |value, f| f.write_str(match *value {
         SFlag::S_IFCHR => "S_IFCHR",
         SFlag::S_IFBLK => "S_IFBLK",

@@ -19,6 +19,9 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fmt::{self, Formatter};
+
+use call::Argument;
 
 pub use call::{Refused, Variable};
 pub use narration::Narration;
@@ -148,6 +151,15 @@ pub enum CloseRange {
     Close,
     /// Has `execve` close it: CLOSE_RANGE_CLOEXEC.
     CloseOnExec,
+}
+
+impl Argument for CloseRange {
+    fn show(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(match self {
+            CloseRange::Close => "0",
+            CloseRange::CloseOnExec => "CLOSE_RANGE_CLOEXEC",
+        })
+    }
 }
 
 /// Closes every descriptor from `first` on, now or later. See close_range(2); Linux 5.11.

@@ -1,6 +1,6 @@
 //! From a container's life to an exit code.
 
-use crate::Refused;
+use crate::call::Refused;
 use crate::narration::complain;
 use anyhow::{Context, Error, Result};
 use clap::Parser;

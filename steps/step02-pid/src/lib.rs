@@ -8,9 +8,11 @@
 //! PID 1 has duties that no other process has; [`init`] fulfils them for a command that doesn't.
 //! Which signals the parent passes on is told in [`signals`].
 
+mod child;
 pub mod hidden;
 pub mod report;
 pub mod signals;
+pub mod status;
 
 use anyhow::{Result, anyhow};
 use hidden::{forget_environment, hide};

@@ -1,15 +1,9 @@
-//! An error of one process, told by another: what goes through an [`ErrorPipe`], and the ways to use one that a chapter
-//! later than the second takes.
+//! An error of one process, told by another: what goes through an [`ErrorPipe`](crate::ErrorPipe).
 
-use crate::signals::{self, Requests};
-use crate::{Child, ErrorPipe};
-use anyhow::{Error, Result, anyhow, bail};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use anyhow::{Error, anyhow};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::Write;
 use step01_uts::Refused;
 use step01_uts::program::Ended;
 
@@ -86,73 +80,5 @@ impl Report {
         };
         let outwards = self.chain.into_iter().rev();
         outwards.fold(root, |error, context| error.context(context))
-    }
-}
-
-/// All went well, where silence doesn't say so.
-const WELL: &[u8] = b"\n";
-
-impl ErrorPipe {
-    /// [`ErrorPipe::outcome`] for a `child` that others may hold up before it is its command: whoever asks this process to end
-    /// meanwhile, by a signal that is held back, ends the child first.
-    ///
-    /// # Errors
-    /// [`Ended`] with 128 and the signal's number.
-    pub fn outcome_or_end(self, child: &Child) -> Result<()> {
-        let ErrorPipe { reader, writer } = self;
-        drop(writer);
-        let requests = Requests::new()?;
-        let mut text = Vec::new();
-        loop {
-            let mut polled = [
-                PollFd::new(reader.as_fd(), PollFlags::POLLIN),
-                PollFd::new(requests.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut polled, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                polled => polled?,
-            };
-            let [told, asked] = polled.map(|each| each.any() == Some(true));
-            if !told && asked {
-                let number = requests.receive()?;
-                signals::end(child)?;
-                let text = "it was asked to end before the command ran".to_owned();
-                let code = 128 + number as u8;
-                return Err(Ended { code, text }.into());
-            }
-            let mut part = [0; 4096];
-            match (&reader).read(&mut part)? {
-                0 => break,
-                length => text.extend_from_slice(&part[..length]),
-            }
-        }
-        match &text[..] {
-            [] => Ok(()),
-            text => {
-                // It is about to end. Until it is reaped, its namespace's PID 1 can't.
-                signals::end(child)?;
-                Err(serde_json::from_slice::<Report>(text)?.into_error())
-            }
-        }
-    }
-
-    /// The half of a child that becomes no command and goes on: says how it went. Who never says so was killed.
-    pub fn tell(self, outcome: &Result<()>) {
-        match outcome {
-            Ok(()) => drop((&self.writer).write_all(WELL)),
-            Err(error) => Report::from(error).send(&self.writer),
-        }
-    }
-
-    /// What such a child has told.
-    pub fn told(self) -> Result<()> {
-        drop(self.writer);
-        let mut text = Vec::new();
-        (&self.reader).read_to_end(&mut text)?;
-        match &text[..] {
-            WELL => Ok(()),
-            [] => bail!("it was killed before it could tell how it went"),
-            text => Err(serde_json::from_slice::<Report>(text)?.into_error()),
-        }
     }
 }

@@ -5,14 +5,12 @@
 //! to a signal for which it has no handler; asked to end for the third time in vain, the container
 //! is killed, and at once when the terminal has gone and nobody is left to ask.
 
-use crate::{Child, reap};
+use crate::status::StatusFile;
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::Duration;
@@ -117,13 +115,7 @@ impl Signals {
 
     /// Waits for the next signal.
     pub fn receive(&mut self) -> Result<Received> {
-        loop {
-            match self.descriptor.read_signal() {
-                Ok(Some(signal)) => return Ok(Received(signal)),
-                Ok(None) | Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        next(&self.descriptor)
     }
 
     /// Passes `signal` on to the child `pid`, unless that one has it from the terminal already.
@@ -194,13 +186,7 @@ impl Requests {
 
     /// Waits for the next one, and returns its number.
     pub fn receive(&self) -> Result<i32> {
-        loop {
-            match self.0.read_signal() {
-                Ok(Some(signal)) => return Ok(signal.ssi_signo as i32),
-                Ok(None) | Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        next(&self.0).map(|signal| signal.number())
     }
 }
 
@@ -211,20 +197,14 @@ impl AsFd for Requests {
     }
 }
 
-/// Kills `child`, and reaps it when it has ended. One that somebody else traces isn't ours to reap until they let go of
-/// it; it has ended all the same: ptrace(2).
-pub(crate) fn end(child: &Child) -> Result<()> {
-    send(child.pid, libc::SIGKILL)?;
-    while !has_ended(child, PollTimeout::NONE)? {}
-    reap(Some(child.pid)).map(drop)
-}
-
-/// Whether `child` has ended, be it ours to reap or not. SIGCHLD says so only when it is.
-pub fn has_ended(child: &Child, timeout: PollTimeout) -> Result<bool> {
-    let mut polled = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut polled, timeout) {
-        Err(Errno::EINTR) => Ok(false),
-        polled => Ok(polled? > 0),
+/// Waits for the next signal of a queue.
+fn next(queue: &SignalFd) -> Result<Received> {
+    loop {
+        match queue.read_signal() {
+            Ok(Some(signal)) => return Ok(Received(signal)),
+            Ok(None) | Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
@@ -242,15 +222,13 @@ fn kill(pid: Pid, number: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
 }
 
-/// Whether somebody has stopped the process, or traces it: then it handles nothing. State in proc_pid_status(5).
+/// Whether somebody has stopped the process, or traces it: then it handles nothing.
 fn is_held_up(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    state.is_some_and(|state| state.trim_start().starts_with(['T', 't']))
+    ['T', 't'].contains(&StatusFile::of(pid).state())
 }
 
 /// Whether the process neither handles the signal `number` nor holds it back, to read it as our
-/// `init` does: SigCgt and SigBlk in proc_pid_status(5).
+/// `init` does.
 ///
 /// A shell holds everything back for a moment whenever it starts something, and is deaf all the same: only
 /// who goes on doing so is reading.
@@ -258,24 +236,16 @@ fn is_deaf(pid: Pid, number: i32) -> bool {
     const LOOKS: u32 = 40;
     // Nor does somebody read who has no processor to do so: on a busy machine that takes its time.
     const MOST_LOOKS: u32 = 2000;
-    let line = |status: &str, key| {
-        let value = status.lines().find_map(|line| line.strip_prefix(key));
-        value.map(|value| value.trim().to_owned())
-    };
-    let has = |status: &str, key| {
-        let mask = line(status, key).and_then(|mask| u64::from_str_radix(&mask, 16).ok());
-        mask.unwrap_or(0) >> (number - 1) & 1 == 1
-    };
     let mut asleep = 0;
     for _ in 0..MOST_LOOKS {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        if has(&status, "SigCgt:") {
+        let status = StatusFile::of(pid);
+        if status.has("SigCgt", number) {
             return false;
         }
-        if !has(&status, "SigBlk:") {
+        if !status.has("SigBlk", number) {
             return true;
         }
-        asleep += u32::from(line(&status, "State:").is_none_or(|state| state.starts_with('S')));
+        asleep += u32::from(['S', ' '].contains(&status.state()));
         if asleep == LOOKS {
             break;
         }

@@ -9,10 +9,12 @@
 //! container is to have, [`removal`] removes what one has become, and [`why::witness`] lets the parent look into
 //! it after the child has failed.
 
+pub mod default_root;
 pub mod descriptors;
 pub mod removal;
 pub mod root;
 pub mod rootfs;
+pub mod state;
 pub mod why;
 
 use anyhow::{Result, bail};

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{read, write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use step02_pid::signals::{Signals, has_ended};
+use step02_pid::signals::Signals;
 use step02_pid::{Child, reap};
 
 use crate::copy_size;
@@ -151,7 +151,7 @@ impl Relay {
                 ended = Some(code);
                 self.input = None;
                 self.slave = None;
-            } else if !is_news && has_ended(child, PollTimeout::ZERO)? {
+            } else if !is_news && child.has_ended(PollTimeout::ZERO)? {
                 // Somebody in there traces it, and has its exit code: nobody tells us.
                 return Ok(128 + signal.number() as u8);
             } else if !is_news {

@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 
 /// All that can be done with containers, as of this step.
 #[derive(Debug, Subcommand)]
@@ -98,7 +98,7 @@ pub struct Names {
     pub(crate) containers: Vec<String>,
 
     #[command(flatten)]
-    pub(crate) state: State,
+    pub(crate) state: StateDir,
 }
 
 impl Names {
@@ -110,7 +110,7 @@ impl Names {
 
 /// Does something to each container by its name. One that fails doesn't keep the others from it.
 pub fn each(
-    state: &State,
+    state: &StateDir,
     names: &[String],
     mut what: impl FnMut(&str, &Container) -> Result<()>,
 ) -> Result<u8> {

@@ -30,7 +30,7 @@ use step01_uts::{Refused, narration};
 use step02_pid::report::Report;
 use step02_pid::signals::{self, Signals};
 use step02_pid::{Child, leave};
-use step04_pivot_root::rootfs;
+use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Sight;
 use step05_tty::terminal::Ends;
 
@@ -93,7 +93,7 @@ impl Monitor<'_> {
         };
         let _ = set_name(MONITOR);
         let found = signals::hold()
-            .and_then(|()| Store::open(&rootfs::State { dir: errand.state }))
+            .and_then(|()| Store::open(&StateDir { dir: errand.state }))
             .and_then(|store| store.find(&errand.id));
         let monitor = found.as_ref().map(Monitor::new);
         match monitor {

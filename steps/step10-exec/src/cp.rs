@@ -9,7 +9,7 @@ use nix::unistd::{getgid, getuid};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf, absolute};
 use step04_pivot_root::root::kind;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step08_overlay::layers::{Home, private_mounts};
 use step09_detach::container::record::Record;
 use step09_detach::container::store::{Container, Store};
@@ -32,7 +32,7 @@ pub struct Cp {
     destination: String,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 /// A file, on one of the two sides.

@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use step01_uts::program::visible;
 use step01_uts::say;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step08_overlay::by_descriptor;
 use step08_overlay::image::archive::{DEEPEST, shown};
 use step08_overlay::image::xattrs::attributes;
@@ -28,7 +28,7 @@ pub struct Diff {
     container: String,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 /// Files that a container's start puts there, for something to be mounted on.

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use step01_uts::{Narration, Refused, call};
 use step02_pid::{Child, ErrorPipe, fork, leave, signals};
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{environment, with_values};
 use step05_tty::COMMANDS_UMASK;
@@ -61,7 +61,7 @@ pub struct Exec {
     user: UserArgs,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 
     #[command(flatten)]
     narration: Narration,

@@ -9,7 +9,7 @@ use std::io::{IsTerminal, stdout};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use step01_uts::say;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::Groups;
 use step07_cgroups::cgroup::usage::{Current, size};
 use step09_detach::commands::ps::{Format, table};
@@ -33,7 +33,7 @@ pub struct Stats {
     containers: Vec<String>,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 /// How long one looks to see how busy somebody is.

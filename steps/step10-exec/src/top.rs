@@ -6,7 +6,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::path::Path;
 use step01_uts::say;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::Groups;
 use step09_detach::Stat;
 use step09_detach::commands::ps::table;
@@ -21,7 +21,7 @@ pub struct Top {
     container: String,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 impl Top {

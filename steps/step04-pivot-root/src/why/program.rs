@@ -1,9 +1,10 @@
 //! An ELF program: its machine, its loader, and the libraries that the loader is to find.
 
-use super::{Fault, HEAD, Inspection, Outcome, Verdict, fault, forbidden};
 use crate::root::{Found, path_from, read_at};
 use crate::why::binfmt::{self, Handler};
 use crate::why::elf::{EXECUTABLE, Elf, SHARED, THIS_MACHINE, machine_name};
+use crate::why::explanation::{Consequence, Fault};
+use crate::why::inspection::{HEAD, Inspection, Verdict, fault, forbidden};
 use crate::why::libraries::{self, Missing};
 use nix::errno::Errno;
 use std::fs::File;
@@ -114,7 +115,7 @@ impl Inspection<'_> {
         }
         let why = format!("the loader won't find {}", first.name.display());
         Err(Fault::new(
-            Outcome::Ends(LIBRARY_NOT_FOUND),
+            Consequence::Ends(LIBRARY_NOT_FOUND),
             why,
             bring(path),
         ))

@@ -1,7 +1,8 @@
 //! A file that begins with `#!`: its interpreter, and what env makes of it.
 
-use super::{Fault, HEAD, Inspection, Outcome, Verdict, fault};
 use crate::root::{Found, path_from};
+use crate::why::explanation::{Consequence, Fault};
+use crate::why::inspection::{HEAD, Inspection, Verdict, fault};
 use nix::errno::Errno;
 
 /// The kernel follows a script's interpreter to another script, and so on, this often: ELOOP.
@@ -49,7 +50,7 @@ impl Inspection<'_> {
                     "remove the carriage returns: sed -i 's/\\r$//' {}",
                     host.display()
                 );
-                Err(Fault::new(fault.outcome, why, help))
+                Err(Fault::new(fault.consequence, why, help))
             }
             verdict => verdict,
         }
@@ -82,7 +83,7 @@ impl Inspection<'_> {
                 interpreter.display(),
                 found.path.display()
             );
-            return Err(Fault::new(fault.outcome, why, help));
+            return Err(Fault::new(fault.consequence, why, help));
         }
         match interpreter.file_name() {
             Some(name) if name == "env" => self.through_env(argument, depth + 1),
@@ -118,16 +119,16 @@ impl Inspection<'_> {
             let why = "the kernel gives env the rest of the line as one word";
             let help =
                 format!("have env take it apart: #!/usr/bin/env -S {name} (or only {program})");
-            return Err(Fault::new(Outcome::Ends(ENV_NOT_FOUND), why, help));
+            return Err(Fault::new(Consequence::Ends(ENV_NOT_FOUND), why, help));
         }
         let Err(fault) = self.command(name, depth) else {
             return Ok(());
         };
-        let status = match fault.outcome {
+        let status = match fault.consequence {
             // env hands a text without #! to the shell, as execvp(3) does.
-            Outcome::Refused(Errno::ENOEXEC) => return Ok(()),
-            Outcome::Refused(Errno::EACCES) => Outcome::Ends(ENV_FORBIDDEN),
-            Outcome::Refused(_) => Outcome::Ends(ENV_NOT_FOUND),
+            Consequence::Refused(Errno::ENOEXEC) => return Ok(()),
+            Consequence::Refused(Errno::EACCES) => Consequence::Ends(ENV_FORBIDDEN),
+            Consequence::Refused(_) => Consequence::Ends(ENV_NOT_FOUND),
             outcome => outcome,
         };
         let name = name.trim_end_matches('\r');
@@ -142,9 +143,9 @@ impl Inspection<'_> {
 /// A file that is found and may not be run: its name was right.
 fn is_forbidden(fault: &Fault) -> bool {
     let forbidden = [
-        Outcome::Refused(Errno::EACCES),
-        Outcome::Ends(ENV_FORBIDDEN),
-        Outcome::Unknown,
+        Consequence::Refused(Errno::EACCES),
+        Consequence::Ends(ENV_FORBIDDEN),
+        Consequence::Unknown,
     ];
-    forbidden.contains(&fault.outcome)
+    forbidden.contains(&fault.consequence)
 }

@@ -7,7 +7,8 @@
 
 use crate::descriptors::{passage, receive, send};
 use crate::root::{Root, kind};
-use crate::why::{Explanation, Outcome, explain};
+use crate::why::explain;
+use crate::why::explanation::{Consequence, Explanation};
 use anyhow::{Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag};
@@ -54,7 +55,7 @@ impl Question<'_> {
             // It succeeded, and then somebody didn't find something. The loader has said what, but not where it
             // looked; and most often it was the command itself that ended so.
             Ok(code) => match &explanation.fault {
-                Some(fault) if fault.outcome == Outcome::Ends(code) => Err(Ended {
+                Some(fault) if fault.consequence == Consequence::Ends(code) => Err(Ended {
                     code,
                     text: format!("{} ended with status {code}: {explanation}", self.command),
                 }

@@ -10,7 +10,7 @@ use std::env;
 use std::path::Path;
 use step01_uts::program::explain;
 use step01_uts::say;
-use step04_pivot_root::rootfs::{State, USUAL};
+use step04_pivot_root::state::{StateDir, USUAL};
 
 /// After a boot: start the containers with --restart always or unless-stopped, and remove those with --rm
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct Boot {
     unit: bool,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 impl Boot {

@@ -15,7 +15,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write, stderr
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 
 /// Print what a container has said
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub struct Logs {
     container: String,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 /// How many lines from the end; all with none.

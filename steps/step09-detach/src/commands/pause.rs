@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::Path;
 use step02_pid::signals;
 use step04_pivot_root::root::directory_at;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::Groups;
 use step08_overlay::image::commit::Archive;
 
@@ -67,7 +67,7 @@ pub struct Commit {
     file: Archive,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 impl Commit {

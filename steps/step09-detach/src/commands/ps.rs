@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::str::FromStr;
 use step01_uts::program::explain;
 use step01_uts::say;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 
 /// List containers
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub struct List {
     format: Format,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 /// How a list looks.

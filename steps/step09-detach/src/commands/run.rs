@@ -13,7 +13,7 @@ use clap::{ArgAction, Args};
 use step01_uts::{Narration, say};
 use step02_pid::signals;
 use step04_pivot_root::environment;
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Witness;
 use step07_cgroups::cgroup::group::new_id;
 use step08_overlay::layers::Home;
@@ -228,7 +228,7 @@ pub struct Attach {
     leave: Leave,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 impl Attach {

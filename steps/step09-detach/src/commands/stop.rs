@@ -12,13 +12,14 @@ use crate::message::{Message, knock};
 use crate::{Identity, is_running, pidfd_open, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::fs;
+use nix::unistd::Pid;
 use std::io::{Write, stderr, stdin};
 use std::thread::sleep;
 use std::time::Duration;
 use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
-use step04_pivot_root::rootfs::State;
+use step02_pid::status::StatusFile;
+use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::{Groups, sweep_all};
 
 /// Ask containers to end, and insist after a while
@@ -249,7 +250,7 @@ pub struct Prune {
     force: bool,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 impl Prune {
@@ -330,16 +331,12 @@ fn runs_on(container: &Container) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether SIGKILL is on its way to the process `pid`: SigPnd and ShdPnd in proc_pid_status(5).
+/// Whether SIGKILL is on its way to the process `pid`.
 fn is_killed(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let pending = status.lines().filter_map(|line| {
-        let mask = line
-            .strip_prefix("SigPnd:")
-            .or(line.strip_prefix("ShdPnd:"))?;
-        u64::from_str_radix(mask.trim(), 16).ok()
-    });
-    pending.fold(0, |all, mask| all | mask) >> (libc::SIGKILL - 1) & 1 == 1
+    let status = StatusFile::of(Pid::from_raw(pid));
+    ["SigPnd", "ShdPnd"]
+        .iter()
+        .any(|set| status.has(set, libc::SIGKILL))
 }
 
 /// The process of a container without a monitor, if it runs all the same.

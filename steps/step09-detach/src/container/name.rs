@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use std::fs::File;
 use std::io::{self, Read};
-use step04_pivot_root::rootfs::State;
+use step04_pivot_root::state::StateDir;
 
 /// Checks a name: letters, digits, `_`, `.` and `-`, the first one a letter or a digit, two at least: Docker's
 /// rule, which also keeps slashes out.
@@ -62,7 +62,7 @@ pub struct Rename {
     name: String,
 
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 }
 
 impl Rename {

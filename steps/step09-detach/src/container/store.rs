@@ -24,7 +24,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
-use step04_pivot_root::rootfs;
+use step04_pivot_root::state::{StateDir, USUAL};
 use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::claim::is_at;
 use step08_overlay::{tear_down, whole};
@@ -119,13 +119,13 @@ impl Store {
     ///
     /// # Errors
     /// It takes root.
-    pub fn open(state: &rootfs::State) -> Result<Store> {
+    pub fn open(state: &StateDir) -> Result<Store> {
         let make = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
         let opened = || -> std::io::Result<Store> {
             make(&state.dir, 0o755)?;
             // As the mount table has it.
             let state = state.dir.canonicalize()?;
-            let usual = Path::new(rootfs::USUAL).canonicalize();
+            let usual = Path::new(USUAL).canonicalize();
             let usual = usual.is_ok_and(|usual| usual == state);
             let store = Store {
                 containers: state.join("containers"),
@@ -154,8 +154,8 @@ impl Store {
     }
 
     /// The state folder, for those who want it as an argument.
-    pub fn state(&self) -> rootfs::State {
-        rootfs::State {
+    pub fn state(&self) -> StateDir {
+        StateDir {
             dir: self.state.clone(),
         }
     }
@@ -582,7 +582,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("state");
-        let store = Store::open(&rootfs::State { dir }).unwrap();
+        let store = Store::open(&StateDir { dir }).unwrap();
         let lives = || {
             for _ in 0..500 {
                 let words = Words::parse_from(["run", "true"]);
