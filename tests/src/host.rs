@@ -22,7 +22,7 @@ use step01_uts::{call, exec, host_environment};
 use step02_pid::{init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step05_tty::mounts::MountPoint;
-use step08_overlay::{Attributes, attach, clone_tree};
+use step08_overlay::{MountAttributes, attach, clone_tree};
 
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWPID)
@@ -62,7 +62,7 @@ pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
         mount_proc()?;
         // A new sysfs shows no control groups: the host's are mounted on it again.
         let cgroups = Path::new("/sys/fs/cgroup");
-        let groups = clone_tree(cgroups, &Attributes::default());
+        let groups = clone_tree(cgroups, &MountAttributes::default());
         mount_sysfs()?;
         if let Ok(groups) = groups {
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;

@@ -396,7 +396,7 @@ fn pause_waits_for_a_commit() {
     let id = dock.start(&["--name", "box"], &["sleep", "1000"]);
     let still = locked(&dock.container(&id).join("still"));
     // As a commit does.
-    let groups = step07_cgroups::cgroup::group::Groups::of(&id).unwrap();
+    let groups = step07_cgroups::cgroup::places::Groups::of(&id).unwrap();
     groups.freeze(true).unwrap();
     let mut command = dock.command(&["pause", "box"]);
     let pause = command.stdin(Stdio::null()).stdout(Stdio::piped());

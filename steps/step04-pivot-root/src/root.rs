@@ -16,7 +16,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -83,6 +83,9 @@ const MOST_LOOKS: usize = 500_000;
 /// What it costs, in names, to read what an ELF file says of itself.
 pub const READING: usize = 50;
 
+/// As long as the kernel lets a path be, with the NUL behind it: PATH_MAX.
+pub const LONGEST_PATH: usize = 4096;
+
 /// As many links as the kernel follows: MAXSYMLINKS, path_resolution(7).
 const MOST_LINKS: usize = 40;
 
@@ -108,9 +111,9 @@ fn read_plain(file: &OwnedFd, stat: &FileStat) -> nix::Result<File> {
     if kind(stat) != SFlag::S_IFREG || KERNELS.contains(&fstatfs(file)?.filesystem_type()) {
         return Err(Errno::EINVAL);
     }
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = by_descriptor(file);
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(path.as_str(), flags, Mode::empty()).map(File::from)
+    nix::fcntl::open(&path, flags, Mode::empty()).map(File::from)
 }
 
 impl Root {
@@ -290,6 +293,12 @@ impl Root {
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         openat2(self.directory.as_fd(), path, how)
     }
+}
+
+/// The path by which the kernel knows an open file, for calls that take no descriptor.
+pub fn by_descriptor(file: &impl AsFd) -> PathBuf {
+    let file: BorrowedFd = file.as_fd();
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 /// Holds the directory `path` of the host, which isn't opened: O_PATH in open(2).

@@ -15,12 +15,12 @@ use std::borrow::Cow;
 use std::ffi::{CStr, OsStr};
 use std::fmt::{self, Formatter};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 use step01_uts::call::Argument;
 use step01_uts::program::visible;
-use step04_pivot_root::root::{Root, kind};
+use step04_pivot_root::root::{Root, by_descriptor, kind};
 
 /// One line of the container's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub struct MountPoint {
 impl MountPoint {
     /// What `file` stands for, open with O_PATH.
     pub fn of(file: OwnedFd) -> Result<MountPoint> {
-        let by_number = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let by_number = by_descriptor(&file);
         let path = fs::read_link(&by_number)?;
         Ok(MountPoint {
             file,

@@ -14,16 +14,16 @@ use std::path::Path;
 use step01_uts::call;
 
 /// The files, each with its text.
-pub struct Names([(&'static str, String); 3]);
+pub struct NameFiles([(&'static str, String); 3]);
 
-impl Names {
+impl NameFiles {
     /// The files of a container that is called `hostname`. Its resolvers are the host's.
-    pub fn of(hostname: &str) -> Names {
+    pub fn of(hostname: &str) -> NameFiles {
         let hosts = format!(
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
         );
         let resolvers = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        Names([
+        NameFiles([
             ("/etc/hosts", hosts),
             ("/etc/hostname", format!("{hostname}\n")),
             ("/etc/resolv.conf", resolvers),

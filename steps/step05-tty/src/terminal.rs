@@ -76,18 +76,18 @@ impl Tty {
             return self.pty(None);
         }
         let input = match (self.interactive, stdin().is_terminal()) {
-            (false, _) => Stream::Nothing,
-            (true, false) => Stream::Hosts,
+            (false, _) => Channel::Nothing,
+            (true, false) => Channel::Hosts,
             (true, true) => {
                 let (inside, outside) = pipe2(OFlag::O_CLOEXEC)?;
-                Stream::Pipe { inside, outside }
+                Channel::Pipe { inside, outside }
             }
         };
         let output = |is_terminal: bool| match is_terminal {
-            false => Ok(Stream::Hosts),
+            false => Ok(Channel::Hosts),
             true => {
                 let (outside, inside) = pipe2(OFlag::O_CLOEXEC)?;
-                Ok::<_, Errno>(Stream::Pipe { inside, outside })
+                Ok::<_, Errno>(Channel::Pipe { inside, outside })
             }
         };
         Ok(Terminal::Streams([
@@ -104,15 +104,15 @@ impl Tty {
             return self.pty(size);
         }
         let input = match self.interactive {
-            false => Stream::Nothing,
+            false => Channel::Nothing,
             true => {
                 let (inside, outside) = pipe2(OFlag::O_CLOEXEC)?;
-                Stream::Pipe { inside, outside }
+                Channel::Pipe { inside, outside }
             }
         };
         let output = || {
             let (outside, inside) = pipe2(OFlag::O_CLOEXEC)?;
-            Ok::<_, Errno>(Stream::Pipe { inside, outside })
+            Ok::<_, Errno>(Channel::Pipe { inside, outside })
         };
         Ok(Terminal::Streams([input, output()?, output()?]))
     }
@@ -145,11 +145,11 @@ pub enum Terminal {
         parent: OwnedFd,
     },
     /// Input, output and error, each by itself.
-    Streams([Stream; 3]),
+    Streams([Channel; 3]),
 }
 
 /// One of the three.
-pub enum Stream {
+pub enum Channel {
     /// /dev/null.
     Nothing,
     /// The host's file or pipe, as it is.
@@ -210,7 +210,7 @@ impl Terminal {
             Terminal::Pty { .. } => [true, false, false],
             Terminal::Streams(streams) => streams
                 .each_ref()
-                .map(|stream| matches!(stream, Stream::Pipe { .. })),
+                .map(|stream| matches!(stream, Channel::Pipe { .. })),
         };
         for (stream, ours) in [stdin().as_fd(), stdout().as_fd(), stderr().as_fd()]
             .iter()
@@ -337,17 +337,17 @@ fn dont_wait(descriptor: &OwnedFd, mode: OFlag) -> nix::Result<()> {
     fcntl(descriptor, FcntlArg::F_SETFL(mode | OFlag::O_NONBLOCK)).map(drop)
 }
 
-impl Stream {
+impl Channel {
     /// Puts the command's end in its place, unless that is there already.
     fn put(&self, place: impl FnOnce(BorrowedFd) -> nix::Result<()>) -> Result<()> {
         match self {
-            Stream::Nothing => {
+            Channel::Nothing => {
                 let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
                 let null = open(&null()?, flags, Mode::empty())?;
                 Ok(place(null.as_fd())?)
             }
-            Stream::Pipe { inside, .. } => Ok(place(inside.as_fd())?),
-            Stream::Hosts => Ok(()),
+            Channel::Pipe { inside, .. } => Ok(place(inside.as_fd())?),
+            Channel::Hosts => Ok(()),
         }
     }
 
@@ -355,7 +355,7 @@ impl Stream {
     /// never read the end.
     fn outside(self) -> Option<OwnedFd> {
         match self {
-            Stream::Pipe { outside, .. } => Some(outside),
+            Channel::Pipe { outside, .. } => Some(outside),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use step04_pivot_root::rootfs::Files;
 use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{Env, enter_root, enter_workdir, environment};
 use step05_tty::mounts::mount_all;
-use step05_tty::names::Names;
+use step05_tty::names::NameFiles;
 use step05_tty::terminal::{Tty, null};
 use step05_tty::{DEV, DEVICES, make_devices, make_links};
 use step06_caps::confine;
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
         }
         let privileges = args.privileges.resolve()?;
         let network = args.network.network;
-        let names = Names::of(&args.hostname);
+        let names = NameFiles::of(&args.hostname);
         let terminal = tty.open()?;
 
         let child = spawn(network.namespaces(NAMESPACES), || {

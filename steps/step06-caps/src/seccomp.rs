@@ -7,6 +7,7 @@
 //! A container makes thousands of calls a second, so the number is found by bisection, in about seven
 //! comparisons, and not by going through some three hundred rules.
 
+mod arches;
 pub mod profile;
 
 use libc::{

@@ -1,9 +1,12 @@
-//! The control groups of a container, beyond the lesson: how a folder is made and removed, what each version calls its
-//! files, and what is read in them.
+//! The control groups of a container, beyond the lesson: where they are, how they are made and removed, what
+//! each version calls its files, and what is read in them.
 
+pub mod creation;
 pub mod freezer;
 pub mod group;
+pub mod hierarchy;
+pub mod places;
+mod settings;
 pub mod usage;
-pub mod v1;
-pub mod v2;
-pub mod view;
+mod v2;
+mod view;

@@ -8,48 +8,28 @@
 //! A control group is a folder: `mkdir` makes it, a file in it holds each limit, writing a pid to
 //! another moves a process in, and `rmdir` removes it. Which folder, depends: each controller has
 //! a hierarchy of its own in cgroups version 1, all have one together in version 2, and on a hybrid
-//! machine some are here and some there. [`find`] looks it up. What the two versions call their
-//! files is told in [`cgroup::v1`] and [`cgroup::v2`], how one folder is made and removed in [`cgroup::group`], and which devices a container may open in [`devices`]. See
-//! cgroups(7).
+//! machine some are here and some there. [`find`] looks it up. How folders are made for all
+//! limits of a container, and what the two versions call their files, is told in [`cgroup`], and which devices a container
+//! may open in [`devices`]. See cgroups(7).
 
 pub mod cgroup;
 pub mod claim;
 pub mod devices;
+pub mod flags;
 pub mod limits;
 pub mod rlimits;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use step01_uts::call;
 
-use cgroup::group::{Group, Groups, members_of, remove_group, sweep};
-use cgroup::v2;
+use cgroup::group::{Group, members_of, remove_group};
 use limits::{Limits, Setting};
 
-// ANCHOR: Hierarchy
-/// A tree of control groups, as it is mounted here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hierarchy {
-    /// The folder of its topmost group that can be seen from here.
-    pub top: PathBuf,
-    /// Which files its groups have.
-    pub version: Version,
-    /// What was asked for and is controlled in it.
-    pub controllers: Vec<&'static str>,
-}
-
-/// The version of cgroups that a hierarchy is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// A hierarchy for each controller, or for a few.
-    V1,
-    /// One for all.
-    V2,
-}
-// ANCHOR_END: Hierarchy
+pub use cgroup::hierarchy::{Hierarchy, Version};
 
 // ANCHOR: find
 /// Finds the folder of the hierarchy that has `controller`, and its version, by the texts of
@@ -107,44 +87,13 @@ pub fn unescaped(text: &str) -> PathBuf {
 // ANCHOR: Cgroup
 /// The control groups of one container: one folder in each hierarchy that has something to say.
 pub struct Cgroup {
-    groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
     /// What `usage` compares with.
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 // ANCHOR_END: Cgroup
 
-/// What a container is accounted for and limited in. A controller that isn't there is missed only
-/// when a limit asks for it.
-const CONTROLLERS: [&str; 7] = [
-    "memory", "cpu", "cpuacct", "pids", "devices", "cpuset", "freezer",
-];
-
 impl Cgroup {
-    /// Makes the groups of the container `id`, with its limits, in which nobody is yet; and removes
-    /// those that a crash has left.
-    ///
-    /// # Errors
-    /// A controller that a limit needs isn't there, or the kernel takes a value for none: the text
-    /// names the controller and the file. Nothing is left behind then.
-    pub fn create(id: &str, limits: &Limits) -> Result<Cgroup> {
-        let hierarchies = hierarchies(limits)?;
-        if let Some(first) = hierarchies.first() {
-            sweep(first)?;
-        }
-        let mut cgroup = Cgroup {
-            groups: Vec::new(),
-            limits: limits.clone(),
-        };
-        for hierarchy in hierarchies {
-            let group = Group::create(hierarchy, id)?;
-            let made = group.configure(limits);
-            // It is there, and so it is to be removed, whether it could be configured or not.
-            cgroup.groups.push(group);
-            made?;
-        }
-        Ok(cgroup)
-    }
-
     // ANCHOR: enter
     /// Moves the calling process in, with all that it will ever start, and makes the groups the
     /// topmost ones that it sees.
@@ -193,12 +142,6 @@ impl Cgroup {
         // ANCHOR_END: exercise_remove
     }
 
-    /// Where its groups are, for whoever only looks.
-    pub fn groups(&self) -> Groups {
-        let place = |group: &Group| (group.hierarchy.clone(), group.folder.clone());
-        Groups::at(self.groups.iter().map(place).collect())
-    }
-
     /// The limits that it was made with.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -244,52 +187,4 @@ pub fn limit(folder: &Path, settings: &[Setting]) -> Result<()> {
     }
     Ok(())
     // ANCHOR_END: exercise_limit
-}
-
-/// Where each controller is on this machine: the hierarchy's topmost folder and its version.
-fn places() -> Result<Vec<(PathBuf, Version, &'static str)>> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
-    let own = fs::read_to_string("/proc/self/cgroup")?;
-    let place = |controller| {
-        let (top, version) = find(controller, &mountinfo, &own)?;
-        // In version 2 these are no controllers: a program decides, and every group has a freezer.
-        let always = ["devices", "freezer"].contains(&controller);
-        let here = version == Version::V1 || always || v2::has(&top, controller);
-        here.then_some((top, version, controller))
-    };
-    Ok(CONTROLLERS.into_iter().filter_map(place).collect())
-}
-
-/// The hierarchies of this machine that a container with `limits` has a group in.
-fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
-    let places = places()?;
-    let mut hierarchies: Vec<Hierarchy> = Vec::new();
-    for controller in CONTROLLERS {
-        let asked_for_by = limits.flag_for(controller);
-        if controller == "cpuset" && asked_for_by.is_none()
-            || controller == "freezer" && !limits.freezer
-        {
-            continue;
-        }
-        let found = places.iter().find(|(_, _, name)| *name == controller);
-        match (found, asked_for_by) {
-            (Some((top, version, _)), _) => {
-                match hierarchies.iter_mut().find(|known| known.top == *top) {
-                    Some(known) => known.controllers.push(controller),
-                    None => hierarchies.push(Hierarchy {
-                        top: top.clone(),
-                        version: *version,
-                        controllers: vec![controller],
-                    }),
-                }
-            }
-            (None, Some(flag)) => bail!(
-                "{flag}: this machine has no {controller} controller mounted\nhelp: in a container, \
-                 start that one with `docker run --privileged`; on a machine, mount cgroup2 on \
-                 /sys/fs/cgroup, or boot with cgroup_enable={controller}"
-            ),
-            (None, None) => {}
-        }
-    }
-    Ok(hierarchies)
 }

@@ -11,7 +11,7 @@ use step04_pivot_root::rootfs::Files;
 use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{Env, enter_root, enter_workdir, environment};
 use step05_tty::mounts::mount_all;
-use step05_tty::names::Names;
+use step05_tty::names::NameFiles;
 use step05_tty::terminal::{Tty, null};
 use step05_tty::{DEV, make_links};
 use step06_caps::confine;
@@ -21,7 +21,7 @@ use step06_caps::users::UserArgs;
 use step07_cgroups::Cgroup;
 use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::devices::make_devices_and_folders;
-use step07_cgroups::limits::LimitArgs;
+use step07_cgroups::flags::LimitArgs;
 use step07_cgroups::rlimits::set_rlimits;
 
 /// Run a command within limits
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
         let privileges = args.privileges.resolve()?;
         let (limits, devices) = args.limits.resolve(args.privileges.privileged)?;
         let network = args.network.network;
-        let names = Names::of(&args.hostname);
+        let names = NameFiles::of(&args.hostname);
         let terminal = tty.open()?;
         let cgroup = Cgroup::create(&new_id()?, &limits)?;
 

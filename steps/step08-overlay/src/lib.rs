@@ -11,6 +11,7 @@
 //! makes an archive of a container's root. Which layers and volumes there are to be is said by
 //! [`layers`] and [`volumes`].
 
+pub mod changes;
 pub mod image;
 pub mod layers;
 pub mod volumes;
@@ -22,7 +23,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::CString;
 use std::fmt::{self, Formatter};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use step01_uts::call;
@@ -85,7 +86,7 @@ pub fn mount_overlay(
 /// # Errors
 /// [`Refused`](step01_uts::Refused): ENOENT without such a file; ENOSYS for `mount_setattr` before
 /// Linux 5.12.
-pub fn clone_tree(source: &Path, attributes: &Attributes) -> Result<OwnedFd> {
+pub fn clone_tree(source: &Path, attributes: &MountAttributes) -> Result<OwnedFd> {
     // ANCHOR_END: clone_tree
     // ANCHOR: exercise_clone_tree
     let tree = call!(open_tree(source))?;
@@ -128,16 +129,16 @@ pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Attributes of the mounts of a tree: struct mount_attr of mount_setattr(2).
+/// MountAttributes of the mounts of a tree: struct mount_attr of mount_setattr(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Attributes {
+pub struct MountAttributes {
     /// MOUNT_ATTR_… to be set.
     pub set: u64,
     /// How they hear of new mounts: MS_PRIVATE, MS_SLAVE or MS_SHARED.
     pub propagation: u64,
 }
 
-impl Argument for Attributes {
+impl Argument for MountAttributes {
     fn show(&self, f: &mut Formatter) -> fmt::Result {
         let propagation = match self.propagation {
             libc::MS_SHARED => "MS_SHARED",
@@ -166,7 +167,7 @@ pub fn open_tree(source: &Path) -> nix::Result<OwnedFd> {
 }
 
 /// Changes all mounts of `tree`: mount_setattr(2) with AT_RECURSIVE.
-pub fn mount_setattr(tree: &OwnedFd, attributes: &Attributes) -> nix::Result<()> {
+pub fn mount_setattr(tree: &OwnedFd, attributes: &MountAttributes) -> nix::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: attributes.set,
         attr_clr: 0,
@@ -200,10 +201,4 @@ pub fn move_mount(tree: &OwnedFd, point: &impl AsFd) -> nix::Result<()> {
         )
     };
     Errno::result(result).map(drop)
-}
-
-/// The path by which the kernel knows an open file, for calls that take no descriptor.
-pub fn by_descriptor(file: &impl AsFd) -> PathBuf {
-    let file: BorrowedFd = file.as_fd();
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

@@ -1,6 +1,6 @@
 //! Directories and files of the host in a container.
 
-use crate::{Attributes, attach, clone_tree};
+use crate::{MountAttributes, attach, clone_tree};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
@@ -96,7 +96,7 @@ impl Volume {
             }
             Err(error) => return Err(error).with_context(flag),
         };
-        let attributes = Attributes {
+        let attributes = MountAttributes {
             set: if self.read_only {
                 libc::MOUNT_ATTR_RDONLY
             } else {

@@ -5,7 +5,6 @@
 //! it gets a name that nobody can guess, and is renamed. What SIGKILL may leave in between is noted in the state folder
 //! beforehand, and whoever sweeps there removes it.
 
-use crate::by_descriptor;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, OFlag, openat, renameat};
@@ -18,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use step04_pivot_root::root::directory_at;
+use step04_pivot_root::root::{LONGEST_PATH, by_descriptor, directory_at};
 use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::claim::{abandoned, claim};
 
@@ -42,9 +41,6 @@ struct Note {
 fn notes(state: &Path) -> PathBuf {
     state.join("saving")
 }
-
-/// Nobody's path is longer: PATH_MAX.
-const LONGEST: u64 = 4096;
 
 impl Whole {
     /// Begins to write what will be the file `path`, and notes so below `state`. Returns what is written to, too.
@@ -132,7 +128,7 @@ pub fn sweep(state: &Path) -> usize {
             continue;
         };
         let mut left = Vec::new();
-        let read = (&*note).take(LONGEST).read_to_end(&mut left);
+        let read = (&*note).take(LONGEST_PATH as u64).read_to_end(&mut left);
         let left = PathBuf::from(OsString::from_vec(left));
         // Its name is one that nobody can have guessed: whatever its folder is by now, nobody else's file is called so.
         let is_ours = left

@@ -18,6 +18,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use step02_pid::report::Report;
+use step04_pivot_root::root::by_descriptor;
 
 /// One message. Bytes go as they are, behind a digit; everything else is JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -195,12 +196,8 @@ pub fn ignore(from: &OwnedFd) -> bool {
 /// directory is open as long as the file is.
 fn address(container: &Container) -> Result<(File, PathBuf)> {
     let folder = File::open(container.store().run())?;
-    let path = format!(
-        "/proc/self/fd/{}/{}",
-        folder.as_raw_fd(),
-        container.socket()
-    );
-    Ok((folder, path.into()))
+    let path = by_descriptor(&folder).join(container.socket());
+    Ok((folder, path))
 }
 
 /// Opens the door of a container's monitor, to which others [`knock`].

@@ -20,13 +20,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{env, io};
 use step01_uts::{Refused, call};
-use step08_overlay::{Attributes, by_descriptor, clone_tree};
+use step04_pivot_root::root::by_descriptor;
+use step08_overlay::{MountAttributes, clone_tree};
 
 const ITSELF: &str = "/proc/self/exe";
 
 /// Executes this program anew with `words`, where nobody can change it. Returns only an error.
 pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
-    let read_only = Attributes {
+    let read_only = MountAttributes {
         set: libc::MOUNT_ATTR_RDONLY,
         propagation: libc::MS_PRIVATE,
     };

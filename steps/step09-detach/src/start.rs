@@ -13,7 +13,7 @@ use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step04_pivot_root::why::witness::{Sight, Witness};
 use step04_pivot_root::{enter_workdir, environment, swap_roots};
 use step05_tty::mounts::mount_all;
-use step05_tty::names::Names;
+use step05_tty::names::NameFiles;
 use step05_tty::terminal::{Ends, null};
 use step05_tty::{DEV, make_links};
 use step06_caps::confine;
@@ -21,7 +21,7 @@ use step06_caps::network::Network;
 use step07_cgroups::Cgroup;
 use step07_cgroups::devices::make_devices_and_folders;
 use step07_cgroups::rlimits::set_rlimits;
-use step08_overlay::layers::Home;
+use step08_overlay::changes::Home;
 
 // ANCHOR: life
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
@@ -70,7 +70,7 @@ pub fn start(
     let (mut limits, devices) = args.limits.resolve(args.privileges.privileged)?;
     limits.freezer = true;
     let network = args.network.network;
-    let names = Names::of(hostname);
+    let names = NameFiles::of(hostname);
     let volumes = args.layers.volumes()?;
     let home = Home::Lasting {
         folder: &container.folder,

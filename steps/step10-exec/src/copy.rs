@@ -25,9 +25,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use step01_uts::program::visible;
+use step04_pivot_root::root::by_descriptor;
 use step04_pivot_root::root::kind;
 use step05_tty::mounts::MountPoint;
-use step08_overlay::by_descriptor;
 use step08_overlay::image::archive::DEEPEST;
 use step08_overlay::image::xattrs::{attributes, set_attribute};
 

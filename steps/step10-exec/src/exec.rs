@@ -19,7 +19,7 @@ use step05_tty::relay::Until;
 use step05_tty::terminal::{Stream, Terminal, Tty};
 use step06_caps::privileges::PrivilegeArgs;
 use step06_caps::users::UserArgs;
-use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::places::Groups;
 use step09_detach::caller::connection::terminal_size;
 use step09_detach::commands::awake;
 use step09_detach::container::record::Record;

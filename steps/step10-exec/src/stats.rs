@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
-use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::places::Groups;
 use step07_cgroups::cgroup::usage::{Current, size};
 use step09_detach::commands::ps::{Format, table};
 use step09_detach::commands::up;

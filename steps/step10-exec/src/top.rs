@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
-use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::places::Groups;
 use step09_detach::Stat;
 use step09_detach::commands::ps::table;
 use step09_detach::commands::up;

@@ -1,13 +1,11 @@
 //! Where glibc's loader finds libraries outside its own directories.
 
-use crate::root::path_from;
+use crate::root::{LONGEST_PATH, path_from};
 use std::path::PathBuf;
 
 /// Libraries that are looked at, and paths of one.
 const MOST_CACHED: usize = 20_000;
 const MOST_PATHS: usize = 64;
-/// PATH_MAX.
-const LONGEST_PATH: usize = 4096;
 
 /// `/etc/ld.so.cache`, which ldconfig(8) writes: a header of 48 bytes, then entries of 24 whose second
 /// and third number say where in the file a library's name and its path begin.

@@ -3,7 +3,7 @@
 //! Each number in the file may be a lie: offsets are checked, tables are read up to a limit, and a
 //! file that makes no sense is [`None`], never a panic.
 
-use crate::root::read_at;
+use crate::root::{LONGEST_PATH, read_at};
 use std::fs::File;
 
 /// An ELF file, as far as starting it goes.
@@ -82,8 +82,6 @@ pub const THIS_MACHINE: [u16; 2] = if cfg!(target_arch = "aarch64") {
 
 /// Program headers: no more than the kernel reads, 64 KiB of them.
 const MOST_HEADERS: usize = 65536;
-/// PATH_MAX: the longest interpreter, and the longest string that we take from a file.
-const LONGEST_STRING: usize = 4096;
 /// Entries of the dynamic section.
 const MOST_ENTRIES: usize = 4096;
 
@@ -197,7 +195,7 @@ fn read_interpreter(file: &File, headers: &[Header]) -> Option<Option<Vec<u8>>> 
         return Some(None);
     };
     let size = usize::try_from(header.size).ok()?;
-    if !(2..=LONGEST_STRING).contains(&size) {
+    if !(2..=LONGEST_PATH).contains(&size) {
         return None;
     }
     let bytes = read_at(file, header.offset, size);
@@ -229,7 +227,7 @@ fn read_dynamic(file: &File, layout: &Layout, headers: &[Header]) -> Dynamic {
     };
     let text = |value: u64| {
         let at = strings.checked_add(value)?;
-        Some(until_nul(read_at(file, at, LONGEST_STRING)))
+        Some(until_nul(read_at(file, at, LONGEST_PATH)))
     };
     // Of what is said several times the last counts.
     let last = |wanted| entries.iter().rfind(|(tag, _)| *tag == wanted);

@@ -5,7 +5,7 @@
 //! in the directories built into a loader, all are taken: to miss a fault is better than to invent
 //! one.
 
-use crate::root::{Found, READING, Root, Trail, kind, path_from};
+use crate::root::{Found, LONGEST_PATH, READING, Root, Trail, kind, path_from};
 use crate::why::cache::Cache;
 use crate::why::elf::{AARCH64, Elf, I386, X86_64};
 use nix::sys::stat::SFlag;
@@ -68,9 +68,6 @@ struct Loaded {
 
 /// As many missing libraries are told of: with each goes the list of the places where it was looked for.
 const MOST_MISSING: usize = 20;
-
-/// PATH_MAX.
-const LONGEST_PATH: usize = 4096;
 
 // A real program has tens of these; a crafted one mustn't keep us busy.
 const MOST_TOLD: usize = 3;
@@ -314,7 +311,7 @@ impl Search<'_> {
             return vec![".".into()];
         }
         let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
-        // Each takes the place of a few letters. No directory has a longer name than the kernel takes: PATH_MAX.
+        // Each takes the place of a few letters. No directory has a longer name than the kernel takes.
         let grown = text.len() + text.matches('$').count() * origin.len().max(32);
         if grown > LONGEST_PATH {
             return Vec::new();

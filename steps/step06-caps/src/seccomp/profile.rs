@@ -6,6 +6,7 @@
 //! has a table for each.
 
 use crate::capabilities::Capability;
+use crate::seccomp::arches::{ARCHES, AUDIT_ARCH_X86_64, Arch, FAR, X32_SYSCALL_BIT, is_known};
 use crate::seccomp::{Action, Condition, Filter, MOST_INSTRUCTIONS, Rules, Table, Test, compile};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -13,11 +14,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::str::FromStr;
-use syscalls::{
-    aarch64, arm, loongarch64, mips, mips64, powerpc, powerpc64, riscv32, riscv64, s390x, sparc,
-    sparc64, x86, x86_64,
-};
 
 /// A profile as it stands in its file.
 #[derive(Debug, Deserialize)]
@@ -97,102 +93,6 @@ impl Default for Profile {
     fn default() -> Profile {
         Profile::parse(DEFAULT, "the default profile".into()).expect("a test reads it")
     }
-}
-
-/// An architecture whose system calls can be made on this machine.
-struct Arch {
-    /// Its name in a profile.
-    name: &'static str,
-    /// Its name in `arches`.
-    short: &'static str,
-    /// Its AUDIT_ARCH_… number: the ELF machine, and whether it has 64 bits and is little-endian.
-    audit: u32,
-    /// The number of a system call.
-    number: fn(&str) -> Option<u32>,
-}
-
-const LITTLE_ENDIAN: u32 = 0x4000_0000;
-const BITS_64: u32 = 0x8000_0000;
-
-/// `number_of!(arch)`: the number that the architecture has for a name.
-macro_rules! number_of {
-    ($arch:ident) => {
-        |name| {
-            $arch::Sysno::from_str(name)
-                .ok()
-                .map(|call| call.id() as u32)
-        }
-    };
-}
-
-/// This machine's architectures, its own first.
-#[cfg(target_arch = "x86_64")]
-const ARCHES: [Arch; 2] = [
-    Arch {
-        name: "SCMP_ARCH_X86_64",
-        short: "amd64",
-        audit: libc::EM_X86_64 as u32 | BITS_64 | LITTLE_ENDIAN,
-        number: number_of!(x86_64),
-    },
-    Arch {
-        name: "SCMP_ARCH_X86",
-        short: "x86",
-        audit: libc::EM_386 as u32 | LITTLE_ENDIAN,
-        number: number_of!(x86),
-    },
-];
-
-/// This machine's architectures, its own first.
-#[cfg(target_arch = "aarch64")]
-const ARCHES: [Arch; 2] = [
-    Arch {
-        name: "SCMP_ARCH_AARCH64",
-        short: "arm64",
-        audit: libc::EM_AARCH64 as u32 | BITS_64 | LITTLE_ENDIAN,
-        number: number_of!(aarch64),
-    },
-    Arch {
-        name: "SCMP_ARCH_ARM",
-        short: "arm",
-        audit: libc::EM_ARM as u32 | LITTLE_ENDIAN,
-        number: |name| {
-            let number: fn(&str) -> Option<u32> = number_of!(arm);
-            let private = ARM_PRIVATE.iter().position(|known| *known == name);
-            private
-                .map(|at| 0x000f_0001 + at as u32)
-                .or_else(|| number(name))
-        },
-    },
-];
-
-const AUDIT_ARCH_X86_64: u32 = libc::EM_X86_64 as u32 | BITS_64 | LITTLE_ENDIAN;
-const X32_SYSCALL_BIT: u32 = 0x4000_0000;
-
-/// Above all numbers of the common table.
-const FAR: u32 = 0x000f_0000;
-
-/// ARM has a few calls of its own, far from the others: asm/unistd.h.
-const ARM_PRIVATE: [&str; 5] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls"];
-
-/// Whether some architecture has a system call `name`. A profile is written for all of them.
-fn is_known(name: &str) -> bool {
-    let tables: [fn(&str) -> Option<u32>; 14] = [
-        number_of!(x86_64),
-        number_of!(x86),
-        number_of!(aarch64),
-        number_of!(arm),
-        number_of!(s390x),
-        number_of!(powerpc64),
-        number_of!(powerpc),
-        number_of!(riscv64),
-        number_of!(riscv32),
-        number_of!(loongarch64),
-        number_of!(mips),
-        number_of!(mips64),
-        number_of!(sparc),
-        number_of!(sparc64),
-    ];
-    ARM_PRIVATE.contains(&name) || tables.iter().any(|number| number(name).is_some())
 }
 
 impl Profile {

@@ -6,7 +6,7 @@
 //! both freezers.
 
 use crate::Version;
-use crate::cgroup::group::Groups;
+use crate::cgroup::places::Groups;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;

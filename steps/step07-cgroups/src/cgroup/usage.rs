@@ -1,6 +1,6 @@
 //! What a container has used, by its control groups' own accounts.
 
-use crate::cgroup::group::Groups;
+use crate::cgroup::places::Groups;
 use crate::{Cgroup, Version};
 use anyhow::Result;
 use std::fmt::{self, Display, Formatter};

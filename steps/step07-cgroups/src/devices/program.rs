@@ -150,7 +150,7 @@ impl step01_uts::call::Argument for Instruction {
 fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
     /// The first members of union bpf_attr for this command.
     #[repr(C)]
-    struct Attributes {
+    struct Load {
         kind: u32,
         count: u32,
         instructions: u64,
@@ -161,7 +161,7 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
         kernel_version: u32,
         flags: u32,
     }
-    let attributes = Attributes {
+    let load = Load {
         kind: BPF_PROG_TYPE_CGROUP_DEVICE,
         count: program.len() as u32,
         instructions: program.as_ptr() as u64,
@@ -172,10 +172,10 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
         kernel_version: 0,
         flags: 0,
     };
-    let size = size_of::<Attributes>();
-    // SAFETY: the kernel reads the attributes and what they point to, and returns a descriptor.
+    let size = size_of::<Load>();
+    // SAFETY: the kernel reads the structure and what they point to, and returns a descriptor.
     unsafe {
-        let program = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size);
+        let program = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size);
         Ok(OwnedFd::from_raw_fd(Errno::result(program)? as i32))
     }
 }
@@ -183,22 +183,21 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
 /// BPF_PROG_ATTACH in bpf(2).
 fn attach_program(folder: &File, program: &OwnedFd) -> nix::Result<()> {
     #[repr(C)]
-    struct Attributes {
+    struct Attach {
         target: u32,
         program: u32,
         kind: u32,
         flags: u32,
     }
-    let attributes = Attributes {
+    let attach = Attach {
         target: folder.as_raw_fd() as u32,
         program: program.as_raw_fd() as u32,
         kind: BPF_CGROUP_DEVICE,
         flags: BPF_F_ALLOW_MULTI,
     };
-    let size = size_of::<Attributes>();
-    // SAFETY: the kernel reads the attributes.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attributes, size) };
+    let size = size_of::<Attach>();
+    // SAFETY: the kernel reads the structure.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size) };
     Errno::result(result).map(drop)
 }
 

@@ -1,8 +1,7 @@
 //! A container's root as an archive that is an image again.
 
-use crate::by_descriptor;
 use crate::image::archive::{DEEPEST, WHITEOUT, shown};
-use crate::image::headers::{ATTRIBUTE, BLOCK, LONGEST_PATH, MOST_PARTS, encoded};
+use crate::image::headers::{ATTRIBUTE, BLOCK, MOST_PARTS, encoded};
 use crate::image::xattrs::{attributes, is_of_overlay};
 use crate::whole::Whole;
 use anyhow::{Context, Result, bail};
@@ -25,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use step04_pivot_root::root::{LONGEST_PATH, by_descriptor};
 use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header, HeaderMode};
 
 /// Bytes of a link's target for which a header has room.
@@ -215,7 +215,7 @@ impl<W: Write> Packer<W> {
         for each in names.iter().filter(|name| *name != "." && *name != "..") {
             let path = name.join(each);
             let mut add = || {
-                if path.as_os_str().len() > LONGEST_PATH {
+                if path.as_os_str().len() >= LONGEST_PATH {
                     bail!("its name has more bytes than a path can have");
                 }
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt;
+use step04_pivot_root::root::LONGEST_PATH;
 use tar::{EntryType, Header};
 
 /// Bytes of a header, and of what everything is rounded up to.
@@ -20,9 +21,6 @@ const LONGEST: u64 = 1024 * 1024;
 
 /// Parts of a sparse file: a list of 16 MiB, in memory.
 pub const MOST_PARTS: usize = 1024 * 1024;
-
-/// No path has more bytes: PATH_MAX, with the NUL behind it.
-pub const LONGEST_PATH: usize = 4095;
 
 /// From this size on a header has no room for it.
 const TOO_LARGE_FOR_OCTAL: u64 = 1 << 33;
@@ -73,12 +71,12 @@ pub struct Entry {
 }
 
 /// PAX records by key.
-type Records = HashMap<Vec<u8>, Vec<u8>>;
+type PaxRecords = HashMap<Vec<u8>, Vec<u8>>;
 
 /// What comes before a header and belongs to it.
 #[derive(Default)]
 struct Extensions {
-    records: Option<Records>,
+    records: Option<PaxRecords>,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
 }
@@ -232,7 +230,7 @@ impl<R: Read> Entries<R> {
             if name.contains(&0) {
                 return Err(wrong("its name has a NUL in it"));
             }
-            if name.len() > LONGEST_PATH {
+            if name.len() >= LONGEST_PATH {
                 return Err(wrong("its name has more bytes than a path can have"));
             }
         }
@@ -415,7 +413,7 @@ fn either(pax: Option<&[u8]>, gnu: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>
 }
 
 /// Fails when records that are for all files would change what one of them is: some readers obey, some don't.
-fn harmless(records: &Records) -> io::Result<()> {
+fn harmless(records: &PaxRecords) -> io::Result<()> {
     let known = ["path", "linkpath", "size", "uid", "gid", "mtime"];
     let matters = |key: &&Vec<u8>| {
         let begins = |with: &[u8]| key.starts_with(with);
@@ -550,8 +548,8 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
 
 /// `27 mtime=1700000000.123456\n`, one after the other: each says first how long it is, so that its value may
 /// hold any byte.
-fn records(text: &[u8]) -> io::Result<Records> {
-    let mut records = Records::new();
+fn records(text: &[u8]) -> io::Result<PaxRecords> {
+    let mut records = PaxRecords::new();
     let mut rest = text;
     while !rest.is_empty() {
         let (key, value, after) =

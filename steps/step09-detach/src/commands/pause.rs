@@ -11,7 +11,7 @@ use std::path::Path;
 use step02_pid::signals;
 use step04_pivot_root::root::directory_at;
 use step04_pivot_root::state::StateDir;
-use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::places::Groups;
 use step08_overlay::image::commit::Archive;
 
 /// Stop all processes of containers for a while

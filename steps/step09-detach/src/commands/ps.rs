@@ -28,8 +28,8 @@ pub struct List {
 
     /// Only those with name=TEXT, id=TEXT, status=STATUS, exited=CODE or ancestor=IMAGE; a key given
     /// again is one more choice
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = Filter::from_str)]
-    filter: Vec<Filter>,
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = ListFilter::from_str)]
+    filter: Vec<ListFilter>,
 
     /// How: table, or json: one object a line
     #[arg(
@@ -38,7 +38,7 @@ pub struct List {
         default_value = "table",
         hide_possible_values = true
     )]
-    format: Format,
+    format: ListFormat,
 
     #[command(flatten)]
     state: StateDir,
@@ -46,7 +46,7 @@ pub struct List {
 
 /// How a list looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ListFormat {
     /// Columns with a heading.
     Table,
     /// One object a line.
@@ -55,7 +55,7 @@ pub enum Format {
 
 /// One `--filter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Filter {
+enum ListFilter {
     Name(String),
     Id(String),
     Status(Status),
@@ -63,10 +63,10 @@ enum Filter {
     Ancestor(String),
 }
 
-impl FromStr for Filter {
+impl FromStr for ListFilter {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Filter, String> {
+    fn from_str(text: &str) -> Result<ListFilter, String> {
         let (key, value) = text.split_once('=').ok_or("a filter is KEY=VALUE")?;
         let statuses = [
             Status::Created,
@@ -77,15 +77,15 @@ impl FromStr for Filter {
         ];
         let status = || statuses.into_iter().find(|status| status.word() == value);
         match key {
-            "name" => Ok(Filter::Name(value.into())),
-            "id" => Ok(Filter::Id(value.into())),
-            "ancestor" => Ok(Filter::Ancestor(value.into())),
-            "status" => status().map(Filter::Status).ok_or_else(|| {
+            "name" => Ok(ListFilter::Name(value.into())),
+            "id" => Ok(ListFilter::Id(value.into())),
+            "ancestor" => Ok(ListFilter::Ancestor(value.into())),
+            "status" => status().map(ListFilter::Status).ok_or_else(|| {
                 let words = statuses.map(Status::word).join(", ");
                 format!("there is no status {value}: there are {words}")
             }),
             "exited" => match value.parse() {
-                Ok(code) => Ok(Filter::Exited(code)),
+                Ok(code) => Ok(ListFilter::Exited(code)),
                 Err(_) => Err("an exit code is 0 to 255".into()),
             },
             _ => Err(format!(
@@ -95,16 +95,16 @@ impl FromStr for Filter {
     }
 }
 
-impl Filter {
+impl ListFilter {
     fn lets(&self, record: &Record, status: Status) -> bool {
         match self {
-            Filter::Name(part) => record.name.contains(part),
-            Filter::Id(begin) => record.id.starts_with(begin),
-            Filter::Status(wanted) => *wanted == status,
-            Filter::Exited(code) => {
+            ListFilter::Name(part) => record.name.contains(part),
+            ListFilter::Id(begin) => record.id.starts_with(begin),
+            ListFilter::Status(wanted) => *wanted == status,
+            ListFilter::Exited(code) => {
                 status == Status::Exited && record.state.exit_code == Some(*code)
             }
-            Filter::Ancestor(image) => record.arguments.image() == *image,
+            ListFilter::Ancestor(image) => record.arguments.image() == *image,
         }
     }
 }
@@ -135,7 +135,7 @@ impl List {
             .collect();
         if self.quiet {
             lines.iter().try_for_each(|line| say(&line.id))?;
-        } else if self.format == Format::Json {
+        } else if self.format == ListFormat::Json {
             for line in &lines {
                 say(serde_json::to_string(line)?)?;
             }
@@ -170,10 +170,10 @@ impl List {
     fn line(&self, container: &Container, record: &Record) -> Option<Line> {
         let status = container.status(record);
         let asks_for_status =
-            |filter: &Filter| matches!(filter, Filter::Status(_) | Filter::Exited(_));
+            |filter: &ListFilter| matches!(filter, ListFilter::Status(_) | ListFilter::Exited(_));
         let all = self.all || self.filter.iter().any(asks_for_status);
         let same_key =
-            |a: &Filter, b: &Filter| std::mem::discriminant(a) == std::mem::discriminant(b);
+            |a: &ListFilter, b: &ListFilter| std::mem::discriminant(a) == std::mem::discriminant(b);
         let let_through = self.filter.iter().all(|filter| {
             let of_its_key = self.filter.iter().filter(|other| same_key(filter, other));
             let mut of_its_key = of_its_key;

@@ -16,7 +16,7 @@ use step04_pivot_root::environment;
 use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Witness;
 use step07_cgroups::cgroup::group::new_id;
-use step08_overlay::layers::Home;
+use step08_overlay::changes::Home;
 
 /// Make a container and run its command
 #[derive(Debug, Args)]

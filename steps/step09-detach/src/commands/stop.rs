@@ -20,7 +20,8 @@ use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
 use step02_pid::status::StatusFile;
 use step04_pivot_root::state::StateDir;
-use step07_cgroups::cgroup::group::{Groups, sweep_all};
+use step07_cgroups::cgroup::creation::sweep_all;
+use step07_cgroups::cgroup::places::Groups;
 
 /// Ask containers to end, and insist after a while
 #[derive(Debug, Args)]

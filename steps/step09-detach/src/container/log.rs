@@ -45,7 +45,7 @@ impl FromStr for MaxSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<MaxSize, String> {
-        match step07_cgroups::limits::bytes(text)? {
+        match step07_cgroups::flags::bytes(text)? {
             0 => Ok(MaxSize(None)),
             bytes @ 1..SMALLEST => Err(format!("{bytes} bytes: it takes {SMALLEST} at least")),
             bytes => Ok(MaxSize(Some(bytes))),

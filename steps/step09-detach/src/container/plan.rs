@@ -16,7 +16,7 @@ use step05_tty::terminal::Tty;
 use step06_caps::network::NetworkArgs;
 use step06_caps::privileges::{PrivilegeArgs, SecurityOption};
 use step06_caps::users::UserArgs;
-use step07_cgroups::limits::LimitArgs;
+use step07_cgroups::flags::LimitArgs;
 use step08_overlay::layers::LayerArgs;
 
 /// All that makes one container different from another. The same groups of flags as in steps 1 to 8, and

@@ -5,7 +5,7 @@ use crate::container::store::Container;
 use crate::is_running;
 use serde::Serialize;
 use std::time::Duration;
-use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::places::Groups;
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use step02_pid::{Child, reap};
 use step05_tty::set_size;
 use step05_tty::terminal::Ends;
-use step07_cgroups::cgroup::group::Groups;
+use step07_cgroups::cgroup::places::Groups;
 
 /// Somebody who is attached, or waits.
 pub(crate) struct Client {

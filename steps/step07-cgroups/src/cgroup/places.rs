@@ -1,0 +1,126 @@
+//! Where control groups are: the hierarchies of this machine, and in them the groups of a container.
+
+use crate::cgroup::group::{Group, OURS, members_of};
+use crate::cgroup::hierarchy::{Hierarchy, Version};
+use crate::cgroup::v2;
+use crate::limits::Limits;
+use crate::{Cgroup, find};
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// What a container is accounted for and limited in. A controller that isn't there is missed only
+/// when a limit asks for it.
+const CONTROLLERS: [&str; 7] = [
+    "memory", "cpu", "cpuacct", "pids", "devices", "cpuset", "freezer",
+];
+
+/// Where each controller is on this machine: the hierarchy's topmost folder and its version.
+pub(super) fn places() -> Result<Vec<(PathBuf, Version, &'static str)>> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let place = |controller| {
+        let (top, version) = find(controller, &mountinfo, &own)?;
+        // In version 2 these are no controllers: a program decides, and every group has a freezer.
+        let always = ["devices", "freezer"].contains(&controller);
+        let here = version == Version::V1 || always || v2::has(&top, controller);
+        here.then_some((top, version, controller))
+    };
+    Ok(CONTROLLERS.into_iter().filter_map(place).collect())
+}
+
+/// The hierarchies of this machine that a container with `limits` has a group in.
+pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
+    let places = places()?;
+    let mut hierarchies: Vec<Hierarchy> = Vec::new();
+    for controller in CONTROLLERS {
+        let asked_for_by = limits.flag_for(controller);
+        if controller == "cpuset" && asked_for_by.is_none()
+            || controller == "freezer" && !limits.freezer
+        {
+            continue;
+        }
+        let found = places.iter().find(|(_, _, name)| *name == controller);
+        match (found, asked_for_by) {
+            (Some((top, version, _)), _) => {
+                match hierarchies.iter_mut().find(|known| known.top == *top) {
+                    Some(known) => known.controllers.push(controller),
+                    None => hierarchies.push(Hierarchy {
+                        top: top.clone(),
+                        version: *version,
+                        controllers: vec![controller],
+                    }),
+                }
+            }
+            (None, Some(flag)) => bail!(
+                "{flag}: this machine has no {controller} controller mounted\nhelp: in a container, \
+                 start that one with `docker run --privileged`; on a machine, mount cgroup2 on \
+                 /sys/fs/cgroup, or boot with cgroup_enable={controller}"
+            ),
+            (None, None) => {}
+        }
+    }
+    Ok(hierarchies)
+}
+
+/// The groups of one container, wherever they are: for looking, and for joining later.
+#[derive(Debug, Clone)]
+pub struct Groups(pub(super) Vec<(Hierarchy, PathBuf)>);
+
+impl Groups {
+    /// Those that the container `id` has now.
+    pub fn of(id: &str) -> Result<Groups> {
+        let mut groups: Vec<(Hierarchy, PathBuf)> = Vec::new();
+        for (top, version, controller) in places()? {
+            let folder = top.join(OURS).join(id);
+            match groups.iter_mut().find(|(known, _)| known.top == top) {
+                Some((known, _)) => known.controllers.push(controller),
+                None if folder.exists() => groups.push((
+                    Hierarchy {
+                        top,
+                        version,
+                        controllers: vec![controller],
+                    },
+                    folder,
+                )),
+                None => {}
+            }
+        }
+        Ok(Groups(groups))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The folder that has `controller`, and the version of its files.
+    pub fn folder(&self, controller: &str) -> Option<(&Path, Version)> {
+        let has = |(hierarchy, _): &&(Hierarchy, _)| hierarchy.controllers.contains(&controller);
+        let (hierarchy, folder) = self.0.iter().find(has)?;
+        Some((folder, hierarchy.version))
+    }
+
+    /// Opens of each group the file of [`members_of`], for who joins; in version 2 that of the group `below` it, whose
+    /// processes have moved there.
+    pub fn doors(&self, below: &str) -> Result<Vec<(PathBuf, File)>> {
+        let open = |(hierarchy, folder): &(Hierarchy, PathBuf)| {
+            let path = match hierarchy.version {
+                Version::V1 => folder.join(members_of(Version::V1)),
+                Version::V2 => folder.join(below).join(members_of(Version::V2)),
+            };
+            let file = File::options().write(true).open(&path);
+            let file = file.with_context(|| path.display().to_string())?;
+            Ok((path, file))
+        };
+        self.0.iter().map(open).collect()
+    }
+}
+
+impl Cgroup {
+    /// Where its groups are, for whoever only looks.
+    pub fn groups(&self) -> Groups {
+        let place = |group: &Group| (group.hierarchy.clone(), group.folder.clone());
+        Groups(self.groups.iter().map(place).collect())
+    }
+}

@@ -1,0 +1,80 @@
+//! What the two versions call their files, and what is written into each.
+
+use crate::cgroup::hierarchy::Version;
+use crate::devices::DeviceRule;
+use crate::limits::{Limits, PERIOD, Setting, Swap};
+
+/// What `limits` mean for the files of a group, in the order in which they are to be written.
+pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
+    let text = |number: Option<u64>| number.map(|number| number.to_string());
+    let (swap, swap_asked_for) = limits.memory_swap.unzip();
+    let memory_and_swap = swap.map(|swap| match swap {
+        Swap::Bytes(both) => both.to_string(),
+        Swap::Unlimited => "-1".into(),
+    });
+    // Swap alone, where the flag counts both.
+    let swap_alone = swap.zip(limits.memory).map(|(swap, memory)| match swap {
+        Swap::Bytes(both) => (both - memory).to_string(),
+        Swap::Unlimited => "max".into(),
+    });
+    let (quota, shares) = (limits.cpu_quota, limits.cpu_shares);
+    let (cpus, pids) = (&limits.cpuset_cpus, text(limits.pids));
+    let period = quota.map(|_| PERIOD.to_string());
+    let max = quota.map(|quota| format!("{quota} {PERIOD}"));
+    // A flag, its controller, and for each version a file and what is written there.
+    #[rustfmt::skip]
+    let table = [
+        ("--memory", "memory", ("memory.limit_in_bytes", text(limits.memory)), ("memory.max", text(limits.memory))),
+        // After the other: together they can't be less.
+        ("--memory-swap", "memory", ("memory.memsw.limit_in_bytes", memory_and_swap), ("memory.swap.max", swap_alone)),
+        ("--cpus", "cpu", ("cpu.cfs_period_us", period), ("cpu.max", max)),
+        ("--cpus", "cpu", ("cpu.cfs_quota_us", text(quota)), ("cpu.max", None)),
+        ("--cpu-shares", "cpu", ("cpu.shares", text(shares)), ("cpu.weight", text(shares.map(weight)))),
+        ("--cpuset-cpus", "cpuset", ("cpuset.cpus", cpus.clone()), ("cpuset.cpus", cpus.clone())),
+        ("--pids-limit", "pids", ("pids.max", pids.clone()), ("pids.max", pids)),
+    ];
+    let limited = table.into_iter().filter_map(|(flag, controller, v1, v2)| {
+        let (file, value) = if version == Version::V1 { v1 } else { v2 };
+        Some(Setting {
+            flag,
+            controller,
+            file,
+            value: value?,
+            required: flag != "--memory-swap" || swap_asked_for == Some(true),
+        })
+    });
+    let rules = limits.devices.iter().filter(|_| version == Version::V1);
+    limited
+        .chain(rules.flat_map(|rules| devices(rules)))
+        .collect()
+}
+
+/// The rules for devices, in version 1. A new group may do all that the one above it may: first none, then each.
+fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting> {
+    let setting = |file, value| Setting {
+        flag: "--device",
+        controller: "devices",
+        file,
+        value,
+        required: true,
+    };
+    let allowed = rules
+        .iter()
+        .map(move |rule| setting("devices.allow", rule.to_string()));
+    std::iter::once(setting("devices.deny", "a".into())).chain(allowed)
+}
+
+/// Shares of 2 to 262144 as a weight of 1 to 10000, as the OCI runtimes convert them.
+fn weight(shares: u64) -> u64 {
+    1 + (shares - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_weights() {
+        assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10000));
+    }
+}
