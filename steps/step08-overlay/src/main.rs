@@ -23,7 +23,8 @@ use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::devices::make_devices_and_folders;
 use step07_cgroups::flags::LimitArgs;
 use step07_cgroups::rlimits::set_rlimits;
-use step08_overlay::layers::{Home, LayerArgs};
+use step08_overlay::changes::Home;
+use step08_overlay::layers::LayerArgs;
 
 /// Run a command on layers of files, with volumes
 #[derive(Parser)]

@@ -1,5 +1,14 @@
-//! What is known of containers, and where it is kept.
+//! A container as it is kept: its folder, its record, its name, and who may change it.
+//!
+//! A container appears in one go, by a rename, and disappears so. Four locks keep commands apart, all freed by
+//! the kernel when their holder dies (flock(2)): that of `names`, for as long as it takes to give or take a
+//! name; that of a container's folder, for as long as it takes to read and replace its record; and its
+//! *life*, `ID.lock`. Whoever starts a container takes its life and leaves it to the monitor, so it is held as
+//! long as that lives; whoever removes the container has to get it first. The fourth is that of its file `still`, for
+//! who freezes its processes or has them go on.
 
+pub mod folders;
+pub mod lock;
 pub mod log;
 pub mod name;
 pub mod plan;
@@ -7,3 +16,240 @@ pub mod record;
 pub mod restart;
 pub mod status;
 pub mod store;
+
+use crate::save;
+use anyhow::{Context, Error, Result, anyhow, bail};
+use folders::{Folders, unless_missing};
+use lock::Lock;
+use record::{Record, SHORT};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use step08_overlay::tear_down;
+
+/// What is locked in a container's folder by who freezes it.
+pub(crate) const STILL: &str = "still";
+
+/// A handle for a container, which may have been removed by now.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its ID.
+    pub id: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    folders: Folders,
+}
+
+/// Whether `text` is a whole ID.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Writes the record into a container's folder.
+pub(crate) fn write(folder: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record)?;
+    // Nobody wants back what is removed when it ends.
+    save(&folder.join("config.json"), &text, !record.arguments.rm)
+}
+
+impl Container {
+    /// Its record, as it is now.
+    ///
+    /// # Errors
+    /// It isn't there any more, or the disk has damaged it.
+    pub fn record(&self) -> Result<Record> {
+        let path = self.folder.join("config.json");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_gone() => {
+                bail!("no such container: {}", &self.id[..SHORT])
+            }
+            read => read.map_err(Error::new),
+        };
+        let record = text.and_then(|text| {
+            let mut record = Record::read(&text, &self.id)?;
+            record.arguments.files.state = self.folders.state();
+            Ok(record)
+        });
+        record.map_err(|error| {
+            anyhow!(
+                "{}: {error:#}\nhelp: `rm -f {}` removes the container, whose record can't be read",
+                path.display(),
+                &self.id[..SHORT]
+            )
+        })
+    }
+
+    /// Changes its record, and nobody else does meanwhile.
+    pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Record> {
+        let _lock = self.lock_record()?;
+        let mut record = self.record()?;
+        change(&mut record);
+        write(&self.folder, &record)?;
+        Ok(record)
+    }
+
+    fn lock_record(&self) -> Result<Lock> {
+        let gone = || anyhow!("no such container: {}", &self.id[..SHORT]);
+        let lock = Lock::wait(File::open(&self.folder).map_err(|_| gone())?)?;
+        match lock.is_of(&self.folder) {
+            true => Ok(lock),
+            false => Err(gone()),
+        }
+    }
+
+    /// Whether it has been removed.
+    pub fn is_gone(&self) -> bool {
+        !self.folder.exists()
+    }
+
+    /// Where it is kept, with others.
+    pub fn folders(&self) -> &Folders {
+        &self.folders
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("container.log")
+    }
+
+    /// The name of its socket in the directory of sockets.
+    pub fn socket(&self) -> String {
+        format!("{}.sock", self.id)
+    }
+
+    pub(crate) fn life_path(&self) -> PathBuf {
+        self.folders.run.join(format!("{}.lock", self.id))
+    }
+
+    /// Takes its life, if nobody has it: then it has no monitor, and gets none meanwhile.
+    ///
+    /// # Errors
+    /// It has been removed.
+    pub fn take_life(&self) -> Result<Option<Lock>> {
+        let life = self.lock_life()?;
+        if life.is_some() && self.is_gone() {
+            let _ = fs::remove_file(self.life_path());
+            bail!("no such container: {}", &self.id[..SHORT]);
+        }
+        Ok(life)
+    }
+
+    /// Takes its life, if nobody has it, be it there or not.
+    pub(crate) fn lock_life(&self) -> Result<Option<Lock>> {
+        loop {
+            let path = self.life_path();
+            let file = File::options().create(true).append(true).open(&path);
+            let file = file.with_context(|| path.display().to_string())?;
+            match Lock::attempt(file)? {
+                // Removed meanwhile together with its container.
+                Some(lock) if !lock.is_of(&path) => continue,
+                life => return Ok(life),
+            }
+        }
+    }
+
+    /// Waits until nobody else freezes it or has it go on, and keeps it so.
+    pub fn hold_still(&self) -> Result<Lock> {
+        Lock::wait_for(self.open_still()?, libc::LOCK_EX)
+    }
+
+    /// Waits until nobody freezes it, and keeps it so: several may have it go on.
+    pub fn keep_going(&self) -> Result<Lock> {
+        Lock::wait_for(self.open_still()?, libc::LOCK_SH)
+    }
+
+    fn open_still(&self) -> Result<File> {
+        let path = self.folder.join(STILL);
+        File::open(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Calls it `name` from now on.
+    ///
+    /// # Errors
+    /// Another container is called so.
+    pub fn rename(&self, name: &str) -> Result<()> {
+        let _names = self.folders.lock_names()?;
+        let old = self.record()?.name;
+        if old == name {
+            return Ok(());
+        }
+        self.folders.give_name(name, &self.id)?;
+        let renamed = self.update(|record| record.name = name.into());
+        let not_any_more = if renamed.is_ok() { &old } else { name };
+        self.folders.take_name(not_any_more, &self.id);
+        renamed.map(drop)
+    }
+
+    /// Removes it, for good, by the right of who has its life.
+    pub fn remove(&self, life: &Lock) -> Result<()> {
+        debug_assert!(life.is_of(&self.life_path()));
+        let gone = self.folders.containers.join(format!(".old-{}", self.id));
+        let names = self.folders.lock_names()?;
+        let _record = self.lock_record()?;
+        let name = self.record().map(|record| record.name);
+        unless_missing(fs::rename(&self.folder, &gone))
+            .with_context(|| self.folder.display().to_string())?;
+        if let Ok(name) = name {
+            self.folders.take_name(&name, &self.id);
+        }
+        // It may take a while, and others need names meanwhile.
+        drop(names);
+        let torn_down = tear_down(&gone);
+        for left in [self.folders.run.join(self.socket()), self.life_path()] {
+            let _ = fs::remove_file(left);
+        }
+        torn_down
+    }
+}
+
+impl Folders {
+    /// The container `id`, which need not be there.
+    pub(crate) fn container(&self, id: String) -> Container {
+        Container {
+            folder: self.containers.join(&id),
+            id,
+            folders: self.clone(),
+        }
+    }
+
+    /// The container of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<Container> {
+        let id = fs::read_link(self.names.join(name::valid(name).ok()?)).ok()?;
+        let id = id.to_str().filter(|id| is_id(id))?;
+        let container = self.container(id.into());
+        // A link that a crash has left leads to nothing, or to a container of another name.
+        let record = container.record().ok()?;
+        (record.name == name).then_some(container)
+    }
+
+    /// Waits until nobody else gives or takes a name.
+    pub(crate) fn lock_names(&self) -> Result<Lock> {
+        Lock::wait(File::open(&self.names)?)
+    }
+
+    /// Gives `id` the `name`, for which the lock of `names` is to be held.
+    ///
+    /// # Errors
+    /// Another container has it.
+    pub(crate) fn give_name(&self, name: &str, id: &str) -> Result<()> {
+        if let Some(other) = self.named(name).filter(|other| other.id != id) {
+            bail!(
+                "the name {name} is already in use by container {}\nhelp: `rm {name}` removes it, `rename` \
+                 calls it otherwise",
+                &other.id[..SHORT]
+            );
+        }
+        let link = self.names.join(name);
+        unless_missing(fs::remove_file(&link))?;
+        symlink(id, &link).with_context(|| link.display().to_string())
+    }
+
+    /// Takes the `name` from `id`, if it has it.
+    pub(crate) fn take_name(&self, name: &str, id: &str) {
+        let link = self.names.join(name);
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+            let _ = fs::remove_file(link);
+        }
+    }
+}

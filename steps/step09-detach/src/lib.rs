@@ -8,14 +8,16 @@
 //! for the kernel to say, and a number alone isn't a process ([`is_running`]). Who wants it to end asks,
 //! waits, and then insists ([`stop`]).
 //!
-//! The process that stays is told in [`monitor`] and [`monitor::exchange`], how it comes to be in [`caller::launch`], and what it
-//! does with the container in [`mod@start`], which is the closure of step 8. What is written down is in
-//! [`container::record`], and where in [`container::store`]; what was said is in [`container::log`]. How others talk to the monitor is told in
-//! [`message`] and [`caller::connection`], and what people type in [`commands`], [`commands::run`], [`commands::pause`] and [`commands::stop`].
+//! The process that stays is told in [`monitor`], what it does with the container in [`mod@start`], which is the
+//! closure of step 8, and how it sets out in [`errand`]. What is written down of a container, and where, is in
+//! [`container`]. How others start a monitor and talk to it is told in [`caller`] and [`message`], what they can have
+//! become of a container in [`lifecycle`], and what people type in [`commands`].
 
 pub mod caller;
 pub mod commands;
 pub mod container;
+pub mod errand;
+pub mod lifecycle;
 pub mod message;
 pub mod monitor;
 pub mod sealed;

@@ -3,15 +3,15 @@
 use clap::Parser;
 use std::process::ExitCode;
 use step01_uts::program;
-use step09_detach::caller::launch::be_monitor;
-use step09_detach::commands::Command;
+use step09_detach::commands::Commands;
+use step09_detach::monitor::be_monitor;
 
 /// Run containers that outlive their caller
 #[derive(Parser)]
 #[command(version, subcommand_required = true, arg_required_else_help = true)]
 struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Commands,
 }
 
 // ANCHOR: life

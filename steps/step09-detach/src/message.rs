@@ -2,8 +2,9 @@
 //! apart: SOCK_SEQPACKET in unix(7).
 
 use crate::Identity;
-use crate::container::log::Stream;
-use crate::container::store::{Container, unless_missing};
+use crate::container::Container;
+use crate::container::folders::unless_missing;
+use crate::container::log::OutputStream;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
@@ -37,11 +38,13 @@ pub enum Message {
     /// To the monitor: a signal for the command. It answers [`Message::Heard`].
     Signal(i32),
     /// To the monitor: nobody reads this stream any more.
-    Refused(Stream),
+    Refused(OutputStream),
     /// To the monitor: I go, and it is to go on as if I were there.
     Detach,
-    /// To the monitor: when it ends, it isn't to be started again; `true`: not at a reboot either.
-    LetItEnd(bool),
+    /// To the monitor: when it ends, it isn't to be started again before a reboot. It answers [`Message::Taken`].
+    EndForNow,
+    /// The same, and not at a reboot either, unless its policy is to start it always.
+    EndForGood,
     /// To the monitor: show me.
     Looking,
     /// To the monitor: I have looked.
@@ -64,7 +67,7 @@ pub enum Message {
     LeftBehind,
     /// From the monitor: what the container has said.
     #[serde(skip)]
-    Output(Stream, Vec<u8>),
+    Output(OutputStream, Vec<u8>),
     /// From the monitor: the command runs.
     Started,
     /// From the monitor: it has ended, and will be started again after a while.
@@ -98,7 +101,7 @@ impl Message {
         let with = |first: u8, bytes: &[u8]| [&[first], bytes].concat();
         match self {
             Message::Input(bytes) => with(INPUT, bytes),
-            Message::Output(Stream::Error, bytes) => with(ERROR, bytes),
+            Message::Output(OutputStream::Error, bytes) => with(ERROR, bytes),
             Message::Output(_, bytes) => with(OUTPUT, bytes),
             other => serde_json::to_vec(other).unwrap_or_default(),
         }
@@ -107,8 +110,8 @@ impl Message {
     fn decode(bytes: &[u8]) -> Result<Message> {
         Ok(match bytes {
             [INPUT, bytes @ ..] => Message::Input(bytes.to_vec()),
-            [OUTPUT, bytes @ ..] => Message::Output(Stream::Output, bytes.to_vec()),
-            [ERROR, bytes @ ..] => Message::Output(Stream::Error, bytes.to_vec()),
+            [OUTPUT, bytes @ ..] => Message::Output(OutputStream::Output, bytes.to_vec()),
+            [ERROR, bytes @ ..] => Message::Output(OutputStream::Error, bytes.to_vec()),
             other => serde_json::from_slice(other).context("a message that makes no sense")?,
         })
     }
@@ -195,7 +198,7 @@ pub fn ignore(from: &OwnedFd) -> bool {
 /// A path to the socket of `container` that is short enough for its address, wherever the directory is. The
 /// directory is open as long as the file is.
 fn address(container: &Container) -> Result<(File, PathBuf)> {
-    let folder = File::open(container.store().run())?;
+    let folder = File::open(&container.folders().run)?;
     let path = by_descriptor(&folder).join(container.socket());
     Ok((folder, path))
 }
@@ -210,8 +213,8 @@ pub fn open_door(container: &Container) -> Result<OwnedFd> {
     let bound = bind(door.as_raw_fd(), &UnixAddr::new(&path)?);
     bound.with_context(|| {
         container
-            .store()
-            .run()
+            .folders()
+            .run
             .join(container.socket())
             .display()
             .to_string()

@@ -4,27 +4,35 @@
 //! There is one for each container, so it is small, and it sleeps in one poll(2) until something happens.
 //! The container dies with it (`die_with_parent` of step 2), so that none is ever there without one.
 
-pub mod exchange;
-pub mod slim;
+pub(crate) mod client;
+mod command;
+mod exchange;
+mod pace;
+mod slim;
 
 use crate::Identity;
-use crate::caller::launch::{Errand, MONITOR, tell_failure};
+use crate::container::Container;
+use crate::container::lock::Lock;
 use crate::container::log::Log;
 use crate::container::record::{Phase, Record, State, Time};
 use crate::container::restart::{BackOff, RestartPolicy};
-use crate::container::store::{Container, Lock, Store};
+use crate::container::store::Store;
+use crate::errand::{Errand, MONITOR};
 use crate::message::{Ending, Message, ignore, open_door};
-use crate::monitor::exchange::{Client, Command, Pace};
 use crate::start::{Companion, Outcome, start};
 use anyhow::{Error, Result, bail};
+use client::{Client, tell_failure};
+use command::RunningCommand;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
 use nix::unistd::getpid;
+use pace::Pace;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use std::{fs, mem};
+use std::{env, fs, mem, panic};
 use step01_uts::program::{exit_code, explain};
 use step01_uts::{Refused, narration};
 use step02_pid::report::Report;
@@ -33,6 +41,24 @@ use step02_pid::{Child, leave};
 use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Sight;
 use step05_tty::terminal::Ends;
+
+/// Is the monitor, when that is what this process was started as. Call it first of all.
+pub fn be_monitor() {
+    let mut words = env::args_os();
+    if words
+        .next()
+        .is_none_or(|word| word.as_bytes() != MONITOR.to_bytes())
+    {
+        return;
+    }
+    // The container dies with this process, and the record tells no lie by that.
+    panic::set_hook(Box::new(|_| leave(libc::EXIT_FAILURE as u8)));
+    let errand = words.next().unwrap_or_default();
+    if let Ok(errand) = serde_json::from_slice(errand.as_bytes()) {
+        Monitor::stay(errand);
+    }
+    leave(libc::EXIT_FAILURE as u8)
+}
 
 /// Why a container is ended that was hardly there.
 const GIVEN_UP: &str = "whoever started it went before it ran";
@@ -52,10 +78,8 @@ pub(crate) struct Monitor<'a> {
     pub(crate) served: u64,
     /// Whether nothing more will be typed.
     pub(crate) input_ends: bool,
-    /// Whether it isn't to be started again.
-    pub(crate) let_it_end: bool,
-    /// Whether somebody stopped it by hand.
-    pub(crate) stopped: bool,
+    /// What somebody wishes, whatever the policy says.
+    pub(crate) wish: Wish,
     /// Whether it goes if its command never runs.
     pub(crate) new: bool,
     /// Whether its command has run, since this monitor began.
@@ -68,6 +92,17 @@ pub(crate) struct Monitor<'a> {
     pub(crate) pace: Pace,
     /// Who looks why the command didn't start.
     pub(crate) looking: Option<Looking>,
+}
+
+/// What somebody wishes for a container, besides what its policy says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wish {
+    /// Nothing: it is started again as its policy says.
+    GoOn,
+    /// When it ends, it isn't started again before the machine is.
+    EndForNow,
+    /// Nor when the machine is, unless that is the policy.
+    EndForGood,
 }
 
 /// A client that was asked to look.
@@ -124,8 +159,7 @@ impl Monitor<'_> {
             log: Log::open(&container.log(), arguments.log_max_size)?,
             typed: VecDeque::new(),
             input_ends: false,
-            let_it_end: false,
-            stopped: false,
+            wish: Wish::GoOn,
             new: false,
             has_run: false,
             restarts: 0,
@@ -213,7 +247,7 @@ impl Monitor<'_> {
             state.finished = finished;
             state.exit_code = Some(code);
             state.oom_killed = oom_killed;
-            state.stopped = self.stopped;
+            state.stopped = self.wish == Wish::EndForGood;
         };
         // The disk may be full of what the container has left in a place that is free by now. If it can't be
         // noted, the kernel still says that it has ended, and nobody how.
@@ -225,7 +259,7 @@ impl Monitor<'_> {
 
     /// Whether it is to be started again, after this exit code.
     fn begins_again(&self, code: u8) -> bool {
-        self.has_run && !self.let_it_end && self.policy.again(code, self.restarts)
+        self.has_run && self.wish == Wish::GoOn && self.policy.again(code, self.restarts)
     }
 
     /// What is noted of an error. Nobody has looked yet why a command can't be executed, unless somebody was there to.
@@ -251,7 +285,7 @@ impl Monitor<'_> {
                 ));
             }
         }
-        let _ = fs::remove_file(container.store().run().join(container.socket()));
+        let _ = fs::remove_file(container.folders().run.join(container.socket()));
         // Whoever knocked while all was being put in order wants to know, too.
         while self.admit(None) {}
         drop((self.door, self.spare, self.log, life));
@@ -291,8 +325,8 @@ impl Monitor<'_> {
     fn wait_before_restart(&mut self, how_long: Duration) -> bool {
         let until = Instant::now() + how_long;
         self.tell(&Message::Restarting, |_| true);
-        let mut command = Command::default();
-        while !self.let_it_end {
+        let mut command = RunningCommand::default();
+        while self.wish == Wish::GoOn {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return true;
@@ -304,7 +338,7 @@ impl Monitor<'_> {
         }
         let _ = self.container.update(|record| {
             record.state.phase = Phase::Exited;
-            record.state.stopped = self.stopped;
+            record.state.stopped = self.wish == Wish::EndForGood;
         });
         false
     }
@@ -322,7 +356,7 @@ impl Companion for Monitor<'_> {
             bail!(GIVEN_UP);
         }
         self.has_run = true;
-        let mut command = Command::of(child, ends);
+        let mut command = RunningCommand::of(child, ends);
         self.forget_input(&mut command);
         narration::fall_silent()?;
         self.stay_with(command)
@@ -346,8 +380,8 @@ impl Companion for Monitor<'_> {
         });
         client.tell(&question);
         let until = Instant::now() + LOOKS;
-        let mut command = Command::default();
-        while self.looking.is_some() && !self.let_it_end {
+        let mut command = RunningCommand::default();
+        while self.looking.is_some() && self.wish == Wish::GoOn {
             let left = until.saturating_duration_since(Instant::now());
             let left = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
             if left == 0 || self.turn(&mut command, PollTimeout::from(left)).is_err() {

@@ -1,7 +1,7 @@
 //! The closure of step 8, with a name: a container's life from its first directory to its last account.
 
+use crate::container::Container;
 use crate::container::record::Record;
-use crate::container::store::Container;
 use crate::{send, wait_for_end};
 use anyhow::Result;
 use nix::sched::CloneFlags;

@@ -10,9 +10,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf, absolute};
 use step04_pivot_root::root::kind;
 use step04_pivot_root::state::StateDir;
-use step08_overlay::layers::{Home, private_mounts};
+use step08_overlay::changes::Home;
+use step08_overlay::layers::private_mounts;
+use step09_detach::container::Container;
 use step09_detach::container::record::Record;
-use step09_detach::container::store::{Container, Store};
+use step09_detach::container::store::Store;
 
 /// Copy files between a container and the host: CONTAINER:PATH is in a container, PATH on the host
 #[derive(Debug, Args)]

@@ -16,14 +16,14 @@ use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{environment, with_values};
 use step05_tty::COMMANDS_UMASK;
 use step05_tty::relay::Until;
-use step05_tty::terminal::{Stream, Terminal, Tty};
+use step05_tty::terminal::{Channel, Terminal, Tty};
 use step06_caps::privileges::PrivilegeArgs;
 use step06_caps::users::UserArgs;
 use step07_cgroups::cgroup::places::Groups;
-use step09_detach::caller::connection::terminal_size;
-use step09_detach::commands::awake;
+use step09_detach::caller::conversation::terminal_size;
+use step09_detach::container::Container;
 use step09_detach::container::record::Record;
-use step09_detach::container::store::{Container, Store};
+use step09_detach::container::store::Store;
 use step09_detach::sealed::be_sealed;
 use step09_detach::{Identity, detach, is_running};
 
@@ -73,7 +73,7 @@ impl Exec {
     pub fn run(self) -> Result<u8> {
         self.narration.begin()?;
         let container = Store::open(&self.state)?.find(&self.container)?;
-        let record = awake(&container)?;
+        let record = container.awake()?;
         let ended = || format!("container {} has just ended", record.name);
         let process = record.state.process.as_ref().with_context(ended)?;
         be_sealed()?;
@@ -151,9 +151,9 @@ impl Exec {
     fn terminal(&self) -> Result<Terminal> {
         if self.detach {
             return Ok(Terminal::Streams([
-                Stream::Nothing,
-                Stream::Nothing,
-                Stream::Nothing,
+                Channel::Nothing,
+                Channel::Nothing,
+                Channel::Nothing,
             ]));
         }
         self.tty.check()?;

@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::{Shell, generate};
 use std::process::ExitCode;
 use step01_uts::{program, say};
-use step09_detach::caller::launch::be_monitor;
-use step09_detach::commands::{Command, end_with_the_reader};
+use step09_detach::commands::{Commands, end_with_the_reader};
+use step09_detach::monitor::be_monitor;
 use step10_exec::cp::Cp;
 use step10_exec::diff::Diff;
 use step10_exec::exec::Exec;
@@ -18,13 +18,13 @@ use step10_exec::top::Top;
 #[command(version, subcommand_required = true, arg_required_else_help = true)]
 struct Args {
     #[command(subcommand)]
-    command: Commands,
+    command: Everything,
 }
 
 #[derive(Subcommand)]
-enum Commands {
+enum Everything {
     #[command(flatten)]
-    Detach(Command),
+    Detach(Commands),
     Exec(Exec),
     Stats(Stats),
     Top(Top),
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     program(|args: Args| {
         if !matches!(
             args.command,
-            Commands::Detach(_) | Commands::Exec(_) | Commands::Cp(_)
+            Everything::Detach(_) | Everything::Exec(_) | Everything::Cp(_)
         ) {
             end_with_the_reader();
         }
@@ -52,15 +52,15 @@ fn main() -> ExitCode {
 }
 // ANCHOR_END: life
 
-fn act(command: Commands) -> Result<u8> {
+fn act(command: Everything) -> Result<u8> {
     match command {
-        Commands::Detach(command) => command.run(),
-        Commands::Exec(exec) => exec.run(),
-        Commands::Stats(stats) => stats.run(),
-        Commands::Top(top) => top.run(),
-        Commands::Diff(diff) => diff.run(),
-        Commands::Cp(cp) => cp.run(),
-        Commands::Completions { shell } => {
+        Everything::Detach(command) => command.run(),
+        Everything::Exec(exec) => exec.run(),
+        Everything::Stats(stats) => stats.run(),
+        Everything::Top(top) => top.run(),
+        Everything::Diff(diff) => diff.run(),
+        Everything::Cp(cp) => cp.run(),
+        Everything::Completions { shell } => {
             let mut program = Args::command();
             let name = program.get_name().to_owned();
             let mut script = Vec::new();

@@ -12,8 +12,7 @@ use step01_uts::say;
 use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::places::Groups;
 use step07_cgroups::cgroup::usage::{Current, size};
-use step09_detach::commands::ps::{Format, table};
-use step09_detach::commands::up;
+use step09_detach::commands::ps::{ListFormat, table};
 use step09_detach::container::record::Record;
 use step09_detach::container::store::Store;
 
@@ -26,7 +25,7 @@ pub struct Stats {
 
     /// A table, or a JSON object a line
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: Format,
+    format: ListFormat,
 
     /// The containers, by their names or their IDs; all that run, without any
     #[arg(value_name = "CONTAINER")]
@@ -63,9 +62,9 @@ impl Stats {
         let store = Store::open(&self.state)?;
         let mut wanted = Vec::new();
         for name in &self.containers {
-            wanted.push(up(&store.find(name)?)?.id);
+            wanted.push(store.find(name)?.up()?.id);
         }
-        let clears = !self.no_stream && self.format == Format::Table && stdout().is_terminal();
+        let clears = !self.no_stream && self.format == ListFormat::Table && stdout().is_terminal();
         let mut before = measure(&running(&store, &wanted)?);
         loop {
             sleep(INTERVAL);
@@ -91,7 +90,7 @@ impl Stats {
     }
 
     fn show(&self, lines: impl Iterator<Item = Line>) -> Result<String> {
-        if self.format == Format::Json {
+        if self.format == ListFormat::Json {
             let lines: Result<Vec<String>, _> =
                 lines.map(|line| serde_json::to_string(&line)).collect();
             return Ok(lines?.join("\n"));

@@ -10,7 +10,6 @@ use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::places::Groups;
 use step09_detach::Stat;
 use step09_detach::commands::ps::table;
-use step09_detach::commands::up;
 use step09_detach::container::store::Store;
 
 /// Show the processes of a container
@@ -28,7 +27,7 @@ impl Top {
     /// Shows them: their numbers on the host and in the container, where these differ.
     pub fn run(&self) -> Result<u8> {
         let container = Store::open(&self.state)?.find(&self.container)?;
-        let record = up(&container)?;
+        let record = container.up()?;
         let groups = Groups::of(&record.id)?;
         let (folder, _) = ["pids", "memory", "cpu", "devices"]
             .into_iter()

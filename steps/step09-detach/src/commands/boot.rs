@@ -1,9 +1,9 @@
 //! What a machine does for its containers when it starts.
 
-use crate::commands::run::begin_detached;
-use crate::commands::{each, named};
+use crate::commands::targets::{each, named};
 use crate::container::record::Record;
-use crate::container::store::{Records, Store};
+use crate::container::store::{Inventory, Store};
+use crate::lifecycle::begin_detached;
 use anyhow::Result;
 use clap::Args;
 use std::env;
@@ -29,7 +29,7 @@ impl Boot {
         let store = Store::open(&self.state)?;
         if self.unit {
             let program = env::current_exe()?;
-            let state = match store.state.as_path() {
+            let state = match store.folders().state.as_path() {
                 path if path == Path::new(USUAL) => String::new(),
                 path => format!(" --state-dir {}", quoted(path)),
             };
@@ -51,7 +51,7 @@ impl Boot {
             ))?;
             return Ok(0);
         }
-        let Records { records, broken } = store.records()?;
+        let Inventory { records, broken } = store.records()?;
         for error in &broken {
             eprintln!("{}", explain(error));
         }

@@ -1,10 +1,10 @@
 //! `inspect`: all that is known of a container, under Docker's names, and our own record beneath.
 
-use crate::commands::{Names, each};
+use crate::commands::targets::{Targets, each};
+use crate::container::Container;
 use crate::container::record::Record;
 use crate::container::restart::RestartPolicy;
 use crate::container::status::Status;
-use crate::container::store::Container;
 use anyhow::{Result, bail};
 use clap::Args;
 use nix::sys::signal::Signal;
@@ -19,17 +19,21 @@ pub struct Inspect {
     format: Option<String>,
 
     #[command(flatten)]
-    names: Names,
+    targets: Targets,
 }
 
 impl Inspect {
     /// Prints it.
     pub fn run(&self) -> Result<u8> {
         let mut all = Vec::new();
-        let code = each(&self.names.state, &self.names.containers, |_, container| {
-            all.push(describe(container, &container.record()?)?);
-            Ok(())
-        })?;
+        let code = each(
+            &self.targets.state,
+            &self.targets.containers,
+            |_, container| {
+                all.push(describe(container, &container.record()?)?);
+                Ok(())
+            },
+        )?;
         match &self.format {
             None => say(serde_json::to_string_pretty(&all)?)?,
             Some(template) => {

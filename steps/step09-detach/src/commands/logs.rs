@@ -1,8 +1,9 @@
 //! `logs`: what a container has said.
 
-use crate::container::log::{Entry, Stream, former};
+use crate::container::Container;
+use crate::container::log::{Entry, OutputStream, former};
 use crate::container::record::Phase;
-use crate::container::store::{Container, Store};
+use crate::container::store::Store;
 use anyhow::{Context, Result};
 use clap::Args;
 use humantime::{parse_duration, parse_rfc3339_weak};
@@ -316,12 +317,12 @@ impl Reader<'_> {
             return Ok(());
         }
         let mut text = Vec::new();
-        let which = usize::from(entry.stream != Stream::Output);
+        let which = usize::from(entry.stream != OutputStream::Output);
         if self.logs.timestamps && self.begins[which] {
             text.extend_from_slice(entry.time_text.as_bytes());
             text.push(b' ');
         }
-        if entry.stream == Stream::Monitor {
+        if entry.stream == OutputStream::Monitor {
             text.extend_from_slice(b"[log] ");
         }
         text.extend_from_slice(entry.text);
@@ -330,7 +331,7 @@ impl Reader<'_> {
         }
         self.begins[which] = entry.is_whole;
         match entry.stream {
-            Stream::Output => {
+            OutputStream::Output => {
                 let mut output = stdout();
                 let mut written = output.write_all(&text);
                 if !entry.is_whole {
@@ -338,7 +339,7 @@ impl Reader<'_> {
                 }
                 written.context("standard output")?;
             }
-            Stream::Error | Stream::Monitor => {
+            OutputStream::Error | OutputStream::Monitor => {
                 stderr().write_all(&text).context("standard error")?;
             }
         }

@@ -1,8 +1,9 @@
 //! `ps`: the containers, and what they are doing.
 
+use crate::container::Container;
 use crate::container::record::{Record, SHORT};
 use crate::container::status::{Status, rough, sentence};
-use crate::container::store::{Container, Records, Store};
+use crate::container::store::{Inventory, Store};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -128,7 +129,7 @@ impl List {
     /// Prints the list.
     pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.state)?;
-        let Records { records, broken } = store.records()?;
+        let Inventory { records, broken } = store.records()?;
         let lines: Vec<Line> = records
             .iter()
             .filter_map(|(container, record)| self.line(container, record))

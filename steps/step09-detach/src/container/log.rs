@@ -4,7 +4,7 @@
 //! line, and P is a part of one, to be continued. What is said is written at once, so that nothing is lost
 //! when the monitor is killed, and a question without a newline is seen while it waits for its answer.
 
-use crate::container::store::unless_missing;
+use crate::container::folders::unless_missing;
 use anyhow::Result;
 use humantime::{format_rfc3339_nanos, parse_rfc3339};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 /// Which of a container's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output, and all of a terminal.
     Output,
     /// Standard error.
@@ -27,12 +27,12 @@ pub enum Stream {
     Monitor,
 }
 
-impl Display for Stream {
+impl Display for OutputStream {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         f.write_str(match self {
-            Stream::Output => "stdout",
-            Stream::Error => "stderr",
-            Stream::Monitor => "monitor",
+            OutputStream::Output => "stdout",
+            OutputStream::Error => "stderr",
+            OutputStream::Monitor => "monitor",
         })
     }
 }
@@ -90,7 +90,7 @@ impl Log {
 
     /// Adds what a container has just said. A disk that is full, or broken, is no reason to end it: when
     /// it can be written again, an entry says how much is missing.
-    pub fn write(&mut self, stream: Stream, said: &[u8]) {
+    pub fn write(&mut self, stream: OutputStream, said: &[u8]) {
         let now = format_rfc3339_nanos(SystemTime::now());
         let mut entries = std::mem::take(&mut self.entries);
         let mut held = 0;
@@ -127,7 +127,7 @@ impl Log {
     fn try_add(&mut self, entries: &[u8]) -> io::Result<()> {
         if let Some((bytes, why)) = &self.lost {
             let now = format_rfc3339_nanos(SystemTime::now());
-            let stream = Stream::Monitor;
+            let stream = OutputStream::Monitor;
             let notice =
                 format!("{now} {stream} F {bytes} bytes of output are missing here: {why}\n");
             self.file.write_all(notice.as_bytes())?;
@@ -196,7 +196,7 @@ pub struct Entry<'a> {
     /// The same, as it stands there.
     pub time_text: &'a str,
     /// Where.
-    pub stream: Stream,
+    pub stream: OutputStream,
     /// Whether it ends its line.
     pub is_whole: bool,
     /// What, without a newline.
@@ -209,9 +209,9 @@ impl<'a> Entry<'a> {
         let mut fields = line.splitn(4, |byte| *byte == b' ');
         let time_text = std::str::from_utf8(fields.next()?).ok()?;
         let stream = match fields.next()? {
-            b"stdout" => Stream::Output,
-            b"stderr" => Stream::Error,
-            b"monitor" => Stream::Monitor,
+            b"stdout" => OutputStream::Output,
+            b"stderr" => OutputStream::Error,
+            b"monitor" => OutputStream::Monitor,
             _ => return None,
         };
         let is_whole = match fields.next()? {
@@ -233,7 +233,7 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
-    fn entries(path: &Path) -> Vec<(Stream, bool, Vec<u8>)> {
+    fn entries(path: &Path) -> Vec<(OutputStream, bool, Vec<u8>)> {
         let text = fs::read(path).unwrap();
         let lines = text.strip_suffix(b"\n").unwrap_or(&text);
         lines
@@ -252,7 +252,8 @@ mod tests {
         let path = folder.path().join("container.log");
         let mut log = Log::open(&path, MaxSize(Some(64))).unwrap();
         std::thread::scope(|scope| {
-            let turns = scope.spawn(|| (0..5000).for_each(|_| log.write(Stream::Output, b"x\n")));
+            let turns =
+                scope.spawn(|| (0..5000).for_each(|_| log.write(OutputStream::Output, b"x\n")));
             while !turns.is_finished() {
                 assert!(path.exists());
             }
@@ -265,16 +266,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("container.log");
         let mut log = Log::open(&path, MaxSize(None)).unwrap();
-        log.write(Stream::Output, b"one\ntwo\nthr");
-        log.write(Stream::Error, b"\xff\r\n\n");
-        log.write(Stream::Output, b"ee\n");
+        log.write(OutputStream::Output, b"one\ntwo\nthr");
+        log.write(OutputStream::Error, b"\xff\r\n\n");
+        log.write(OutputStream::Output, b"ee\n");
         let said = [
-            (Stream::Output, true, &b"one"[..]),
-            (Stream::Output, true, b"two"),
-            (Stream::Output, false, b"thr"),
-            (Stream::Error, true, b"\xff\r"),
-            (Stream::Error, true, b""),
-            (Stream::Output, true, b"ee"),
+            (OutputStream::Output, true, &b"one"[..]),
+            (OutputStream::Output, true, b"two"),
+            (OutputStream::Output, false, b"thr"),
+            (OutputStream::Error, true, b"\xff\r"),
+            (OutputStream::Error, true, b""),
+            (OutputStream::Output, true, b"ee"),
         ];
         let said = said.map(|(stream, whole, text)| (stream, whole, text.to_owned()));
         assert_eq!(entries(&path), said);
@@ -286,12 +287,12 @@ mod tests {
         let path = folder.path().join("container.log");
         Log::open(&path, MaxSize(None))
             .unwrap()
-            .write(Stream::Output, b"whole\n");
+            .write(OutputStream::Output, b"whole\n");
         let mut file = open(&path).unwrap();
         file.write_all(b"2026-11-22T21:48").unwrap();
         Log::open(&path, MaxSize(None))
             .unwrap()
-            .write(Stream::Output, b"next\n");
+            .write(OutputStream::Output, b"next\n");
         let texts: Vec<_> = entries(&path).into_iter().map(|entry| entry.2).collect();
         assert_eq!(texts, [b"whole", &b"next"[..]]);
     }
@@ -302,7 +303,7 @@ mod tests {
         let path = folder.path().join("container.log");
         let mut log = Log::open(&path, MaxSize(Some(SMALLEST))).unwrap();
         for number in 0..1000 {
-            log.write(Stream::Output, format!("line {number}\n").as_bytes());
+            log.write(OutputStream::Output, format!("line {number}\n").as_bytes());
         }
         let (now, before) = (entries(&path), entries(&former(&path)));
         for file in [&path, &former(&path)] {

@@ -1,11 +1,7 @@
 //! Names for containers, which people choose or get.
 
-use crate::container::store::Store;
-use anyhow::Result;
-use clap::Args;
 use std::fs::File;
 use std::io::{self, Read};
-use step04_pivot_root::state::StateDir;
 
 /// Checks a name: letters, digits, `_`, `.` and `-`, the first one a letter or a digit, two at least: Docker's
 /// rule, which also keeps slashes out.
@@ -48,29 +44,6 @@ pub fn random(turn: u32) -> io::Result<String> {
         0..4 => format!("{quality}-{animal}"),
         _ => format!("{quality}-{animal}-{}", a << 8 | d),
     })
-}
-
-/// Give a container another name
-#[derive(Debug, Args)]
-pub struct Rename {
-    /// The container, by its name or its ID
-    #[arg(value_name = "CONTAINER")]
-    container: String,
-
-    /// Its new name
-    #[arg(value_name = "NAME", value_parser = valid)]
-    name: String,
-
-    #[command(flatten)]
-    state: StateDir,
-}
-
-impl Rename {
-    pub(crate) fn run(&self) -> Result<u8> {
-        let container = Store::open(&self.state)?.find(&self.container)?;
-        container.rename(&self.name)?;
-        Ok(0)
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What the kernel says of a container, whatever its record says.
 
+use crate::container::Container;
 use crate::container::record::{Phase, Record, Time};
-use crate::container::store::Container;
 use crate::is_running;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use std::time::Duration;
 use step07_cgroups::cgroup::places::Groups;
@@ -62,6 +63,27 @@ impl Container {
                 }
             }
             Phase::Restarting | Phase::Running => Status::Exited,
+        }
+    }
+
+    /// Its record, if it has processes.
+    pub fn up(&self) -> Result<Record> {
+        let record = self.record()?;
+        match self.status(&record).is_up() {
+            true => Ok(record),
+            false => bail!(
+                "container {0} isn't running\nhelp: `start {0}` starts it",
+                record.name
+            ),
+        }
+    }
+
+    /// Its record, if it has processes that may do something.
+    pub fn awake(&self) -> Result<Record> {
+        let record = self.up()?;
+        match self.status(&record) {
+            Status::Paused => bail!("container {0} is paused\nhelp: `unpause {0}`", record.name),
+            _ => Ok(record),
         }
     }
 }

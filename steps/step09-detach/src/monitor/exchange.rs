@@ -1,144 +1,23 @@
 //! What goes to and fro between a command and those who are attached to it: what it says into the log and to them, what
 //! they type to it, and their signals.
 
-use crate::container::log::Stream;
-use crate::message::{LONGEST, Message, receive, send_now, send_with};
-use crate::monitor::Monitor;
+use crate::container::log::OutputStream;
+use crate::message::{LONGEST, Message, receive};
+use crate::monitor::client::Client;
+use crate::monitor::command::RunningCommand;
 use crate::monitor::slim::slim_down;
+use crate::monitor::{Monitor, Wish};
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{SockFlag, accept4};
-use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{Pid, read, write};
-use std::collections::VecDeque;
+use nix::unistd::{read, write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
-use step02_pid::{Child, reap};
+use std::time::Duration;
+use step02_pid::reap;
 use step05_tty::set_size;
-use step05_tty::terminal::Ends;
 use step07_cgroups::cgroup::places::Groups;
-
-/// Somebody who is attached, or waits.
-pub(crate) struct Client {
-    pub(crate) socket: OwnedFd,
-    /// Nobody else ever has it, as its descriptor's number may.
-    pub(crate) number: u64,
-    /// Whether it wants to see what is said.
-    pub(crate) watches: bool,
-    /// Whether the command's input ends with it: it is who started the container, and stays.
-    pub(crate) owns_input: bool,
-    /// What it hasn't taken yet, each with the descriptors that go along.
-    pub(crate) backlog: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
-    /// Whether the container is to go on when it has gone.
-    holds_still: bool,
-}
-
-impl Client {
-    /// The caller, who started the container, is number 0.
-    pub(crate) fn new(socket: OwnedFd, number: u64) -> Client {
-        let is_caller = number == 0;
-        Client {
-            socket,
-            number,
-            watches: is_caller,
-            owns_input: is_caller,
-            backlog: VecDeque::new(),
-            holds_still: false,
-        }
-    }
-
-    /// What it waits for.
-    pub(crate) fn waits_for(&self) -> PollFd<'_> {
-        let mut events = PollFlags::POLLIN;
-        events.set(PollFlags::POLLOUT, !self.backlog.is_empty());
-        PollFd::new(self.socket.as_fd(), events)
-    }
-
-    /// Tells it something, now or when it is ready; `false`: it has gone.
-    pub(crate) fn tell(&mut self, encoded: &[u8]) -> bool {
-        self.hand(encoded, Vec::new())
-    }
-
-    /// The same, with descriptors.
-    pub(crate) fn hand(&mut self, encoded: &[u8], descriptors: Vec<OwnedFd>) -> bool {
-        self.backlog.push_back((encoded.to_vec(), descriptors));
-        self.flush()
-    }
-
-    /// Shows it what the container has said. Who started it in the foreground makes the command wait, as a pipe does;
-    /// anybody else who lags behind is left there, and told so in its place.
-    fn show(&mut self, encoded: &[u8]) {
-        if !self.owns_input && self.backlog.len() >= MOST_BEHIND {
-            self.watches = false;
-            self.tell(&Message::LeftBehind.encode());
-        } else {
-            self.tell(encoded);
-        }
-    }
-
-    /// Whether the command waits for it.
-    fn holds_back(&self) -> bool {
-        self.owns_input && !self.backlog.is_empty()
-    }
-
-    pub(crate) fn flush(&mut self) -> bool {
-        while let Some((message, descriptors)) = self.backlog.front() {
-            let sent = match descriptors.is_empty() {
-                true => send_now(&self.socket, message),
-                false => send_with(&self.socket, message, descriptors),
-            };
-            match sent {
-                Ok(()) => drop(self.backlog.pop_front()),
-                Err(Errno::EAGAIN) => return true,
-                Err(Errno::EINTR) => continue,
-                Err(_) => return false,
-            }
-        }
-        true
-    }
-}
-
-/// How much of a processor a container's words may cost the monitor, whose time no limit of the container's holds: an
-/// empty line is a byte to who writes it, and fifty to who logs it. Whoever says more than can be carried in a quarter of
-/// the time waits, as for a slow disk.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    since: Instant,
-    used: Duration,
-}
-
-impl Pace {
-    const TURN: Duration = Duration::from_millis(20);
-    const MOST: Duration = Duration::from_millis(5);
-
-    pub(crate) fn new() -> Pace {
-        Pace {
-            since: Instant::now(),
-            used: processor_time(),
-        }
-    }
-
-    /// How long nothing may be carried.
-    fn rest(&mut self) -> Option<Duration> {
-        let elapsed = self.since.elapsed();
-        if elapsed >= Pace::TURN {
-            *self = Pace::new();
-            return None;
-        }
-        let has_rest = processor_time().saturating_sub(self.used) > Pace::MOST;
-        has_rest.then(|| Pace::TURN.saturating_sub(elapsed))
-    }
-}
-
-/// How long this process has had a processor.
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
-
-/// As many messages may wait for somebody who attached, besides those in the socket.
-const MOST_BEHIND: usize = 16;
 
 /// What came of waiting.
 pub(crate) enum Turn {
@@ -151,30 +30,9 @@ pub(crate) enum Turn {
 /// What ends sooner needn't be prepared for a long time. In milliseconds.
 const A_MOMENT: u8 = 100;
 
-/// What the command of a container is connected to.
-#[derive(Default)]
-pub(crate) struct Command {
-    pid: Option<Pid>,
-    input: Option<OwnedFd>,
-    output: [Option<OwnedFd>; 2],
-    slave: Option<OwnedFd>,
-}
-
-impl Command {
-    /// That of `child`, whose ends we have.
-    pub(crate) fn of(child: &Child, ends: Ends) -> Command {
-        Command {
-            pid: Some(child.pid),
-            input: ends.input,
-            output: ends.output,
-            slave: ends.slave,
-        }
-    }
-}
-
 impl Monitor<'_> {
     /// Stays with the command until it has ended and its last word is written. Returns its exit code.
-    pub(crate) fn stay_with(&mut self, mut command: Command) -> Result<u8> {
+    pub(crate) fn stay_with(&mut self, mut command: RunningCommand) -> Result<u8> {
         let mut patience = PollTimeout::from(A_MOMENT);
         loop {
             match self.turn(&mut command, patience)? {
@@ -196,7 +54,7 @@ impl Monitor<'_> {
     }
 
     /// What was typed for an earlier life is nobody's, and an end of the input lasts.
-    pub(crate) fn forget_input(&mut self, command: &mut Command) {
+    pub(crate) fn forget_input(&mut self, command: &mut RunningCommand) {
         for (by, _) in std::mem::take(&mut self.typed) {
             self.tell_typist(by);
         }
@@ -207,7 +65,7 @@ impl Monitor<'_> {
 
     /// Carries what the command has said and nobody has read yet. Its processes are all gone, and there is no more to
     /// come: but somebody outside may still hold the other end, and even write to it.
-    fn last_words(&mut self, command: &mut Command) -> Result<()> {
+    fn last_words(&mut self, command: &mut RunningCommand) -> Result<()> {
         // The most that a pipe holds, /proc/sys/fs/pipe-max-size as it usually is.
         const TURNS: usize = 1024 * 1024 / LONGEST;
         for _ in 0..TURNS {
@@ -231,7 +89,11 @@ impl Monitor<'_> {
     }
 
     /// Waits until something can be done, and does it.
-    pub(crate) fn turn(&mut self, command: &mut Command, timeout: PollTimeout) -> Result<Turn> {
+    pub(crate) fn turn(
+        &mut self,
+        command: &mut RunningCommand,
+        timeout: PollTimeout,
+    ) -> Result<Turn> {
         let nothing = PollFlags::empty();
         let rest = self.pace.rest();
         let is_behind = rest.is_some() || self.clients.iter().any(Client::holds_back);
@@ -285,14 +147,14 @@ impl Monitor<'_> {
     }
 
     /// A signal that somebody sent to this process is meant for the container; SIGCHLD is for us.
-    fn obey(&mut self, command: &Command) -> Result<Turn> {
+    fn obey(&mut self, command: &RunningCommand) -> Result<Turn> {
         let number = self.signals.receive()?.number();
         if number == Signal::SIGCHLD as i32 {
             return Ok(Turn::MayHaveEnded);
         }
         if number == Signal::SIGTERM as i32 {
             // The machine is going down.
-            self.let_it_end = true;
+            self.wish = self.wish.max(Wish::EndForNow);
         }
         if let Some(pid) = command.pid {
             self.signals.pass_on(number, pid)?;
@@ -301,7 +163,7 @@ impl Monitor<'_> {
     }
 
     /// Reads what the command has said, writes it down, and passes it on.
-    fn listen(&mut self, which: usize, command: &mut Command) {
+    fn listen(&mut self, which: usize, command: &mut RunningCommand) {
         let Some(output) = &command.output[which] else {
             return;
         };
@@ -311,7 +173,7 @@ impl Monitor<'_> {
             // A pseudo-terminal whose last slave was closed answers EIO.
             Ok(0) | Err(_) => command.output[which] = None,
             Ok(length) => {
-                let stream = [Stream::Output, Stream::Error][which];
+                let stream = [OutputStream::Output, OutputStream::Error][which];
                 self.log.write(stream, &buffer[..length]);
                 let said = Message::Output(stream, buffer[..length].to_vec()).encode();
                 let watching = self.clients.iter_mut().filter(|client| client.watches);
@@ -321,7 +183,7 @@ impl Monitor<'_> {
     }
 
     /// Writes what was typed, as far as the command takes it, and tells who typed it.
-    fn type_on(&mut self, command: &mut Command) {
+    fn type_on(&mut self, command: &mut RunningCommand) {
         let Some((by, bytes)) = self.typed.front_mut() else {
             return;
         };
@@ -350,7 +212,7 @@ impl Monitor<'_> {
 
     /// Lets in one of those who knock; `false`: there is none. One who comes while `command` runs is told so: the others
     /// have heard it when it was news.
-    pub(crate) fn admit(&mut self, command: Option<&Command>) -> bool {
+    pub(crate) fn admit(&mut self, command: Option<&RunningCommand>) -> bool {
         let socket = match accept4(self.door.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
             // SAFETY: the kernel has just opened it for us.
             Ok(socket) => unsafe { OwnedFd::from_raw_fd(socket) },
@@ -372,7 +234,7 @@ impl Monitor<'_> {
         true
     }
 
-    fn serve_clients(&mut self, ready: &[PollFlags], command: &mut Command) {
+    fn serve_clients(&mut self, ready: &[PollFlags], command: &mut RunningCommand) {
         let mut gone = Vec::new();
         for (position, events) in ready.iter().enumerate() {
             let asks = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
@@ -400,7 +262,7 @@ impl Monitor<'_> {
     }
 
     /// Does what a client asks for; `false`: it has gone, or what it says makes no sense, and costs it the connection.
-    fn serve(&mut self, position: usize, command: &mut Command) -> bool {
+    fn serve(&mut self, position: usize, command: &mut RunningCommand) -> bool {
         let client = &mut self.clients[position];
         let mut buffer = [0; LONGEST + 1];
         let Ok(Some(message)) = receive(&client.socket, &mut buffer) else {
@@ -429,7 +291,9 @@ impl Monitor<'_> {
             Message::Signal(signal) => {
                 client.tell(&Message::Heard.encode());
                 let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
-                self.let_it_end |= ends.iter().any(|end| *end as i32 == signal);
+                if ends.iter().any(|end| *end as i32 == signal) {
+                    self.wish = self.wish.max(Wish::EndForNow);
+                }
                 if let Some(pid) = command.pid {
                     let sent = self.signals.pass_on(signal, pid);
                     return sent
@@ -439,7 +303,7 @@ impl Monitor<'_> {
             }
             Message::Refused(stream) if client.owns_input => {
                 // The command shall know, by a hang-up or SIGPIPE. What it says to nobody isn't written either.
-                command.output[usize::from(stream == Stream::Error)] = None;
+                command.output[usize::from(stream == OutputStream::Error)] = None;
                 if let (Some(_), Some(pid)) = (command.slave.take(), command.pid) {
                     return self.signals.hang_up(pid).is_ok();
                 }
@@ -449,9 +313,11 @@ impl Monitor<'_> {
                 client.owns_input = false;
                 return false;
             }
-            Message::LetItEnd(stopped) => {
-                self.let_it_end = true;
-                self.stopped = stopped;
+            Message::EndForNow | Message::EndForGood => {
+                self.wish = match message {
+                    Message::EndForGood => Wish::EndForGood,
+                    _ => Wish::EndForNow,
+                };
                 client.tell(&Message::Taken.encode());
             }
             Message::Looking => {
@@ -489,7 +355,7 @@ impl Monitor<'_> {
     }
 
     /// Nothing more will be typed. A terminal has no end that could be closed.
-    fn end_input(&mut self, command: &mut Command) {
+    fn end_input(&mut self, command: &mut RunningCommand) {
         self.input_ends = true;
         if command.slave.is_none() && self.typed.is_empty() {
             command.input = None;
