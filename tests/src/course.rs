@@ -1,10 +1,13 @@
-//! The table of the course: chapters and their exercises.
+//! What a chapter of the course is made of: exercises, mistakes that are known, an attack.
 
-use crate::attacks::{Attack, CAPS, CGROUP, DETACH, EXEC, MOUNT, OVERLAY, PID, ROOT, TTY, UTS};
-use crate::checks::{
-    Check, step01, step02, step03, step04, step05, step06, step07, step08, step09, step10,
-};
-use crate::trace::Trace;
+pub mod attack;
+pub mod regions;
+pub mod repairs;
+pub mod workbench;
+
+use crate::host::trace::Trace;
+use attack::Attack;
+use workbench::Check;
 
 /// One chapter, which is one step.
 pub struct Chapter {
@@ -50,94 +53,6 @@ pub struct Mistake {
     pub shows: fn(&[Trace]) -> bool,
 }
 
-/// As many chapters have their whole page in the book, with drawings, and mistakes that are known.
-/// Those behind have all else: the step, the checks, the attack, and a page with the commands.
-pub const WRITTEN: usize = 4;
-
-/// All chapters, in order.
-pub const CHAPTERS: &[Chapter] = &[
-    Chapter {
-        number: 1,
-        package: "step01-uts",
-        title: "a hostname of its own",
-        page: "01-uts.md",
-        exercises: step01::EXERCISES,
-        attack: UTS,
-    },
-    Chapter {
-        number: 2,
-        package: "step02-pid",
-        title: "a process tree of its own",
-        page: "02-pid.md",
-        exercises: step02::EXERCISES,
-        attack: PID,
-    },
-    Chapter {
-        number: 3,
-        package: "step03-mount",
-        title: "mounts and a network of its own",
-        page: "03-mount.md",
-        exercises: step03::EXERCISES,
-        attack: MOUNT,
-    },
-    Chapter {
-        number: 4,
-        package: "step04-pivot-root",
-        title: "a root filesystem of its own",
-        page: "04-pivot-root.md",
-        exercises: step04::EXERCISES,
-        attack: ROOT,
-    },
-    Chapter {
-        number: 5,
-        package: "step05-tty",
-        title: "a terminal of its own",
-        page: "05-tty.md",
-        exercises: step05::EXERCISES,
-        attack: TTY,
-    },
-    Chapter {
-        number: 6,
-        package: "step06-caps",
-        title: "few privileges",
-        page: "06-caps.md",
-        exercises: step06::EXERCISES,
-        attack: CAPS,
-    },
-    Chapter {
-        number: 7,
-        package: "step07-cgroups",
-        title: "limits",
-        page: "07-cgroups.md",
-        exercises: step07::EXERCISES,
-        attack: CGROUP,
-    },
-    Chapter {
-        number: 8,
-        package: "step08-overlay",
-        title: "layers and volumes",
-        page: "08-overlay.md",
-        exercises: step08::EXERCISES,
-        attack: OVERLAY,
-    },
-    Chapter {
-        number: 9,
-        package: "step09-detach",
-        title: "outliving the caller",
-        page: "09-detach.md",
-        exercises: step09::EXERCISES,
-        attack: DETACH,
-    },
-    Chapter {
-        number: 10,
-        package: "step10-exec",
-        title: "looking in from outside",
-        page: "10-exec.md",
-        exercises: step10::EXERCISES,
-        attack: EXEC,
-    },
-];
-
 impl Chapter {
     /// The id of the exercise at `position`: 4.2 is at position 1 of chapter 4.
     pub fn id(&self, position: usize) -> String {
@@ -150,9 +65,4 @@ impl Exercise {
     pub fn section(&self) -> String {
         format!("exercise-{}", self.name)
     }
-}
-
-/// The chapter `number`.
-pub fn chapter(number: usize) -> Option<&'static Chapter> {
-    CHAPTERS.iter().find(|chapter| chapter.number == number)
 }

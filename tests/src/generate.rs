@@ -4,12 +4,13 @@
 //! - `stepNN-….svg`: the system calls of a container's life, by strace;
 //! - `main-diffs.md`: what changes from each `main.rs` to the next.
 
+use crate::chapters::{CHAPTERS, WRITTEN};
 use crate::checks::elsewhere;
-use crate::course::{CHAPTERS, Chapter, WRITTEN};
+use crate::course::Chapter;
+use crate::course::regions::without_other_anchors;
 use crate::host::this_program;
+use crate::host::trace::{Call, Trace};
 use crate::programs::{Programs, workspace};
-use crate::regions::without_other_anchors;
-use crate::trace::{Call, Trace};
 use anyhow::{Context, Result};
 use similar::TextDiff;
 use std::collections::BTreeMap;

@@ -4,7 +4,13 @@
 //! `/` is shared, as systemd has it, so that a container that forgets MS_PRIVATE is seen to leak.
 //! Whatever is renamed, mounted or left running in there ends with it.
 
-use crate::evidence::{Photograph, hosts_mounts};
+pub mod container;
+pub mod evidence;
+pub mod hang;
+pub mod points;
+pub mod trace;
+
+use crate::host::evidence::{Photograph, hosts_mounts};
 use crate::programs::workspace;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};

@@ -1,18 +1,18 @@
 //! What a learner does in a chapter: from `start` to the attack that fails.
 
-use crate::{find, find_exercise};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{User, geteuid};
-use progress::attacks::Blow;
-use progress::board::{Board, Card};
+use progress::chapters::{CHAPTERS, chapter, find, find_exercise};
+use progress::checks::report::Report;
 use progress::checks::{elsewhere, examine_elsewhere};
-use progress::course::{CHAPTERS, Chapter, Exercise, chapter};
-use progress::exercises::{Author, Copy, State};
+use progress::course::attack::Blow;
+use progress::course::regions::is_hole;
+use progress::course::{Chapter, Exercise};
+use progress::desk::board::{Board, Card};
+use progress::desk::exercises::{Author, Copy, Standing};
+use progress::host::trace::{Trace, beside};
 use progress::host::{as_root, this_program};
 use progress::programs::{Programs, workspace};
-use progress::regions::is_hole;
-use progress::report::Report;
-use progress::trace::{Trace, beside};
 use similar::{ChangeTag, TextDiff};
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
@@ -108,7 +108,7 @@ pub fn start(chapter: &'static Chapter) -> Result<u8> {
     copy.start()?;
     println!("Chapter {}: {}", chapter.number, chapter.title);
     for (position, exercise) in chapter.exercises.iter().enumerate() {
-        let (mark, id) = (State::ToDo.mark(), chapter.id(position));
+        let (mark, id) = (Standing::ToDo.mark(), chapter.id(position));
         println!(
             "  {mark} {id} {:<14} {}",
             exercise.name,
@@ -159,9 +159,9 @@ pub fn solve(id: &str) -> Result<u8> {
     let copy = copy(chapter);
     copy.solve(exercise)?;
     let mut board = Board::read(&exercises())?;
-    board.note(id, State::Shown, copy.written(exercise)?);
+    board.note(id, Standing::Shown, copy.written(exercise)?);
     board.write()?;
-    let (mark, place) = (State::Shown.mark(), place(&copy, exercise));
+    let (mark, place) = (Standing::Shown.mark(), place(&copy, exercise));
     println!(
         "{mark} {id} {}: our solution stands in {place}",
         exercise.name
@@ -216,7 +216,7 @@ pub fn reset(id: &str, yes: bool) -> Result<u8> {
 }
 
 /// The learner's states, checked on a pretend host and written to the board.
-pub fn examined(chapter: &'static Chapter) -> Result<Vec<(State, Report)>> {
+pub fn examined(chapter: &'static Chapter) -> Result<Vec<(Standing, Report)>> {
     let copy = copy(chapter);
     let repairs = copy.repairs();
     let states = copy.states(|program, only| {
@@ -251,7 +251,7 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
         );
         println!("{}", line.trim_end());
         // One thing at a time: only the first that doesn't hold is told in full.
-        if *state == State::NotYet && !told {
+        if *state == Standing::NotYet && !told {
             let text = report.text(chapter, exercise);
             // For a terminal to make a link of.
             print!(
@@ -262,7 +262,7 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
         }
     }
     let to_do: Vec<_> = (0..states.len())
-        .filter(|&at| states[at].0 == State::ToDo)
+        .filter(|&at| states[at].0 == Standing::ToDo)
         .collect();
     if states.iter().all(|(state, _)| state.is_done()) {
         return finish(chapter);
@@ -306,7 +306,7 @@ fn finish(chapter: &'static Chapter) -> Result<u8> {
     }
     println!("What runtimes do beyond it: {}.", attack.beyond);
     println!("The hole that is left: {}.", attack.next);
-    if let Some(next) = progress::course::chapter(chapter.number + 1) {
+    if let Some(next) = progress::chapters::chapter(chapter.number + 1) {
         let verb = if copy(next).exists() {
             "check"
         } else {
@@ -339,7 +339,7 @@ pub fn attack(chapter: &'static Chapter, solution: bool) -> Result<u8> {
         false => chapter.number - 1,
     };
     let programs = Programs::build()?;
-    let package = progress::course::chapter(step).map(|chapter| chapter.package);
+    let package = progress::chapters::chapter(step).map(|chapter| chapter.package);
     let program = package.map(|package| programs.path(package)).transpose()?;
     println!(
         "In {}:",
@@ -526,8 +526,8 @@ pub fn check_solution(number: Option<usize>, bin_dir: Option<&Path>) -> Result<u
         let reports = examine_elsewhere(&this_program()?, chapter, program, None, None)?;
         for (report, exercise) in reports.iter().zip(chapter.exercises) {
             let state = match report.holds() {
-                true => State::Holds,
-                false => State::NotYet,
+                true => Standing::Holds,
+                false => Standing::NotYet,
             };
             println!("  {} {} {}", state.mark(), report.id, report.name);
             print!("{}", report.text(chapter, exercise));

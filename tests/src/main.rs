@@ -6,18 +6,20 @@ mod watch;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use progress::attacker;
-use progress::attacks::Prison;
-use progress::board::room;
-use progress::checks::{examine, on_workbench};
-use progress::course::{Chapter, Exercise, chapter};
-use progress::doctor::doctor;
-use progress::editor::{Editor, configure};
+use progress::attacks::attacker;
+use progress::chapters::find;
+use progress::checks::examine;
+use progress::course::Chapter;
+use progress::course::attack::Prison;
+use progress::course::workbench::on_workbench;
+use progress::desk::board::room;
+use progress::desk::doctor::doctor;
+use progress::desk::editor::{Editor, configure};
+use progress::desk::xray::xray;
 use progress::generate::generate;
+use progress::host::points::{self, Fault};
+use progress::host::trace::Trace;
 use progress::host::{Propagation, pretend, supervise};
-use progress::points::{self, Fault};
-use progress::trace::Trace;
-use progress::xray::xray;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -320,22 +322,6 @@ fn main() -> ExitCode {
     })
 }
 
-/// The exercise `id`, such as 4.2, with its chapter.
-fn find_exercise(id: &str) -> Result<(&'static Chapter, &'static Exercise)> {
-    let unknown = || format!("there is no exercise {id}\nhelp: `cargo progress list` has them all");
-    let (number, position) = id.split_once('.').with_context(unknown)?;
-    let chapter = number
-        .parse()
-        .ok()
-        .and_then(chapter)
-        .with_context(unknown)?;
-    let position: usize = position.parse().ok().with_context(unknown)?;
-    let exercise = position
-        .checked_sub(1)
-        .and_then(|index| chapter.exercises.get(index));
-    Ok((chapter, exercise.with_context(unknown)?))
-}
-
 /// A chapter's number, also by one of its exercises: 4 or 4.2.
 fn chapter_number(text: &str) -> Result<usize, String> {
     let number = text
@@ -343,12 +329,6 @@ fn chapter_number(text: &str) -> Result<usize, String> {
         .next()
         .and_then(|number| number.parse().ok());
     number.ok_or_else(|| "a chapter is named by its number, such as 4".into())
-}
-
-fn find(number: usize) -> Result<&'static Chapter> {
-    chapter(number).with_context(|| {
-        format!("there is no chapter {number}\nhelp: `cargo progress list` has them all")
-    })
 }
 
 /// Traces `program` in the scenes of an exercise.

@@ -1,10 +1,11 @@
 //! `cargo progress watch`: checks again whenever something is saved.
 
-use crate::learner::{check, copy, diff, hint};
+use crate::learner::{check, copy, diff, hint, where_you_are};
 use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use notify::{RecursiveMode, Watcher, recommended_watcher};
+use progress::chapters::find;
 use progress::course::Chapter;
 use progress::host::as_root;
 use std::fs;
@@ -73,9 +74,9 @@ fn wait(
             Event::Key(b'r') => round(chapter),
             Event::Key(b'h') => told(hint(&number.to_string())),
             Event::Key(b'd') => told(diff(&number.to_string(), false)),
-            Event::Key(b'l') => told(crate::learner::where_you_are()),
-            Event::Key(b'n') => match crate::find(number + 1) {
-                Ok(_) => return Ok(progress::course::chapter(number + 1)),
+            Event::Key(b'l') => told(where_you_are()),
+            Event::Key(b'n') => match find(number + 1) {
+                Ok(_) => return Ok(progress::chapters::chapter(number + 1)),
                 Err(_) => println!("this is the last chapter"),
             },
             Event::Key(b'q' | 3 | 4) | Event::End => return Ok(None),
@@ -88,7 +89,7 @@ fn wait(
 fn round(chapter: &'static Chapter) {
     print!("\x1b[2J\x1b[H");
     told(check(chapter));
-    let next = match crate::find(chapter.number + 1) {
+    let next = match find(chapter.number + 1) {
         Ok(_) => "n: next chapter  ",
         Err(_) => "",
     };

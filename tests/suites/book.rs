@@ -7,10 +7,10 @@
 use crate::exercises::bring_dependencies;
 use crate::stage::{Printed, STEPS, folder, have, nested, progress, run, step, write_program};
 use assert_cmd::assert::OutputAssertExt;
-use progress::course::{CHAPTERS, WRITTEN};
+use progress::chapters::{CHAPTERS, WRITTEN};
+use progress::course::regions::{body, names};
 use progress::generate::{folder as generated, sources, timelines};
 use progress::programs::{Programs, workspace};
-use progress::regions::{body, names};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;

@@ -5,7 +5,7 @@
 
 use crate::book::pages;
 use crate::stage::{folder, have, run};
-use progress::container::in_a_while;
+use progress::host::container::in_a_while;
 use progress::programs::workspace;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};

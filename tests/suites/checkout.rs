@@ -5,9 +5,9 @@ use crate::stage::{
     run, script, skip, step04,
 };
 use assert_cmd::assert::OutputAssertExt;
-use progress::course::CHAPTERS;
+use progress::chapters::CHAPTERS;
+use progress::course::regions::without_other_anchors;
 use progress::programs::workspace;
-use progress::regions::without_other_anchors;
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -4,7 +4,7 @@ use crate::dock::Dock;
 use crate::stage::{Printed, held};
 use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
-use progress::container::eventually;
+use progress::host::container::eventually;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;

@@ -3,7 +3,7 @@
 use crate::dock::{Dock, groups_of};
 use crate::stage::{Printed, copy_program, nested};
 use assert_cmd::assert::OutputAssertExt;
-use progress::container::{eventually, run_with};
+use progress::host::container::{eventually, run_with};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Command, Stdio};

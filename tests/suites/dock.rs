@@ -2,8 +2,8 @@
 
 use crate::stage::{Printed, Root, folder, step};
 use assert_cmd::assert::{Assert, OutputAssertExt};
-use progress::container::{Container, eventually, run_with};
-use progress::evidence::Process;
+use progress::host::container::{Container, eventually, run_with};
+use progress::host::evidence::Process;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Seek};

@@ -3,7 +3,7 @@
 use crate::stage::folder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use progress::container::in_a_while;
+use progress::host::container::in_a_while;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

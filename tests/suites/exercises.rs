@@ -3,15 +3,15 @@
 use crate::stage::{Printed, nested, progress, redact_report, run};
 use assert_cmd::assert::{Assert, OutputAssertExt};
 use nix::fcntl::{Flock, FlockArg};
+use progress::chapters::{CHAPTERS, WRITTEN, chapter};
 use progress::checks::examine_elsewhere;
-use progress::container::eventually;
-use progress::course::{CHAPTERS, WRITTEN, chapter};
-use progress::evidence::{Photograph, Process};
-use progress::exercises::{Author, Copy, give_away};
+use progress::checks::report::Report;
+use progress::course::regions::{body, names};
+use progress::course::repairs::{KINDS, Repairs};
+use progress::desk::exercises::{Author, Copy, give_away};
+use progress::host::container::eventually;
+use progress::host::evidence::{Photograph, Process};
 use progress::programs::workspace;
-use progress::regions::{body, names};
-use progress::repairs::{KINDS, Repairs};
-use progress::report::Report;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -369,7 +369,7 @@ fn a_chapter_from_start_to_end() {
         let source = fs::read_to_string(&file).unwrap();
         fs::write(
             &file,
-            progress::regions::with_body(&source, name, body).unwrap(),
+            progress::course::regions::with_body(&source, name, body).unwrap(),
         )
         .unwrap();
     };

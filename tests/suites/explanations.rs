@@ -6,7 +6,7 @@ use crate::stage::{
 };
 use assert_cmd::assert::{Assert, OutputAssertExt};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use progress::container::eventually;
+use progress::host::container::eventually;
 use progress::host::{Propagation, exit_code, on_pretend_host};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

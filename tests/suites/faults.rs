@@ -6,9 +6,9 @@ use crate::stage::{
     script, step, step04, transcript, usual, write_program,
 };
 use assert_cmd::assert::{Assert, OutputAssertExt};
-use progress::container::eventually;
 use progress::host::Propagation;
-use progress::points::Struck;
+use progress::host::container::eventually;
+use progress::host::points::Struck;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;

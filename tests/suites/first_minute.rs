@@ -3,7 +3,7 @@
 use crate::dock::{Dock, STEP};
 use crate::stage::{skip, step};
 use progress::checks::step05::AtTerminal;
-use progress::container::eventually;
+use progress::host::container::eventually;
 use progress::host::exit_code;
 use pty_process::blocking::Command as PtyCommand;
 use std::collections::BTreeSet;

@@ -6,7 +6,7 @@ use crate::stage::{Printed, armed_root, copy_program, step};
 use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
 use progress::checks::step05::AtTerminal;
-use progress::container::{eventually, run_with};
+use progress::host::container::{eventually, run_with};
 use progress::host::exit_code;
 use pty_process::blocking::Command as PtyCommand;
 use std::fs::{self, File};

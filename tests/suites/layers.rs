@@ -3,7 +3,7 @@
 use crate::stage::{Printed, Root, folder, have, run, script, step};
 use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::Signal;
-use progress::container::{Container, Outcome, eventually, run as run_program};
+use progress::host::container::{Container, RunOutcome, eventually, run as run_program};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -38,12 +38,12 @@ impl Bench {
     }
 
     /// Runs on the flags' own images.
-    pub fn bare(&self, flags: &[&str], command: &[&str]) -> Outcome {
+    pub fn bare(&self, flags: &[&str], command: &[&str]) -> RunOutcome {
         run_program(step(STEP), &self.arguments(flags, command)).unwrap()
     }
 
     /// Runs with the flags' images above the usual root.
-    pub fn run(&self, flags: &[&str], line: &str) -> Outcome {
+    pub fn run(&self, flags: &[&str], line: &str) -> RunOutcome {
         let root = self.root.path();
         let flags = [flags, &["--image", root.to_str().unwrap()]].concat();
         self.bare(&flags, &["sh", "-c", line])

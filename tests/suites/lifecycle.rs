@@ -7,7 +7,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use progress::container::eventually;
+use progress::host::container::eventually;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;

@@ -5,7 +5,7 @@ use crate::stage::{DIRECT, Printed, Root, armed_root, folder, progress, run, ste
 use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::Signal;
 use progress::checks::step07::group;
-use progress::container::{Container, Outcome, eventually, run as run_program};
+use progress::host::container::{Container, RunOutcome, eventually, run as run_program};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn steps() -> &'static [&'static str] {
     &DIRECT[6..]
 }
 
-fn in_root(package: &str, root: &Path, arguments: &[&str]) -> Outcome {
+fn in_root(package: &str, root: &Path, arguments: &[&str]) -> RunOutcome {
     let root = ["--rootfs", root.to_str().unwrap()];
     run_program(step(package), &[&root[..], arguments].concat()).unwrap()
 }

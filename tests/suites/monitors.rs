@@ -3,8 +3,8 @@
 use crate::attacks::tried;
 use crate::dock::Dock;
 use crate::stage::{Printed, have, mount_apart, nested, run};
-use progress::container::{Container, eventually};
-use progress::evidence::Process;
+use progress::host::container::{Container, eventually};
+use progress::host::evidence::Process;
 use progress::programs::workspace;
 use std::fs::{self, DirEntry, File};
 use std::process::{Command, Stdio};

@@ -3,8 +3,8 @@
 use crate::attacks::tried;
 use crate::stage::{DIRECT, Printed, Root, armed_root, folder, have, progress, run, step};
 use assert_cmd::assert::OutputAssertExt;
-use progress::attacker::CALLS;
-use progress::container::{Container, Outcome, run as run_program};
+use progress::attacks::attacker::CALLS;
+use progress::host::container::{Container, RunOutcome, run as run_program};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ fn steps() -> &'static [&'static str] {
     &DIRECT[5..]
 }
 
-fn in_root(package: &str, root: &Path, arguments: &[&str]) -> Outcome {
+fn in_root(package: &str, root: &Path, arguments: &[&str]) -> RunOutcome {
     let flag = ["--rootfs", root.to_str().unwrap()];
     let flag = if package < "step04" { &[][..] } else { &flag };
     run_program(step(package), &[flag, arguments].concat()).unwrap()

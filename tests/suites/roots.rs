@@ -5,8 +5,8 @@ use crate::stage::{
     Printed, Root, folder, have, nested, on_host, run, script, skip, step04, write_program,
 };
 use assert_cmd::assert::OutputAssertExt;
-use progress::container::{Container, eventually};
 use progress::host::Propagation;
+use progress::host::container::{Container, eventually};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;

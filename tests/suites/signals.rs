@@ -3,8 +3,8 @@
 use crate::stage::{DIRECT, Root, have, progress, step, usual};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
-use progress::container::{Container, eventually, wait_for};
-use progress::evidence::Process;
+use progress::host::container::{Container, eventually, wait_for};
+use progress::host::evidence::Process;
 use std::fs;
 use std::io::{Read, Write};
 use std::process::Command;

@@ -5,7 +5,7 @@ use crate::dock::{Dock, groups_of, monitors};
 use crate::stage::{Printed, run};
 use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
-use progress::container::eventually;
+use progress::host::container::eventually;
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;

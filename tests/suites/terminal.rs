@@ -7,7 +7,7 @@ use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
 use progress::checks::step05::AtTerminal;
-use progress::container::{Container, eventually, in_a_while, run as run_program};
+use progress::host::container::{Container, eventually, in_a_while, run as run_program};
 use pty_process::blocking::Command as PtyCommand;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -628,7 +628,8 @@ fn a_slow_reader_holds_nobody_up() {
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut child = program.spawn().unwrap();
-        let process = progress::evidence::Process(nix::unistd::Pid::from_raw(child.id() as i32));
+        let process =
+            progress::host::evidence::Process(nix::unistd::Pid::from_raw(child.id() as i32));
         // The pipe is full when nothing moves any more.
         eventually(|| {
             let first = *process.children().first()?;

@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::stage::{Printed, folder, have, nested, run, script};
 use assert_cmd::assert::OutputAssertExt;
-use progress::course::CHAPTERS;
-use progress::evidence::Process;
+use progress::chapters::CHAPTERS;
+use progress::host::evidence::Process;
 use progress::programs::workspace;
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn arrangement() -> String {
     let own = Process(nix::unistd::getpid()).status("CapEff").unwrap();
     let own = u64::from_str_radix(&own, 16).unwrap();
     // Debian's engine knows those up to audit_read.
-    let all = &progress::xray::CAPABILITIES[..38];
+    let all = &progress::desk::xray::CAPABILITIES[..38];
     let missing: Vec<_> = (0..all.len())
         .filter(|bit| own >> bit & 1 == 0)
         .map(|bit| all[bit])
@@ -193,7 +193,7 @@ fn the_dev_container_holds_all_that_the_course_needs() {
     // The book, served from inside.
     // Without the port on the outside: the engine has no bridge that could forward it.
     run(compose().args(["run", "-d", "book"]));
-    let page = progress::container::in_a_while(|| {
+    let page = progress::host::container::in_a_while(|| {
         let answer = ureq::get("http://127.0.0.1:3000/01-uts.html").call().ok()?;
         answer.into_body().read_to_string().ok()
     });

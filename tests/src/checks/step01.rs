@@ -1,11 +1,11 @@
 //! Chapter 1: a hostname of its own.
 
-use super::{Claim, Workbench, in_its_own};
-use crate::container::{Container, Outcome, run, run_with};
+use crate::course::workbench::{Claim, Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
-use crate::evidence::hosts_name;
 use crate::host::NAME;
-use crate::trace::Call;
+use crate::host::container::{Container, RunOutcome, run, run_with};
+use crate::host::evidence::hosts_name;
+use crate::host::trace::Call;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -281,7 +281,7 @@ impl Directories {
     }
 
     /// Runs a command that is to be looked for in them.
-    fn run(&self, program: &Path, command: &str) -> Result<Outcome> {
+    fn run(&self, program: &Path, command: &str) -> Result<RunOutcome> {
         run_with(Command::new(program).arg(command).env("PATH", &self.0))
     }
 }

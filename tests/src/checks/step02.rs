@@ -1,10 +1,10 @@
 //! Chapter 2: a process tree of its own.
 
-use super::{Claim, Workbench, in_its_own};
-use crate::container::{Container, before_rest, run};
+use crate::course::workbench::{Claim, Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
-use crate::evidence::Process;
-use crate::trace::{Call, Trace};
+use crate::host::container::{Container, before_rest, run};
+use crate::host::evidence::Process;
+use crate::host::trace::{Call, Trace};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 

@@ -1,10 +1,10 @@
 //! Chapter 3: mounts and a network of its own.
 
-use super::{Claim, Workbench, in_its_own};
-use crate::container::Container;
+use crate::course::workbench::{Claim, Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
-use crate::evidence::{Mount, hosts_mounts};
-use crate::trace::{Call, Trace};
+use crate::host::container::Container;
+use crate::host::evidence::{Mount, hosts_mounts};
+use crate::host::trace::{Call, Trace};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;

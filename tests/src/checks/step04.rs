@@ -1,12 +1,12 @@
 //! Chapter 4: a root filesystem of its own.
 
-use super::{Claim, READY, Workbench};
-use crate::container::{Container, run};
+use crate::course::repairs::{KINDS, Repairs};
+use crate::course::workbench::{Claim, READY, Workbench};
 use crate::course::{Exercise, Mistake};
-use crate::evidence::Mount;
+use crate::host::container::{Container, run};
+use crate::host::evidence::Mount;
 use crate::host::exit_code;
-use crate::repairs::{KINDS, Repairs};
-use crate::trace::Call;
+use crate::host::trace::Call;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::OsString;

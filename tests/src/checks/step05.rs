@@ -1,9 +1,9 @@
 //! Chapter 5: a terminal of its own.
 
-use super::{Claim, READY, Workbench};
-use crate::container::{Container, before_rest};
 use crate::course::Exercise;
-use crate::evidence::Process;
+use crate::course::workbench::{Claim, READY, Workbench};
+use crate::host::container::{Container, before_rest};
+use crate::host::evidence::Process;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
@@ -113,7 +113,7 @@ impl AtTerminal {
         use std::io::Read;
         let mut buffer = [0; 4096];
         while !self.said.contains(text) {
-            crate::container::wait_for(&self.pty, self.process())
+            crate::host::container::wait_for(&self.pty, self.process())
                 .with_context(|| format!("it printed {:?}, and not {text:?}", self.said))?;
             let read = self.pty.read(&mut buffer)?;
             self.said += &String::from_utf8_lossy(&buffer[..read]);

@@ -1,9 +1,9 @@
 //! Chapter 6: few privileges.
 
-use super::{Claim, READY, Workbench};
-use crate::container::{Container, run_with};
 use crate::course::Exercise;
-use crate::evidence::Process;
+use crate::course::workbench::{Claim, READY, Workbench};
+use crate::host::container::{Container, run_with};
+use crate::host::evidence::Process;
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;

@@ -1,9 +1,9 @@
 //! Chapter 7: limits.
 
-use super::{Claim, READY, Workbench, in_its_own};
-use crate::container::{Container, eventually};
 use crate::course::Exercise;
-use crate::evidence::Process;
+use crate::course::workbench::{Claim, READY, Workbench, in_its_own};
+use crate::host::container::{Container, eventually};
+use crate::host::evidence::Process;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
@@ -169,7 +169,7 @@ pub fn limit(bench: &Workbench) -> Result<Vec<Claim>> {
         let seen = fs::read_to_string(folder.join(file))?;
         claims.push(Claim::equal(flag, file, &seen.trim(), &wanted));
     }
-    let refused = crate::container::run(
+    let refused = crate::host::container::run(
         &bench.program,
         // More bytes than the kernel can count in pages: it says EINVAL, or takes less.
         &bench.in_root(&["--pids-limit", "4194304", "--cpu-shares", "2"], &["true"])?,

@@ -1,8 +1,8 @@
 //! Chapter 8: layers and volumes.
 
-use super::{Claim, Workbench};
-use crate::container::{Container, Outcome, run};
 use crate::course::Exercise;
+use crate::course::workbench::{Claim, Workbench};
+use crate::host::container::{Container, RunOutcome, run};
 use anyhow::Result;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::OsString;
@@ -65,7 +65,7 @@ fn arguments(bench: &Workbench, flags: &[&str], command: &[&str]) -> Vec<OsStrin
     arguments
 }
 
-fn try_out(bench: &Workbench, flags: &[&str], command: &[&str]) -> Result<Outcome> {
+fn try_out(bench: &Workbench, flags: &[&str], command: &[&str]) -> Result<RunOutcome> {
     run(&bench.program, &arguments(bench, flags, command))
 }
 

@@ -1,9 +1,9 @@
 //! Chapter 9: outliving the caller.
 
-use super::{Claim, Workbench};
-use crate::container::{Outcome, before_rest, run_with};
 use crate::course::Exercise;
-use crate::evidence::Process;
+use crate::course::workbench::{Claim, Workbench};
+use crate::host::container::{RunOutcome, before_rest, run_with};
+use crate::host::evidence::Process;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -100,12 +100,12 @@ impl Store<'_> {
     }
 
     /// Runs a subcommand.
-    pub fn run(&self, arguments: &[&str]) -> Result<Outcome> {
+    pub fn run(&self, arguments: &[&str]) -> Result<RunOutcome> {
         run_with(&mut self.command(arguments))
     }
 
     /// Runs one that has to succeed for the check to go on.
-    pub fn must(&self, arguments: &[&str]) -> Result<Outcome> {
+    pub fn must(&self, arguments: &[&str]) -> Result<RunOutcome> {
         let outcome = self.run(arguments)?;
         match outcome.code {
             0 => Ok(outcome),

@@ -1,10 +1,10 @@
 //! Chapter 10: looking in from outside.
 
-use super::step09::Store;
-use super::{Claim, Workbench};
-use crate::container::{Container, run_with};
+use crate::checks::step09::Store;
 use crate::course::Exercise;
-use crate::evidence::Process;
+use crate::course::workbench::{Claim, Workbench};
+use crate::host::container::{Container, run_with};
+use crate::host::evidence::Process;
 use anyhow::Result;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;

@@ -9,8 +9,8 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
-use progress::container::{eventually, in_a_while};
-use progress::evidence::Process;
+use progress::host::container::{eventually, in_a_while};
+use progress::host::evidence::Process;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};

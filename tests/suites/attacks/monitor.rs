@@ -10,9 +10,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
 use nix::unistd::Pid;
-use progress::attacker::{NO_LUCK, STUCK};
-use progress::container::{eventually, in_a_while};
-use progress::evidence::Process;
+use progress::attacks::attacker::{NO_LUCK, STUCK};
+use progress::host::container::{eventually, in_a_while};
+use progress::host::evidence::Process;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;

@@ -7,7 +7,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use progress::container::eventually;
+use progress::host::container::eventually;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;

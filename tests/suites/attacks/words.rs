@@ -4,7 +4,7 @@ use super::tried;
 use crate::dock::Dock;
 use crate::layers::Bench;
 use crate::stage::{Printed, armed_root, folder, have, run, step04, write_program};
-use progress::container::eventually;
+use progress::host::container::eventually;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;

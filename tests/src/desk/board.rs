@@ -1,7 +1,8 @@
 //! Where somebody is in the course: kept between runs, and as one line for a room.
 
-use crate::course::{CHAPTERS, Chapter};
-use crate::exercises::{Copy, State, give_away};
+use crate::chapters::CHAPTERS;
+use crate::course::Chapter;
+use crate::desk::exercises::{Copy, Standing, give_away};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub struct Board {
 /// What the last check said of an exercise, and of which body.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
-    state: State,
+    state: Standing,
     written: String,
     /// How many hints were asked for.
     #[serde(default)]
@@ -61,7 +62,7 @@ impl Board {
     }
 
     /// Notes what a check has said of an exercise.
-    pub fn note(&mut self, id: &str, state: State, written: String) {
+    pub fn note(&mut self, id: &str, state: Standing, written: String) {
         let hints = self.exercises.get(id).map_or(0, |entry| entry.hints);
         let entry = Entry {
             state,
@@ -83,7 +84,7 @@ impl Board {
     /// The number of the next hint for an exercise: 1, 2, 3, and 3 from then on.
     pub fn next_hint(&mut self, id: &str) -> usize {
         let entry = self.exercises.entry(id.into()).or_insert(Entry {
-            state: State::ToDo,
+            state: Standing::ToDo,
             written: String::new(),
             hints: 0,
         });
@@ -93,18 +94,18 @@ impl Board {
 
     /// How far the exercise at `position` of a chapter is, as far as that is known without a check:
     /// what was changed since the last one counts as to do.
-    pub fn state(&self, chapter: &Chapter, position: usize, copy: &Copy) -> State {
+    pub fn state(&self, chapter: &Chapter, position: usize, copy: &Copy) -> Standing {
         let Some(entry) = self.exercises.get(&chapter.id(position)) else {
-            return State::ToDo;
+            return Standing::ToDo;
         };
         match copy.written(&chapter.exercises[position]) {
             Ok(written) if written == entry.written => entry.state,
-            _ => State::ToDo,
+            _ => Standing::ToDo,
         }
     }
 
     /// The states of all exercises of a chapter.
-    pub fn states(&self, chapter: &Chapter, copy: &Copy) -> Vec<State> {
+    pub fn states(&self, chapter: &Chapter, copy: &Copy) -> Vec<Standing> {
         let positions = 0..chapter.exercises.len();
         positions
             .map(|position| self.state(chapter, position, copy))
@@ -118,10 +119,15 @@ pub struct Card {
     /// Whose it is.
     pub name: String,
     /// The states, by chapter.
-    pub chapters: Vec<Vec<State>>,
+    pub chapters: Vec<Vec<Standing>>,
 }
 
-const MARKS: [State; 4] = [State::ToDo, State::NotYet, State::Holds, State::Shown];
+const MARKS: [Standing; 4] = [
+    Standing::ToDo,
+    Standing::NotYet,
+    Standing::Holds,
+    Standing::Shown,
+];
 
 impl Card {
     /// The card as one line: `ten-steps ada 1:✓✓ 2:✓✗○○ 3:○○○ 4:○○○○`.
@@ -145,7 +151,7 @@ impl Card {
                 break;
             };
             let of_mark = |mark| MARKS.into_iter().find(|state| state.mark() == mark);
-            let states: Option<Vec<State>> = marks.chars().map(of_mark).collect();
+            let states: Option<Vec<Standing>> = marks.chars().map(of_mark).collect();
             match (number.parse() == Ok(chapters.len() + 1), states) {
                 (true, Some(states)) => chapters.push(states),
                 _ => break,
@@ -189,11 +195,11 @@ pub fn room(lines: &str) -> Vec<String> {
                 .iter()
                 .filter_map(|card| card.chapters.get(chapter.number - 1)?.get(position));
             let states: Vec<_> = states.collect();
-            let count = |wanted: State| states.iter().filter(|state| ***state == wanted).count();
+            let count = |wanted: Standing| states.iter().filter(|state| ***state == wanted).count();
             let (holds, not_yet, shown) = (
-                count(State::Holds),
-                count(State::NotYet),
-                count(State::Shown),
+                count(Standing::Holds),
+                count(Standing::NotYet),
+                count(Standing::Shown),
             );
             if holds + not_yet + shown > 0 {
                 told.push(format!(
@@ -220,8 +226,8 @@ mod tests {
         let card = Card {
             name: "ada".into(),
             chapters: vec![
-                vec![State::Holds, State::Shown],
-                vec![State::NotYet, State::ToDo],
+                vec![Standing::Holds, Standing::Shown],
+                vec![Standing::NotYet, Standing::ToDo],
             ],
         };
         assert_eq!(card.line(), "ten-steps ada 1:✓◐ 2:✗○");

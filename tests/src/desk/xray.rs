@@ -1,6 +1,6 @@
 //! A container laid beside the host: what it shares with it, and what it may do.
 
-use crate::evidence::{Mount, Process};
+use crate::host::evidence::{Mount, Process};
 use crate::host::{as_root, this_program};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Pid, geteuid};
@@ -214,7 +214,7 @@ fn line_of(mount: &Mount) -> String {
 /// Its cgroup in each hierarchy, with what is limited there, and its rlimits where they limit.
 fn cgroups(text: &mut String, process: &Process) -> Result<()> {
     writeln!(text, "\ncgroups")?;
-    let mounted = crate::evidence::hosts_mounts()?;
+    let mounted = crate::host::evidence::hosts_mounts()?;
     for line in fs::read_to_string(process.file("cgroup"))?.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));

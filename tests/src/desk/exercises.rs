@@ -3,11 +3,11 @@
 //! It is a workspace of its own, so that a half-written exercise breaks nothing else, and depends by
 //! path on the solved earlier steps. Whatever is checked is built in folders below it.
 
+use crate::checks::report::Report;
+use crate::course::regions::{body, is_hole, names, starter, with_body};
+use crate::course::repairs::{KINDS, Repairs};
 use crate::course::{Chapter, Exercise};
 use crate::programs::workspace;
-use crate::regions::{body, is_hole, names, starter, with_body};
-use crate::repairs::{KINDS, Repairs};
-use crate::report::Report;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use std::process::Command;
 /// How far somebody is with an exercise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum Standing {
     /// The hole is still there.
     ToDo,
     /// Written, and doesn't hold.
@@ -31,19 +31,19 @@ pub enum State {
     Shown,
 }
 
-impl State {
+impl Standing {
     /// Whether there is nothing left to do.
     pub fn is_done(self) -> bool {
-        matches!(self, State::Holds | State::Shown)
+        matches!(self, Standing::Holds | Standing::Shown)
     }
 
     /// The sign that stands for it.
     pub fn mark(self) -> char {
         match self {
-            State::ToDo => '○',
-            State::NotYet => '✗',
-            State::Holds => '✓',
-            State::Shown => '◐',
+            Standing::ToDo => '○',
+            Standing::NotYet => '✗',
+            Standing::Holds => '✓',
+            Standing::Shown => '◐',
         }
     }
 }
@@ -326,7 +326,7 @@ impl Copy {
     pub fn states(
         &self,
         examine: impl Fn(&Path, Option<usize>) -> Result<Vec<Report>>,
-    ) -> Result<Vec<(State, Report)>> {
+    ) -> Result<Vec<(Standing, Report)>> {
         let theirs = examine(&self.build(|_| Author::Learner)?, None)?;
         let shown = Shown::read(&self.folder)?;
         let mut states = Vec::new();
@@ -342,13 +342,13 @@ impl Copy {
             }
             let untouched = is_repair(exercise) && report.claims.iter().all(|claim| !claim.holds);
             let state = if is_hole(&written) || untouched {
-                State::ToDo
+                Standing::ToDo
             } else if !report.holds() {
-                State::NotYet
+                Standing::NotYet
             } else if shown.0.get(exercise.name) == Some(&written) {
-                State::Shown
+                Standing::Shown
             } else {
-                State::Holds
+                Standing::Holds
             };
             states.push((state, report));
         }

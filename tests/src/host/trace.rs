@@ -1,7 +1,7 @@
 //! The system calls of a program, by strace(1): what the *why* of a check is chosen by, and what
 //! `cargo progress trace` lays side by side.
 
-use crate::container::let_end;
+use crate::host::container::let_end;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;

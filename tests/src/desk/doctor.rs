@@ -3,9 +3,9 @@
 //! What can be tried is tried: a namespace by making one, in a process that ends at once. What can
 //! only be read is read, and the file is named.
 
-use crate::course::CHAPTERS;
-use crate::evidence::{Mount, Process, hosts_mounts};
-use crate::exercises::state_folder;
+use crate::chapters::CHAPTERS;
+use crate::desk::exercises::state_folder;
+use crate::host::evidence::{Mount, Process, hosts_mounts};
 use crate::host::{Way, as_root, this_program};
 use anyhow::Result;
 use nix::sched::CloneFlags;

@@ -1,8 +1,8 @@
 //! A program of a step, started on the pretend host and looked at while it runs.
 
-use crate::evidence::Process;
-use crate::hang::{LOOK, Watch};
+use crate::host::evidence::Process;
 use crate::host::exit_code;
+use crate::host::hang::{LOOK, TOO_LONG, Watch, patience};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -17,15 +17,6 @@ use std::time::{Duration, Instant};
 /// What is soon on a machine that has nothing else to do.
 const SOON: Duration = Duration::from_secs(10);
 
-/// What hasn't happened for so many times as long doesn't happen, on however busy a machine.
-pub const TOO_LONG: u32 = 6;
-
-/// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
-pub fn patience() -> u32 {
-    let times = std::env::var("TEN_STEPS_PATIENCE").ok();
-    times.and_then(|times| times.parse().ok()).unwrap_or(1)
-}
-
 /// A container whose command reads its standard input and ends with it, as `cat` does.
 pub struct Container {
     program: Child,
@@ -33,7 +24,7 @@ pub struct Container {
 }
 
 /// What a program printed, and its exit code.
-pub struct Outcome {
+pub struct RunOutcome {
     /// As shells have it: 128+N for signal N.
     pub code: u8,
     /// All of its standard output.
@@ -131,13 +122,13 @@ impl Container {
     }
 
     /// Closes its input, waits for its end, and returns what it printed.
-    pub fn finish(mut self) -> Result<Outcome> {
+    pub fn finish(mut self) -> Result<RunOutcome> {
         drop(self.program.stdin.take());
         self.ended()
     }
 
     /// Waits for its end, with its input open, and returns what it printed.
-    pub fn ended(mut self) -> Result<Outcome> {
+    pub fn ended(mut self) -> Result<RunOutcome> {
         while self.read_some()? {}
         let mut errors = Vec::new();
         if let Some(mut stream) = self.program.stderr.take() {
@@ -152,7 +143,7 @@ impl Container {
             }
         }
         let status = wait_while_it_lives(&mut self.program)?;
-        Ok(Outcome {
+        Ok(RunOutcome {
             code: exit_code(status),
             output: String::from_utf8_lossy(&self.output).into_owned(),
             errors: String::from_utf8_lossy(&errors).into_owned(),
@@ -160,7 +151,7 @@ impl Container {
     }
 }
 
-impl Outcome {
+impl RunOutcome {
     /// How it ended, with its own words: of a panic only the message and the place.
     pub fn in_words(&self) -> String {
         let said = self.errors.trim();
@@ -233,12 +224,12 @@ pub fn let_end(mut program: Child) -> Result<()> {
 }
 
 /// Runs a program that ends by itself.
-pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Outcome> {
+pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<RunOutcome> {
     run_with(Command::new(program).args(arguments))
 }
 
 /// Runs a program that was made ready and ends by itself.
-pub fn run_with(command: &mut Command) -> Result<Outcome> {
+pub fn run_with(command: &mut Command) -> Result<RunOutcome> {
     Container::spawn(command, Stdio::null())?.finish()
 }
 

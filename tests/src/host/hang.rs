@@ -4,13 +4,21 @@
 //! a while: their context switches, which the kernel counts, stand still. On a pretend host so must everybody
 //! else's: a program may wait for one that isn't its child, and that one for the disk.
 
-use crate::container::{TOO_LONG, patience};
-use crate::evidence::Process;
+use crate::host::evidence::Process;
 use crate::host::is_pretend;
 use nix::unistd::getpid;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// What hasn't happened for so many times as long doesn't happen, on however busy a machine.
+pub const TOO_LONG: u32 = 6;
+
+/// How many times as long everything takes on a machine in software: $TEN_STEPS_PATIENCE.
+pub fn patience() -> u32 {
+    let times = std::env::var("TEN_STEPS_PATIENCE").ok();
+    times.and_then(|times| times.parse().ok()).unwrap_or(1)
+}
 
 /// Between two looks.
 pub const LOOK: Duration = Duration::from_millis(50);

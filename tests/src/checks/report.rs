@@ -1,12 +1,12 @@
 //! What became of an exercise, and what the learner reads of it.
 
-use crate::checks::{Claim, Workbench};
-use crate::container::{before_rest, eventually};
+use crate::course::workbench::{Claim, Workbench};
 use crate::course::{Chapter, Exercise};
-use crate::evidence::{Photograph, Process};
-use crate::hang::MANY;
 use crate::host::NAME;
-use crate::trace::Trace;
+use crate::host::container::{before_rest, eventually};
+use crate::host::evidence::{Photograph, Process};
+use crate::host::hang::MANY;
+use crate::host::trace::Trace;
 use anyhow::{Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
