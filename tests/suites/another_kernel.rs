@@ -3,24 +3,15 @@
 //!
 //! The suite's name has it begin first: the machine is booted once, and runs beside all others.
 
-use crate::stage::{STEPS, folder, have, nested, progress, run, say, script, skip, step};
-use crate::times::TITLE;
+use crate::stage::times::{TITLE, say};
+use crate::stage::{
+    BIN_DIR, INSIDE, STEPS, folder, have, nested, progress, run, script, skip, step,
+};
 use progress::programs::workspace;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// Set in the virtual machine.
-pub const INSIDE: &str = "TEN_STEPS_SECOND_KERNEL";
-
-/// Where the programs of the steps are in there: there is no cargo.
-pub const BIN_DIR: &str = "TEN_STEPS_BIN_DIR";
-
-/// Whether we are in there.
-pub fn inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
-}
 
 /// What the suites call.
 const PROGRAMS: &[&str] = &[
@@ -242,91 +233,91 @@ fn boot(command: &str) -> Option<String> {
 const JUDGED: &[(&str, &[&str])] = &[
     (
         "the checks of the chapters that make groups: a learner's machine has version 2",
-        &["checks::our_solution_holds_from_chapter_7_on"],
+        &["course::checks::our_solution_holds_from_chapter_7_on"],
     ),
     (
         "groups: their files, their controllers, who hands them on, and BPF for devices",
         &[
-            "limits::a_controller_that_is_missing_is_named",
-            "limits::a_fork_bomb_stops_at_its_limit",
-            "limits::a_quarter_of_a_processor",
-            "limits::devices",
-            "limits::groups_below_go_too",
-            "limits::many_at_once",
-            "limits::memory_runs_out_for_one_and_not_for_its_neighbour",
-            "limits::no_group_is_left_behind",
-            "limits::several_are_the_first",
-            "limits::statistics",
-            "limits::the_container_sees_its_own_groups",
-            "limits::the_last_one_takes_the_one_above_along",
-            "limits::values_are_in_the_files",
-            "limits::what_cannot_be_is_said_in_a_line",
-            "looking::top_and_stats",
+            "steps::groups::a_controller_that_is_missing_is_named",
+            "steps::limits::a_fork_bomb_stops_at_its_limit",
+            "steps::limits::a_quarter_of_a_processor",
+            "steps::limits::devices",
+            "steps::groups::groups_below_go_too",
+            "steps::groups::many_at_once",
+            "steps::limits::memory_runs_out_for_one_and_not_for_its_neighbour",
+            "steps::groups::no_group_is_left_behind",
+            "steps::groups::several_are_the_first",
+            "steps::limits::statistics",
+            "steps::groups::the_container_sees_its_own_groups",
+            "steps::groups::the_last_one_takes_the_one_above_along",
+            "steps::limits::values_are_in_the_files",
+            "steps::limits::what_cannot_be_is_said_in_a_line",
+            "steps::looking::top_and_stats",
         ],
     ),
     (
         "the freezer, which hears SIGKILL, and the kernel's own word on who ran out of memory",
         &[
-            "commits::a_commit_survives_the_lack_of_memory",
-            "lifecycle::commit_while_it_runs",
-            "lifecycle::inspect_tells_all",
-            "lifecycle::it_holds_still_for_a_commit",
-            "lifecycle::one_that_is_being_restarted_can_be_stopped",
-            "lifecycle::pause_waits_for_a_commit",
-            "lifecycle::pause_waits_for_a_stop",
-            "lifecycle::policies_start_it_again",
-            "lifecycle::the_life_of_a_container",
+            "steps::commits::a_commit_survives_the_lack_of_memory",
+            "steps::lifecycle::commit_while_it_runs",
+            "steps::lifecycle::inspect_tells_all",
+            "steps::lifecycle::it_holds_still_for_a_commit",
+            "steps::lifecycle::one_that_is_being_restarted_can_be_stopped",
+            "steps::lifecycle::pause_waits_for_a_commit",
+            "steps::lifecycle::pause_waits_for_a_stop",
+            "steps::lifecycle::policies_start_it_again",
+            "steps::lifecycle::the_life_of_a_container",
         ],
     ),
     (
         "groups that somebody left behind",
         &[
-            "layers::the_next_run_sweeps",
-            "lifecycle::a_start_can_be_given_up",
-            "surviving::a_damaged_record_of_one_that_runs",
-            "surviving::after_a_power_failure_all_is_put_right",
-            "surviving::an_orphan_is_not_forgotten",
-            "surviving::boot_starts_what_asked_for_it",
-            "surviving::the_truth_after_a_kill",
+            "steps::layers::the_next_run_sweeps",
+            "steps::lifecycle::a_start_can_be_given_up",
+            "steps::surviving::a_damaged_record_of_one_that_runs",
+            "steps::surviving::after_a_power_failure_all_is_put_right",
+            "steps::surviving::an_orphan_is_not_forgotten",
+            "steps::surviving::boot_starts_what_asked_for_it",
+            "steps::surviving::the_truth_after_a_kill",
         ],
     ),
     (
         "who comes in joins a group first",
         &[
-            "joining::exit_codes_and_explanations",
-            "joining::it_dies_with_the_container",
-            "joining::no_device_is_opened_for_the_container",
-            "joining::privileged_is_said_so",
-            "joining::who_sees_no_groups_does_not_come_in",
-            "joining::who_has_groups_of_his_own",
-            "joining::whoever_comes_too_late_is_told",
+            "steps::joining::exit_codes_and_explanations",
+            "steps::joining::it_dies_with_the_container",
+            "steps::joining::no_device_is_opened_for_the_container",
+            "steps::joining::privileged_is_said_so",
+            "steps::joining::who_sees_no_groups_does_not_come_in",
+            "steps::joining::who_has_groups_of_his_own",
+            "steps::joining::whoever_comes_too_late_is_told",
         ],
     ),
     (
         "the kernel's age: overlayfs, the mount API, setns by pidfd",
         &[
             "attacks::files::an_archive_is_written_beside_nothing",
-            "commits::a_commit_has_what_the_container_saw",
-            "joining::nothing_of_the_host_is_open",
-            "layers::a_hundred_layers_and_odd_names",
-            "layers::all_of_it_on_busybox",
-            "layers::changes_are_kept_on_demand",
-            "layers::mounts_go_from_the_top_down",
-            "layers::propagation_means_what_it_says",
-            "layers::tmpfs_and_read_only",
-            "layers::volumes",
-            "looking::diff_of_several_layers",
-            "looking::diff_tells_of_every_change",
+            "steps::commits::a_commit_has_what_the_container_saw",
+            "steps::joining::nothing_of_the_host_is_open",
+            "steps::layers::a_hundred_layers_and_odd_names",
+            "steps::layers::all_of_it_on_busybox",
+            "steps::layers::changes_are_kept_on_demand",
+            "steps::layers::mounts_go_from_the_top_down",
+            "steps::layers::propagation_means_what_it_says",
+            "steps::layers::tmpfs_and_read_only",
+            "steps::layers::volumes",
+            "steps::looking::diff_of_several_layers",
+            "steps::looking::diff_tells_of_every_change",
         ],
     ),
     (
         "the kernel's age: seccomp, what there is to attack, and what descriptors a command inherits",
         &[
-            "privileges::a_profile_is_obeyed",
-            "privileges::attacks_that_work_before_and_fail_after",
-            "privileges::capabilities_are_what_was_asked_for",
-            "privileges::other_architectures_are_filtered",
-            "signals::nothing_is_inherited_by_accident",
+            "steps::privileges::a_profile_is_obeyed",
+            "steps::privileges::attacks_that_work_before_and_fail_after",
+            "steps::privileges::capabilities_are_what_was_asked_for",
+            "steps::privileges::other_architectures_are_filtered",
+            "steps::signals::nothing_is_inherited_by_accident",
         ],
     ),
 ];

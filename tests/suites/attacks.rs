@@ -10,7 +10,7 @@ mod monitor;
 mod outside;
 mod words;
 
-use crate::stage::say;
+use crate::stage::times::say;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::io::Write;
 use std::path::Path;

@@ -7,7 +7,7 @@
 //! and put into place in there ([`attach`]). At the end the container's own directory goes
 //! ([`tear_down`]), or becomes an image.
 //!
-//! An image is a directory, or an archive that is unpacked once ([`image::images`], [`image::archive`]); [`mod@commit`]
+//! An image is a directory, or an archive that is unpacked once ([`image::images`], [`image::archive`]); [`mod@image::commit`]
 //! makes an archive of a container's root. Which layers and volumes there are to be is said by
 //! [`layers`] and [`volumes`].
 

@@ -1,8 +1,8 @@
 //! Trees that are too deep, names that are exchanged, and files that are written beside others.
 
 use super::{exchanging, tried};
-use crate::dock::{Dock, STEP};
-use crate::layers::Bench;
+use crate::stage::bench::Bench;
+use crate::stage::dock::{Dock, STEP};
 use crate::stage::{Printed, armed_root, mount_apart, progress, run, script, step};
 use assert_cmd::assert::Assert;
 use nix::fcntl::{OFlag, openat};
@@ -29,7 +29,7 @@ fn with_few(dock: &Dock, words: &[&str]) -> Assert {
         .arg(step(STEP))
         .args(words)
         .env("TEN_STEPS_STATE", &dock.state);
-    crate::dock::ended(&mut command)
+    crate::stage::dock::ended(&mut command)
 }
 
 /// Directories that go at the end whatever has come of them: where a library removes them, the stack ends first.
@@ -293,7 +293,7 @@ fn an_archive_is_written_beside_nothing() {
         .args([&canary, &shelf])
         .arg(step(STEP));
     command.env("TEN_STEPS_STATE", &dock.state);
-    crate::dock::ended(&mut command).success();
+    crate::stage::dock::ended(&mut command).success();
     assert_eq!(fs::read_to_string(&canary).unwrap(), "whole");
     assert!(fs::metadata(archive).unwrap().len() > 1000);
     // A link to it is replaced, and not followed.

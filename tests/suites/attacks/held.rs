@@ -1,7 +1,7 @@
 //! What was tried once and held, so that it goes on holding.
 
 use super::{compile, exchanging, tried};
-use crate::dock::{Dock, STEP};
+use crate::stage::dock::{Dock, STEP};
 use crate::stage::{Printed, armed_root, have, run, step};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{

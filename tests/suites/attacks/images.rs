@@ -1,7 +1,7 @@
 //! Archives that say one thing to one reader, and another to the next; and what they mustn't bring along.
 
 use super::tried;
-use crate::layers::{Bench, STEP};
+use crate::stage::bench::{Bench, STEP};
 use crate::stage::{run, step};
 use std::fs;
 use std::path::Path;

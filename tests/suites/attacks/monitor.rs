@@ -1,7 +1,7 @@
 //! Hanging those who stay outside: the monitor, and whoever asks it something.
 
 use super::tried;
-use crate::dock::{Dock, groups_of};
+use crate::stage::dock::{Dock, groups_of};
 use crate::stage::{Printed, armed_root, progress};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::ptrace;

@@ -1,7 +1,7 @@
 //! Getting out: to the host's program, its files, its devices, its kernel.
 
 use super::{compile, exchanging, tried};
-use crate::dock::{Dock, STEP, monitors};
+use crate::stage::dock::{Dock, STEP, monitors};
 use crate::stage::{Printed, armed_root, copy_of, folder, have, run, step04};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};

@@ -1,8 +1,8 @@
 //! What is said about a container: at whose cost, and what a terminal makes of it.
 
 use super::tried;
-use crate::dock::Dock;
-use crate::layers::Bench;
+use crate::stage::bench::Bench;
+use crate::stage::dock::Dock;
 use crate::stage::{Printed, armed_root, folder, have, run, step04, write_program};
 use progress::host::container::eventually;
 use std::fs;
@@ -123,7 +123,7 @@ fn an_explanation_is_no_longer_than_anybody_reads() {
             .args(["--why", "--rootfs"])
             .arg(&root)
             .arg(&path);
-        let asked = crate::dock::ended(&mut asked);
+        let asked = crate::stage::dock::ended(&mut asked);
         let said = asked.printed() + &asked.errors();
         assert!(said.contains("libno0.so"), "{said}");
         assert!(said.len() < 400_000, "it says {} bytes", said.len());
@@ -152,7 +152,7 @@ fn an_explanation_has_an_end() {
     let _attack = [(); 3].map(|()| tried(""));
     let dock = Dock::new();
     let root = bomb(dock.folder.path());
-    let asked = crate::dock::ended(
+    let asked = crate::stage::dock::ended(
         Command::new(step04())
             .args(["--why", "--rootfs"])
             .arg(&root)
@@ -190,7 +190,7 @@ fn an_explanation_has_an_end() {
     let untraced = dock.command(&words);
     traced.arg(untraced.get_program()).args(untraced.get_args());
     traced.env("TEN_STEPS_STATE", &dock.state);
-    crate::dock::ended(&mut traced)
+    crate::stage::dock::ended(&mut traced)
         .code(127)
         .complains("libno0.so");
     let calls = fs::read_to_string(&log).unwrap();

@@ -1,0 +1,9 @@
+//! What a learner has: the checker, the book, the checkout and the dev container.
+
+mod book;
+mod browser;
+mod checkout;
+mod checks;
+mod desk;
+mod exercises;
+mod workshop;

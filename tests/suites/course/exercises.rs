@@ -1,0 +1,432 @@
+//! The exercises as a learner meets them: holes that fail, and bodies that pass, each by itself.
+
+use crate::stage::redaction::redact_report;
+use crate::stage::{Printed, nested, progress, run};
+use assert_cmd::assert::{Assert, OutputAssertExt};
+use nix::fcntl::{Flock, FlockArg};
+use progress::chapters::{CHAPTERS, WRITTEN, chapter};
+use progress::checks::examine_elsewhere;
+use progress::checks::report::Report;
+use progress::course::regions::{body, names};
+use progress::course::repairs::{KINDS, Repairs};
+use progress::desk::exercises::{Author, Copy, give_away};
+use progress::host::container::eventually;
+use progress::host::evidence::{Photograph, Process};
+use progress::programs::workspace;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+/// A folder for exercises. Where they usually lie, the scripts are two folders further up.
+pub struct Place(TempDir);
+
+impl Place {
+    pub fn new() -> Place {
+        let place = Place::as_in_a_fresh_clone();
+        bring_dependencies(&place.path());
+        place
+    }
+
+    /// Whoever builds in there waits for all dependencies first.
+    pub fn as_in_a_fresh_clone() -> Place {
+        let folder = crate::stage::folder();
+        symlink(
+            workspace().join("rootfs-scripts"),
+            folder.path().join("rootfs-scripts"),
+        )
+        .unwrap();
+        fs::create_dir(folder.path().join("exercises")).unwrap();
+        Place(folder)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("exercises")
+    }
+}
+
+/// Saves whoever builds in the folder `exercises` the time for the dependencies: they are built once, below
+/// the workspace's own target folder, and copied.
+pub fn bring_dependencies(exercises: &Path) {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let exercises = Path::new(env!("CARGO_TARGET_TMPDIR")).join("exercises");
+        fs::create_dir_all(&exercises).unwrap();
+        // Another run of the suites may be about it.
+        let lock = File::create(exercises.with_extension("lock")).unwrap();
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+        let last = CHAPTERS.last().unwrap();
+        let program = Copy::of(last, &exercises).build(|_| Author::Solution);
+        give_away(exercises.parent().unwrap()).unwrap();
+        program.unwrap().ancestors().nth(2).unwrap().to_owned()
+    });
+    // With a target folder of somebody's own, all exercises share what is below it.
+    if std::env::var_os("CARGO_TARGET_DIR").is_some() {
+        return;
+    }
+    run(Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .arg(&*BUILT)
+        .arg(exercises.join("target")));
+}
+
+/// Every hole: it compiles without a warning, has no trace of our solution, and with all others
+/// solved fails its own check. All solved, all hold.
+#[test]
+fn every_exercise_fails_unsolved_and_passes_solved() {
+    if nested() {
+        return;
+    }
+    let folder = Place::new();
+    for chapter in CHAPTERS {
+        let copy = Copy::of(chapter, &folder.path());
+        let holds = |program: &Path, position: Option<usize>| -> Vec<bool> {
+            let reports = examine_elsewhere(progress(), chapter, program, position, None).unwrap();
+            let text = |report: &Report| report.text(chapter, &chapter.exercises[0]);
+            reports.iter().for_each(|report| print!("{}", text(report)));
+            reports.iter().map(|report| report.holds()).collect()
+        };
+        let solved = holds(&copy.build(|_| Author::Solution).unwrap(), None);
+        assert!(
+            solved.iter().all(|holds| *holds),
+            "chapter {}: {solved:?}",
+            chapter.number
+        );
+
+        for (position, exercise) in chapter.exercises.iter().enumerate() {
+            // The repair has no code.
+            if exercise.name == "repair" {
+                continue;
+            }
+            let unsolved = copy.build(|name| match name == exercise.name {
+                true => Author::Nobody,
+                false => Author::Solution,
+            });
+            assert_eq!(
+                holds(&unsolved.unwrap(), Some(position)),
+                [false],
+                "{} holds with a hole in it",
+                exercise.name
+            );
+        }
+
+        copy.start().unwrap();
+        let starter = fs::read_to_string(copy.source()).unwrap();
+        let lesson = workspace()
+            .join("steps")
+            .join(chapter.package)
+            .join("src/lib.rs");
+        let solution = fs::read_to_string(lesson).unwrap();
+        for name in names(&solution) {
+            for line in body(&solution, name)
+                .unwrap()
+                .lines()
+                .filter(|line| line.trim().len() > 20)
+            {
+                // A line that also stands elsewhere gives nothing away.
+                let elsewhere = solution.matches(line).count() > 1;
+                assert!(
+                    elsewhere || !starter.contains(line),
+                    "{name} gives away: {line}"
+                );
+            }
+        }
+        Command::new("cargo")
+            .args(["build", "--quiet", "--manifest-path"])
+            .arg(folder.path().join(chapter.package).join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(folder.path().join("target"))
+            .assert()
+            .success()
+            .stderr("");
+    }
+}
+
+/// Each chapter that has its whole page has its mistakes, and a test of them below.
+#[test]
+fn mistakes_of_all_written_chapters() {
+    let tested = [
+        mistakes_of_chapter_1,
+        mistakes_of_chapter_2,
+        mistakes_of_chapter_3,
+        mistakes_of_chapter_4,
+    ];
+    assert_eq!(tested.len(), WRITTEN);
+}
+
+#[test]
+fn mistakes_of_chapter_1() {
+    every_mistake_is_caught_by_the_check_that_names_it(1);
+}
+
+#[test]
+fn mistakes_of_chapter_2() {
+    every_mistake_is_caught_by_the_check_that_names_it(2);
+}
+
+#[test]
+fn mistakes_of_chapter_3() {
+    every_mistake_is_caught_by_the_check_that_names_it(3);
+}
+
+#[test]
+fn mistakes_of_chapter_4() {
+    every_mistake_is_caught_by_the_check_that_names_it(4);
+}
+
+/// Bodies as people get them wrong: each is caught by the check that names its exercise, and the
+/// learner reads what is wrong. In place of a body the repair has a script, run in a broken root.
+fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
+    if nested() {
+        return;
+    }
+    let chapter = chapter(number).unwrap();
+    let folder = Place::new();
+    let copy = Copy::of(chapter, &folder.path());
+    let mut told = String::new();
+    for (position, exercise) in chapter.exercises.iter().enumerate() {
+        let mistakes = mistakes(chapter.package, exercise.name);
+        assert!(mistakes.len() >= 3, "{}", exercise.name);
+        for mistake in mistakes {
+            let text = fs::read_to_string(&mistake).unwrap();
+            let (what, body) = text.split_once('\n').unwrap();
+            let program = copy.build(|name| match name == exercise.name {
+                true => Author::Other(body),
+                false => Author::Solution,
+            });
+            let is_script = mistake.extension().is_some_and(|kind| kind == "sh");
+            let broken = is_script.then(|| wrongly_repaired(&copy.repairs(), &mistake));
+            let reports = examine_elsewhere(
+                progress(),
+                chapter,
+                &program.unwrap(),
+                Some(position),
+                broken.as_deref(),
+            );
+            let report = &reports.unwrap()[0];
+            assert!(!report.holds(), "{} isn't caught", mistake.display());
+            let text = report.text(chapter, exercise);
+            assert!(
+                text.contains("      why "),
+                "{} isn't known: {text}",
+                mistake.display()
+            );
+            let name = mistake.file_stem().unwrap().to_string_lossy();
+            let what = what.trim_start_matches(['/', '#', ' ']);
+            told += &format!("{} {name}: {what}\n", report.id);
+            told += &text;
+        }
+    }
+    let told = redact_report(&told, &[(&folder.path(), "EXERCISES")]);
+    insta::assert_snapshot!(format!("mistakes_of_chapter_{}", chapter.number), told);
+}
+
+/// The files that get an exercise wrong.
+fn mistakes(package: &str, exercise: &str) -> Vec<PathBuf> {
+    let directory = workspace().join("tests/mistakes").join(package);
+    let files = fs::read_dir(directory).unwrap();
+    let is_about = |path: &PathBuf| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        name.split_once('-')
+            .is_some_and(|(about, _)| about == exercise)
+    };
+    let mut files: Vec<_> = files
+        .map(|file| file.unwrap().path())
+        .filter(is_about)
+        .collect();
+    files.sort();
+    files
+}
+
+/// Broken roots, two of them repaired, and the one that the script `mistake` names in its name
+/// repaired by it.
+fn wrongly_repaired(repairs: &Repairs, mistake: &Path) -> PathBuf {
+    repairs.make().unwrap();
+    let name = mistake.file_stem().unwrap().to_string_lossy();
+    let wrong = KINDS.iter().find(|kind| name.contains(*kind)).unwrap();
+    for kind in KINDS.iter().filter(|kind| *kind != wrong) {
+        repairs.mend(kind).unwrap();
+    }
+    run(Command::new("sh")
+        .arg("-e")
+        .arg(mistake)
+        .env("WHOLE", repairs.folder().join("whole"))
+        .current_dir(repairs.root(wrong)));
+    repairs.folder().into()
+}
+
+/// Programs that hang, panic, run away, fill the host or rename it: the learner reads what they do,
+/// the pretend host takes it, and this host stays as it is.
+#[test]
+fn a_pretend_host_takes_the_blow() {
+    if nested() {
+        return;
+    }
+    let folder = Place::new();
+    let mut told = String::new();
+    let before = Photograph::take().unwrap();
+    let blows = [
+        ("1", 1, "exec", "panic", "    panic!(\"what now?\")\n"),
+        (
+            "1",
+            1,
+            "exec",
+            "hang",
+            "    loop {\n        nix::unistd::pause();\n    }\n",
+        ),
+        (
+            "1",
+            0,
+            "enter_uts",
+            "runaway",
+            "    call!(unshare(CloneFlags::CLONE_NEWUTS))?;\n    call!(sethostname(hostname))?;\n    \
+             use std::os::unix::process::CommandExt;\n    \
+             std::process::Command::new(\"sleep\").arg(\"1000\").process_group(0)\n        \
+             .stdin(std::process::Stdio::null())\n        \
+             .stdout(std::process::Stdio::null())\n        \
+             .stderr(std::process::Stdio::null()).spawn()?;\n    Ok(())\n",
+        ),
+        (
+            "1",
+            0,
+            "enter_uts",
+            "fork bomb",
+            "    loop {\n        // SAFETY: it is what it is.\n        unsafe { libc::fork() };\n    }\n",
+        ),
+        (
+            "3",
+            0,
+            "make_private",
+            "leak",
+            "    let none = None::<&str>;\n    \
+             call!(mount(Some(\"leak\"), \"/mnt\", Some(\"tmpfs\"), MsFlags::empty(), none))?;\n    \
+             Ok(())\n",
+        ),
+    ];
+    for (number, position, name, what, body) in blows {
+        let chapter = chapter(number.parse().unwrap()).unwrap();
+        let copy = Copy::of(chapter, &folder.path());
+        let program = copy.build(|exercise| match exercise == name {
+            true => Author::Other(body),
+            false => Author::Solution,
+        });
+        let program = program.unwrap();
+        let reports = examine_elsewhere(progress(), chapter, &program, Some(position), None);
+        told += &format!("{what} in {name}\n");
+        match reports {
+            Ok(reports) => {
+                assert!(!reports[0].holds(), "{what}");
+                told += &reports[0].text(chapter, &chapter.exercises[position]);
+            }
+            // The host was beyond repair, and is gone.
+            Err(error) => told += &format!("      {error:#}\n"),
+        }
+        let left = Process::all().into_iter().find(|process| {
+            process
+                .executable()
+                .is_ok_and(|executable| executable == program)
+        });
+        assert_eq!(left, None, "{what}: a process is left");
+    }
+    // Other tests start and end processes, and mount in folders of their own, as long as they last.
+    let others = |change: &String| {
+        let elsewhere = change.contains(std::env::temp_dir().to_str().unwrap());
+        change.starts_with("process") || (elsewhere && change.ends_with("is gone"))
+    };
+    let changes = || {
+        let mut changes = before.changes(&Photograph::take().unwrap());
+        changes.retain(|change| !others(change));
+        changes
+    };
+    eventually(|| changes().is_empty().then_some(())).unwrap_or_else(|| panic!("{:?}", changes()));
+    insta::assert_snapshot!(redact_report(&told, &[(&folder.path(), "EXERCISES")]));
+}
+
+pub fn cargo_progress(exercises: &Path, arguments: &[&str]) -> Assert {
+    Command::new(progress())
+        .args(arguments)
+        .env("TEN_STEPS_EXERCISES", exercises)
+        .stdin(Stdio::null())
+        .assert()
+}
+
+/// Somebody does the first chapter: a wrong answer, a word that doesn't compile, the right one, a
+/// look at ours.
+#[test]
+fn a_chapter_from_start_to_end() {
+    let folder = Place::new();
+    let mut told = String::new();
+    let mut say = |arguments: &[&str]| {
+        let ran = cargo_progress(&folder.path(), arguments);
+        let code = ran.get_output().status.code().unwrap();
+        told += &format!("$ cargo progress {}\n", arguments.join(" "));
+        told += &ran.printed();
+        told += &ran.errors();
+        told += &format!("[exit code {code}]\n");
+    };
+    let file = folder.path().join("step01-uts/src/lib.rs");
+    let write = |name: &str, body: &str| {
+        let source = fs::read_to_string(&file).unwrap();
+        fs::write(
+            &file,
+            progress::course::regions::with_body(&source, name, body).unwrap(),
+        )
+        .unwrap();
+    };
+
+    say(&[]);
+    say(&["start", "1"]);
+    say(&["check", "1"]);
+    // The host's own name, instead of a namespace's.
+    write(
+        "enter_uts",
+        "    call!(sethostname(hostname))?;\n    Ok(())\n",
+    );
+    say(&["check", "1"]);
+    write(
+        "enter_uts",
+        "    call!(unshare(CloneFlags::CLONE_NEWUTZ))?;\n    Ok(())\n",
+    );
+    let broken = cargo_progress(&folder.path(), &["check", "1"]);
+    broken
+        .complains("doesn't compile")
+        .complains("CLONE_NEWUTZ");
+    // The compiler speaks of the learner's own file.
+    assert!(!broken.errors().contains("step01-uts.build"), "{broken}");
+    write(
+        "enter_uts",
+        "    call!(unshare(CloneFlags::CLONE_NEWUTS))?;\n    call!(sethostname(hostname))?;\n    Ok(())\n",
+    );
+    say(&["check", "1"]);
+    say(&["solve", "1.2"]);
+    say(&["check", "1"]);
+    say(&["start", "1"]);
+    say(&["reset", "1"]);
+    say(&["reset", "1.2", "--yes"]);
+    say(&["check", "1"]);
+    say(&["reset", "1", "--yes"]);
+    say(&["check", "1"]);
+    say(&["check", "2"]);
+    say(&["solve", "9.9"]);
+    insta::assert_snapshot!(redact_report(&told, &[(&folder.path(), "EXERCISES")]));
+    assert_eq!(chapter(1).unwrap().exercises.len(), 2);
+}
+
+/// `run` starts the learner's own program, and says so.
+#[test]
+fn their_own_program_runs() {
+    let folder = Place::new();
+    for arguments in [&["start", "1"][..], &["solve", "1.1"], &["solve", "1.2"]] {
+        cargo_progress(&folder.path(), arguments).success();
+    }
+    let file = folder.path().join("step01-uts/src/main.rs");
+    let theirs = fs::read_to_string(&file)
+        .unwrap()
+        .replace("\"container\"", "\"mine\"");
+    fs::write(&file, theirs).unwrap();
+    let said = run(Command::new(progress())
+        .args(["run", "1", "--", "uname", "-n"])
+        .env("TEN_STEPS_EXERCISES", folder.path()));
+    assert_eq!(said.trim(), "mine");
+}

@@ -1,0 +1,23 @@
+//! What the programs of the steps do, chapter by chapter.
+
+mod archives;
+mod attached;
+mod commits;
+mod copying;
+mod crowd;
+mod explanations;
+mod faults;
+mod first_minute;
+mod groups;
+mod joining;
+mod layers;
+mod lifecycle;
+mod limits;
+mod looking;
+mod monitors;
+mod privileges;
+mod programs;
+mod roots;
+mod signals;
+mod surviving;
+mod terminal;
