@@ -105,7 +105,15 @@ pub fn list() -> Result<u8> {
 
 pub fn start(chapter: &'static Chapter) -> Result<u8> {
     let copy = copy(chapter);
-    copy.start()?;
+    if let Some(former) = copy.start()? {
+        let former = short(&former);
+        println!(
+            "This chapter has changed since you began it. What you wrote in its exercises is carried over;"
+        );
+        println!("all else that you changed is kept in {former}");
+        println!("next: cargo progress check {}", chapter.number);
+        return Ok(0);
+    }
     println!("Chapter {}: {}", chapter.number, chapter.title);
     for (position, exercise) in chapter.exercises.iter().enumerate() {
         let (mark, id) = (Standing::ToDo.mark(), chapter.id(position));

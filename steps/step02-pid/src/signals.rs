@@ -8,6 +8,7 @@
 use crate::status::StatusFile;
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
@@ -111,6 +112,12 @@ impl Signals {
             descriptor: SignalFd::with_flags(&taken(), SfdFlags::SFD_CLOEXEC)?,
             requests: [0; REQUESTS.len()],
         })
+    }
+
+    /// What poll(2) is given in place of an end that nobody wants to hear of now: nothing is asked of it. Of that end
+    /// itself it would tell that it has hung up, whatever it is asked.
+    pub fn idle(&self) -> PollFd<'_> {
+        PollFd::new(self.as_fd(), PollFlags::empty())
     }
 
     /// Waits for the next signal.

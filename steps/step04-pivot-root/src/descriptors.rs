@@ -8,6 +8,9 @@ use nix::sys::socket::{
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+/// As many come with one message, and more than anybody sends here.
+const MOST: usize = 4;
+
 /// Two sockets, an end for the child and an end for the parent. Make them before the child.
 pub fn passage() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (kind, any) = (SockType::SeqPacket, None);
@@ -16,10 +19,7 @@ pub fn passage() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends descriptors, with one byte that carries them.
 pub fn send<const N: usize>(socket: &OwnedFd, descriptors: [&OwnedFd; N]) -> nix::Result<usize> {
-    let descriptors = descriptors.map(AsRawFd::as_raw_fd);
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    let byte = [IoSlice::new(b"/")];
-    sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None)
+    send_with(socket, b"/", &descriptors, MsgFlags::empty())
 }
 
 /// Takes the descriptors that came in one message. Doesn't wait.
@@ -27,16 +27,48 @@ pub fn send<const N: usize>(socket: &OwnedFd, descriptors: [&OwnedFd; N]) -> nix
 /// # Errors
 /// No message has come, or one with another number of descriptors.
 pub fn receive<const N: usize>(socket: &OwnedFd) -> Result<[OwnedFd; N]> {
-    let mut space = nix::cmsg_space!([RawFd; N]);
-    let mut byte = [0];
-    let mut data = [IoSliceMut::new(&mut byte)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags)?;
-    let rights = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmRights(descriptors) => <[RawFd; N]>::try_from(descriptors).ok(),
+    let (_, descriptors) = receive_with(socket, &mut [0], MsgFlags::MSG_DONTWAIT)?;
+    let descriptors = descriptors.try_into().ok();
+    descriptors.context("a message without its descriptors")
+}
+
+/// Sends a message with descriptors: sendmsg(2).
+pub fn send_with(
+    socket: &OwnedFd,
+    text: &[u8],
+    descriptors: &[&OwnedFd],
+    flags: MsgFlags,
+) -> nix::Result<usize> {
+    let descriptors: Vec<RawFd> = descriptors
+        .iter()
+        .map(|descriptor| descriptor.as_raw_fd())
+        .collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(text)],
+        &rights,
+        flags,
+        None,
+    )
+}
+
+/// Takes a message, with the descriptors that came along: how many bytes of it are in `buffer`, 0 when the other side has
+/// gone; recvmsg(2).
+pub fn receive_with(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; MOST]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let rights = message.cmsgs()?.filter_map(|control| match control {
+        ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    let descriptors = rights.context("a message without its descriptors")?;
     // SAFETY: the kernel has just installed them for us, and nobody else has them.
-    Ok(descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }))
+    let own = |raw: RawFd| unsafe { OwnedFd::from_raw_fd(raw) };
+    Ok((message.bytes, rights.flatten().map(own).collect()))
 }

@@ -164,12 +164,10 @@ impl Relay {
     /// Waits until something can be done, and says what: receive a signal, carry the input, carry
     /// each of the outputs.
     fn wait(&self, signals: &Signals, timeout: PollTimeout) -> Result<Vec<bool>> {
-        let nothing = PollFlags::empty();
         let input = self.input.as_ref();
         let mut polled = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            // Without an input, something that nothing is asked of stands in its place.
-            input.map_or(PollFd::new(signals.as_fd(), nothing), Pump::waits_for),
+            input.map_or(signals.idle(), Pump::waits_for),
         ];
         polled.extend(self.output.iter().map(Pump::waits_for));
         match poll(&mut polled, timeout) {

@@ -9,16 +9,16 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    UnixAddr, bind, connect, listen, recv, recvmsg, send, sendmsg, setsockopt, socket,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv,
+    send, setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use step02_pid::report::Report;
+use step04_pivot_root::descriptors;
 use step04_pivot_root::root::by_descriptor;
 
 /// One message. Bytes go as they are, behind a digit; everything else is JSON.
@@ -123,39 +123,22 @@ pub fn send_now(to: &OwnedFd, encoded: &[u8]) -> nix::Result<()> {
     send(to.as_raw_fd(), encoded, flags).map(drop)
 }
 
-/// Sends a message with descriptors, if the other side takes it now: SCM_RIGHTS in unix(7).
-pub fn send_with(to: &OwnedFd, encoded: &[u8], descriptors: &[OwnedFd]) -> nix::Result<()> {
-    let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&descriptors)];
+/// The same, with descriptors.
+pub fn send_with(to: &OwnedFd, encoded: &[u8], with: &[OwnedFd]) -> nix::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let text = [IoSlice::new(encoded)];
-    sendmsg::<()>(to.as_raw_fd(), &text, &rights, flags, None).map(drop)
+    let with: Vec<&OwnedFd> = with.iter().collect();
+    descriptors::send_with(to, encoded, &with, flags).map(drop)
 }
 
 /// The next message, with the descriptors that came with it. For whoever trusts the other side: who asks with
 /// [`receive`] gets none.
 pub fn receive_with(from: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Message, Vec<OwnedFd>)>> {
     loop {
-        let mut space = nix::cmsg_space!([RawFd; 2]);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let received = recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut space), flags);
-        let (length, descriptors) = match received {
+        return match descriptors::receive_with(from, buffer, MsgFlags::empty()) {
+            Ok((0, _)) => Ok(None),
             Err(Errno::EINTR | Errno::ECONNRESET) => continue,
-            received => {
-                let received = received?;
-                let rights = received.cmsgs()?.filter_map(|control| match control {
-                    ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
-                    _ => None,
-                });
-                // SAFETY: the kernel has just installed them for us, and nobody else has them.
-                let own = |raw: RawFd| unsafe { OwnedFd::from_raw_fd(raw) };
-                (received.bytes, rights.flatten().map(own).collect())
-            }
-        };
-        return match length {
-            0 => Ok(None),
-            length => Ok(Some((Message::decode(&buffer[..length])?, descriptors))),
+            Err(errno) => Err(errno.into()),
+            Ok((length, with)) => Ok(Some((Message::decode(&buffer[..length])?, with))),
         };
     }
 }

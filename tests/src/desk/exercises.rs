@@ -13,9 +13,13 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Where a copy says of which edition of its chapter it is.
+const EDITION: &str = ".edition";
 
 /// How far somebody is with an exercise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,12 +113,16 @@ impl Copy {
         self.source().exists()
     }
 
-    /// Writes the starter.
+    /// Writes the starter; or carries over what was written in an earlier edition of the chapter, and returns where that
+    /// is kept.
     ///
     /// # Errors
     /// The chapter has been started already: nobody's work is written over.
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&self) -> Result<Option<PathBuf>> {
         if self.exists() {
+            if self.is_of_an_earlier_edition()? {
+                return self.carry_over().map(Some);
+            }
             let number = self.chapter.number;
             bail!(
                 "{} is there already\nhelp: go on with `cargo progress check {number}`, or begin \
@@ -128,7 +136,51 @@ impl Copy {
         if self.has_repairs() && !self.repairs().exist() {
             self.repairs().make()?;
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Whether the chapter has changed, around the exercises, since the copy was made of it. The copy says of which
+    /// edition it is; one that says nothing is an earlier one's, unless all but the lesson is the same.
+    pub fn is_of_an_earlier_edition(&self) -> Result<bool> {
+        let is_the_same = |file: &PathBuf| {
+            let theirs = fs::read(self.folder.join("src").join(file));
+            theirs.is_ok_and(|theirs| {
+                fs::read(self.step().join("src").join(file)).ok() == Some(theirs)
+            })
+        };
+        match fs::read_to_string(self.folder.join(EDITION)) {
+            Ok(edition) => Ok(edition != self.edition()?),
+            Err(_) => Ok(!machinery(&self.step())?.iter().all(is_the_same)),
+        }
+    }
+
+    /// What tells one edition of the chapter from another: a number for all that a copy has but the learner's own.
+    fn edition(&self) -> Result<String> {
+        let mut hasher = DefaultHasher::new();
+        for file in machinery(&self.step())? {
+            let text = fs::read(self.step().join("src").join(&file))?;
+            (file, text).hash(&mut hasher);
+        }
+        self.starter()?.hash(&mut hasher);
+        Ok(format!("{:016x}\n", hasher.finish()))
+    }
+
+    /// Makes the copy anew with the bodies that the learner has written, and returns where the former one is now.
+    fn carry_over(&self) -> Result<PathBuf> {
+        let theirs = self.text()?;
+        let mut source = self.starter()?;
+        for name in names(&self.solution()?) {
+            if let Ok(body) = body(&theirs, name) {
+                source = with_body(&source, name, body)?;
+            }
+        }
+        let free = (1..).map(|turn| self.folder.with_extension(format!("before-{turn}")));
+        let former = free.into_iter().find(|former| !former.exists());
+        let former = former.context("no name is free")?;
+        fs::rename(&self.folder, &former)?;
+        self.write(&self.folder, &self.step(), &source)?;
+        Shown::read(&former)?.write(&self.folder)?;
+        Ok(former)
     }
 
     /// Throws the learner's copy away and writes the starter; with `exercise`, only puts that one's
@@ -151,7 +203,7 @@ impl Copy {
                         fs::remove_dir_all(folder)?;
                     }
                 }
-                self.start()
+                self.start().map(drop)
             }
         }
     }
@@ -240,6 +292,10 @@ impl Copy {
         if origin != folder {
             copy_sources(&origin.join("src"), &folder.join("src"))?;
         }
+        if origin == step {
+            fs::create_dir_all(folder)?;
+            fs::write(folder.join(EDITION), self.edition()?)?;
+        }
         fs::write(folder.join("src/lib.rs"), source)?;
         let has_holes = names(source)
             .into_iter()
@@ -309,11 +365,19 @@ impl Copy {
             let said = said.replace(&variant.display().to_string(), &theirs);
             // For a terminal to make a link of.
             let said = said.replace("--> src/", &format!("--> {theirs}/src/"));
-            bail!(
+            let mut text = format!(
                 "{} doesn't compile\n{}",
                 self.source().display(),
                 said.trim_end()
             );
+            if self.exists() && self.is_of_an_earlier_edition()? {
+                text += &format!(
+                    "\nhelp: chapter {0} has changed since you began it: `cargo progress start {0}` carries over what you \
+                     wrote, and keeps your folder beside the new one",
+                    self.chapter.number
+                );
+            }
+            bail!(text);
         }
         Ok(target.join("debug").join(self.chapter.package))
     }
@@ -413,6 +477,26 @@ pub fn give_away(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The sources of a step but its lesson, below its folder `src`, in the order of their names.
+fn machinery(step: &Path) -> Result<Vec<PathBuf>> {
+    fn collect(folder: &Path, below: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+        for entry in fs::read_dir(folder.join(below))? {
+            let entry = entry?;
+            let path = below.join(entry.file_name());
+            match entry.file_type()?.is_dir() {
+                true => collect(folder, &path, files)?,
+                false => files.push(path),
+            }
+        }
+        Ok(())
+    }
+    let mut files = Vec::new();
+    collect(&step.join("src"), Path::new(""), &mut files)?;
+    files.retain(|file| file != Path::new("lib.rs"));
+    files.sort();
+    Ok(files)
 }
 
 /// Copies the Rust sources of a folder and its folders.

@@ -430,3 +430,46 @@ fn their_own_program_runs() {
         .env("TEN_STEPS_EXERCISES", folder.path()));
     assert_eq!(said.trim(), "mine");
 }
+
+/// A chapter that has changed since somebody began it: the check names the way out, and what they wrote comes along.
+#[test]
+fn a_chapter_of_an_earlier_edition() {
+    let folder = Place::new();
+    let cargo_progress = |arguments: &[&str]| cargo_progress(&folder.path(), arguments);
+    let copy = folder.path().join("step03-mount");
+    let main = copy.join("src/main.rs");
+    cargo_progress(&["start", "3"]).success();
+    cargo_progress(&["solve", "3.1"]).success();
+    let lesson = fs::read_to_string(copy.join("src/lib.rs")).unwrap();
+    // What they change themselves is no other edition.
+    let theirs = fs::read_to_string(&main).unwrap() + "// mine\n";
+    fs::write(&main, &theirs).unwrap();
+    let refused = cargo_progress(&["start", "3"]);
+    refused.complains("is there already");
+    // It took something from an earlier step that isn't there any more.
+    fs::write(&main, theirs + "use step01_uts::something_old;\n").unwrap();
+    let broken = cargo_progress(&["check", "3"]);
+    broken.complains("something_old");
+    assert!(!broken.errors().contains("has changed"), "{broken}");
+    for says_which in [true, false] {
+        match says_which {
+            true => fs::write(copy.join(".edition"), "another").unwrap(),
+            false => {
+                fs::remove_file(copy.join(".edition")).unwrap();
+                fs::write(&main, "use step01_uts::something_old;\n").unwrap();
+            }
+        }
+        cargo_progress(&["check", "3"]).complains("`cargo progress start 3` carries over");
+        cargo_progress(&["start", "3"])
+            .success()
+            .prints("has changed since you began it");
+        assert_eq!(lesson, fs::read_to_string(copy.join("src/lib.rs")).unwrap());
+        let checked = cargo_progress(&["check", "3"]);
+        checked.prints("◐ 3.1").prints("○ 3.2");
+    }
+    for number in [1, 2] {
+        let former = copy.with_extension(format!("before-{number}"));
+        let kept = fs::read_to_string(former.join("src/main.rs")).unwrap();
+        assert!(kept.contains("something_old"), "{kept}");
+    }
+}

@@ -130,11 +130,9 @@ impl Conversation<'_> {
             Some((OutputStream::Error, _)) => error.as_fd(),
             _ => output.as_fd(),
         };
-        let idle = self.signals.as_fd();
         let choose = |wanted, descriptor, events| match wanted {
             true => PollFd::new(descriptor, events),
-            // What has hung up is always ready, whatever is asked of it.
-            false => PollFd::new(idle, PollFlags::empty()),
+            false => self.signals.idle(),
         };
         let listening = self.listening && !self.waiting;
         let hearing = self.pending.is_none();

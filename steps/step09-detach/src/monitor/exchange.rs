@@ -97,7 +97,7 @@ impl Monitor<'_> {
         let nothing = PollFlags::empty();
         let rest = self.pace.rest();
         let is_behind = rest.is_some() || self.clients.iter().any(Client::holds_back);
-        let idle = || PollFd::new(self.signals.as_fd(), nothing);
+        let idle = || self.signals.idle();
         let input = command.input.as_ref().filter(|_| !self.typed.is_empty());
         let mut polled = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -105,8 +105,7 @@ impl Monitor<'_> {
             input.map_or_else(idle, |input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)),
         ];
         for output in &command.output {
-            // Whoever started it, and reads slowly, makes the command wait, as a pipe does. An end that has hung up is
-            // always ready, so it isn't asked at all.
+            // Whoever started it, and reads slowly, makes the command wait, as a pipe does.
             let output = output.as_ref().filter(|_| !is_behind);
             polled.push(output.map_or_else(idle, |output| {
                 PollFd::new(output.as_fd(), PollFlags::POLLIN)
