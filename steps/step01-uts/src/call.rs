@@ -63,7 +63,7 @@ pub struct Refused {
     pub call: String,
     /// What the kernel answered, as errno(3) numbers it.
     pub errno: i32,
-    /// Why, where somebody looked into it: the rest of the line, then lines of their own.
+    /// The reason, where one was looked for ([`Refused::because`]): the rest of the error's line, then more lines.
     #[serde(default)]
     pub why: Option<String>,
 }
@@ -86,7 +86,7 @@ impl Refused {
         }
     }
 
-    /// The same refusal, with `shorter` texts.
+    /// The same refusal, with its texts as `shorter` returns them.
     pub fn told(&self, shorter: impl Fn(&str) -> String) -> Refused {
         Refused {
             call: shorter(&self.call),
@@ -117,7 +117,7 @@ impl Refused {
         }
     }
 
-    /// What to do about it, where the call and the answer alone tell.
+    /// What the user can do about the refusal, where the call and its errno are enough to tell.
     pub fn help(&self) -> Option<String> {
         let makes_namespaces = self.is("unshare") || self.is("clone3");
         match self.errno() {
@@ -196,7 +196,7 @@ impl Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// A value that a call's text can show, in the words of strace(1).
+/// A value that a call's text can show, written as strace(1) writes it.
 pub trait Argument {
     /// Writes the value.
     fn show(&self, f: &mut Formatter) -> fmt::Result;
@@ -212,8 +212,8 @@ pub trait Argument {
     }
 }
 
-/// An environment variable, `KEY=VALUE`. Narration counts them and doesn't print them: the value
-/// may be a secret, and a log is read by many.
+/// An environment variable, `KEY=VALUE`. Narration prints how many variables there are, and none of
+/// them: a value may be a secret, and a log is read by many.
 pub struct Variable(pub CString);
 
 impl AsRef<CStr> for Variable {
@@ -288,7 +288,7 @@ impl<A: Argument> Argument for Vec<A> {
     }
 }
 
-/// Types whose text Rust already knows, as strace would put it.
+/// Implements [`Argument`] for types whose text is one expression, written as strace(1) writes it.
 macro_rules! arguments {
     ($($type:ty: |$value:ident, $f:ident| $show:expr;)*) => {
         $(impl Argument for $type {
@@ -309,7 +309,7 @@ arguments! {
     PathBuf: |value, f| write!(f, "{value:?}");
     i32: |value, f| write!(f, "{value}");
     u32: |value, f| write!(f, "{value}");
-    // A set of bits, as a rule.
+    // A `u64` is usually a set of bits.
     u64: |value, f| write!(f, "{value:#x}");
     bool: |value, f| write!(f, "{}", u8::from(*value));
     Mode: |value, f| write!(f, "{:#o}", value.bits());
@@ -338,7 +338,7 @@ arguments! {
     MntFlags: |value, f| show_flags(value.iter_names(), f);
 }
 
-/// `MS_REC|MS_PRIVATE`.
+/// Writes the names of flags, such as `MS_REC|MS_PRIVATE`.
 fn show_flags<T>(names: impl Iterator<Item = (&'static str, T)>, f: &mut Formatter) -> fmt::Result {
     let names: Vec<_> = names.map(|(name, _)| name).collect();
     f.write_str(if names.is_empty() { "0" } else { "" })?;

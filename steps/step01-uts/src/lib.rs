@@ -104,17 +104,17 @@ pub fn search_path(environment: &[String]) -> &str {
         .unwrap_or(PATH)
 }
 
-/// Where programs are looked for unless somebody says otherwise: Docker's default.
+/// The PATH in which programs are looked for where nobody has set another: Docker's default.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 // ANCHOR: inherit_nothing
-/// Undoes what a command would inherit from this process without anybody having meant it.
+/// Undoes what a command would inherit from this process by accident.
 ///
 /// Across `execve` a process keeps its ignored signals, its signal mask and its open descriptors.
 /// Rust ignores SIGPIPE, so without this `yes | head` would complain of a broken pipe; `nohup` and
-/// shells ignore others; and every descriptor above 2 is a door out of the container. They are marked
-/// close-on-exec rather than closed: one of them carries the report of a failed `execve`, and
-/// closing that one would read as success. See signal(7), close_range(2).
+/// shells ignore others; and every descriptor above 2 is a door out of the container. The
+/// descriptors are marked close-on-exec rather than closed: one of them carries the report of a
+/// failed `execve`, and closing that one would read as success. See signal(7), close_range(2).
 pub fn inherit_nothing() -> Result<()> {
     for signal in 1..=libc::SIGRTMAX() {
         default_disposition(signal);
@@ -125,9 +125,9 @@ pub fn inherit_nothing() -> Result<()> {
 }
 // ANCHOR_END: inherit_nothing
 
-/// Gives `signal` its default disposition, but for SIGKILL and SIGSTOP, which have no other. The
-/// raw call: glibc's own keeps its hands off two signals that it uses itself, and whoever started
-/// us may have ignored those too. See sigaction(2).
+/// Gives `signal` its default disposition; SIGKILL and SIGSTOP have no other. The system call is
+/// made directly: glibc's function refuses two signals that glibc uses itself, and the process that
+/// started us may have ignored those too. See sigaction(2).
 fn default_disposition(signal: libc::c_int) {
     // The kernel's struct sigaction, all zero: SIG_DFL, no flags, an empty mask.
     let action = [0u64; 4];
@@ -147,9 +147,9 @@ fn default_disposition(signal: libc::c_int) {
 /// What [`close_range`] does to a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub enum CloseRange {
-    /// Closes it. Who closes descriptors that way must not use them again.
+    /// Closes the descriptor at once. Code that owned it must not use it again.
     Close,
-    /// Has `execve` close it: CLOSE_RANGE_CLOEXEC.
+    /// Has `execve` close the descriptor: CLOSE_RANGE_CLOEXEC.
     CloseOnExec,
 }
 
@@ -168,13 +168,13 @@ pub fn close_range(first: u32, how: CloseRange) -> nix::Result<()> {
         CloseRange::Close => 0,
         CloseRange::CloseOnExec => libc::CLOSE_RANGE_CLOEXEC,
     };
-    // SAFETY: takes three integers.
+    // SAFETY: the call takes three integers.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
     Errno::result(result).map(drop)
 }
 
 // ANCHOR: c_strings
-/// The strings as the kernel takes them: each ends at its first NUL byte, so none may have one.
+/// The strings as the kernel takes them: each ends at its first NUL byte, so none may have one inside.
 fn c_strings(strings: &[String]) -> Result<Vec<CString>> {
     if strings.first().is_some_and(|word| word.is_empty()) {
         bail!("the command is an empty word\nhelp: name a program, for example: sh");

@@ -48,7 +48,7 @@ pub enum Format {
 struct Sink {
     verbose: bool,
     format: Format,
-    /// Whether the file is that of `--log`.
+    /// Whether `file` is the file of `--log`.
     is_log: bool,
     file: Option<File>,
 }
@@ -56,7 +56,7 @@ struct Sink {
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 impl Narration {
-    /// Obeys the flags from here on. Call it once, before the first system call.
+    /// Narrates as the flags say from here on. Call it once, before the first system call.
     ///
     /// # Errors
     /// The file of `--log` can't be opened for appending.
@@ -67,7 +67,7 @@ impl Narration {
         };
         let mut file = self.log.as_ref().map(open).transpose()?;
         if self.verbose && file.is_none() {
-            // A copy of standard error, which may become a terminal of the container's (step 5).
+            // A copy, because standard error itself may become a terminal of the container's (step 5).
             file = std::io::stderr()
                 .as_fd()
                 .try_clone_to_owned()
@@ -84,17 +84,18 @@ impl Narration {
     }
 }
 
-/// A narration that a program leaves to the one that it becomes (step 9).
+/// A narration's *legacy*: what a program hands to the program that it becomes by `execve`, so that
+/// the narration goes on there (step 9).
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Legacy {
-    /// Where it goes to.
+    /// The descriptor that the narration is written to.
     pub descriptor: RawFd,
     verbose: bool,
     format: Format,
     is_log: bool,
 }
 
-/// What there is to leave, if the narration has a descriptor of its own.
+/// The legacy of this process's narration, if the narration has a descriptor of its own.
 pub fn legacy() -> Option<Legacy> {
     let sink = SINK.get()?;
     Some(Legacy {
@@ -106,12 +107,12 @@ pub fn legacy() -> Option<Legacy> {
 }
 
 impl Legacy {
-    /// Goes on with the narration.
+    /// Goes on with the narration in the new program.
     ///
     /// # Safety
-    /// The descriptor is open, and nobody else's.
+    /// The descriptor is open, and nothing else in this process owns it.
     pub unsafe fn go_on(self) {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller promises that the descriptor is open and has no other owner.
         let file = unsafe { File::from_raw_fd(self.descriptor) };
         let _ = SINK.set(Sink {
             verbose: self.verbose,
@@ -122,8 +123,8 @@ impl Legacy {
     }
 }
 
-/// Ends the narration on standard error, in a process that goes on without its caller; one into a log file
-/// goes on.
+/// Ends a narration on standard error, in a process that goes on without its
+/// caller. A narration into a log file goes on.
 pub fn fall_silent() -> Result<()> {
     let Some(Sink {
         file: Some(file),
@@ -134,7 +135,7 @@ pub fn fall_silent() -> Result<()> {
         return Ok(());
     };
     let null = File::options().write(true).open("/dev/null")?;
-    // SAFETY: `file` goes on to own its number.
+    // SAFETY: `file` owns its descriptor's number before and after: only what the number stands for changes.
     Errno::result(unsafe { libc::dup3(null.as_raw_fd(), file.as_raw_fd(), libc::O_CLOEXEC) })?;
     Ok(())
 }
@@ -155,7 +156,7 @@ pub(crate) fn narrate(call: &str) {
     });
 }
 
-/// Prints an error of the program `name`. A log file gets it too: whoever asked for one looks there.
+/// Prints an error of the program `name`, and writes it to a log file too: the user who asked for one looks there.
 pub(crate) fn complain(name: &str, error: &str) {
     let text = format!("{name}: {error}");
     let Some(sink) = SINK.get() else {
@@ -171,8 +172,8 @@ pub(crate) fn complain(name: &str, error: &str) {
 }
 
 impl Sink {
-    /// One line in one write, so that the lines of two processes don't mix. A log that can't be
-    /// written is no reason to end a container.
+    /// Writes a line with one write(2), so that the lines of two processes don't mix. A log that
+    /// can't be written is no reason to end a container.
     fn write(&self, line: &str) {
         let line = format!("{line}\n");
         let _ = match &self.file {

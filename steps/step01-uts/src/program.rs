@@ -1,4 +1,4 @@
-//! From a container's life to an exit code.
+//! How a program runs, from its arguments to its exit code.
 
 use crate::call::Refused;
 use crate::narration::complain;
@@ -10,11 +10,12 @@ use std::io::{Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// Runs `life` on the arguments of the command line and ends with the exit code that it returns.
+/// Runs `life`, the whole work of a program, on the arguments of the command line, and ends with
+/// the exit code that it returns.
 ///
 /// A failure is printed with what to do about it, and ends with the exit code that Docker would
-/// give: [`Refused::exit_code`] where a system call was refused, 125 for any other, for arguments
-/// that make no sense, and for a panic.
+/// give: [`Refused::exit_code`] where a system call was refused, the command's own code where it
+/// [`Ended`], 125 for any other failure, for arguments that make no sense, and for a panic.
 pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
     let run = || {
         let args = match A::try_parse() {
@@ -39,7 +40,7 @@ pub fn program<A: Parser>(life: impl FnOnce(A) -> Result<u8>) -> ExitCode {
 /// Prints a line to standard output, at once.
 ///
 /// # Errors
-/// It can't be written: the disk is full, or nobody reads who once did.
+/// The line can't be written: the disk is full, or the reader of the pipe has gone.
 pub fn say(line: impl AsRef<[u8]>) -> Result<()> {
     let mut output = stdout();
     output
@@ -48,7 +49,7 @@ pub fn say(line: impl AsRef<[u8]>) -> Result<()> {
         .context("standard output")
 }
 
-/// A failure of our own.
+/// The exit code for a failure of our own.
 const FAILURE: u8 = 125;
 
 /// The exit code that tells `error`.
@@ -58,12 +59,12 @@ pub fn exit_code(error: &Error) -> u8 {
     refused.or(ended).unwrap_or(FAILURE)
 }
 
-/// A command that started and ended by itself, in a way that deserves a word.
+/// The end of a command that is no failure of ours and needs an explanation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ended {
-    /// Its exit code, which becomes ours.
+    /// The command's exit code, which becomes ours.
     pub code: u8,
-    /// The word.
+    /// The explanation.
     pub text: String,
 }
 
@@ -75,7 +76,8 @@ impl Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// The error in one line, then what to do about it where we know; as a terminal may show it, whatever names are in it.
+/// The error in one line, then what to do about it where that is known. Names in it may be chosen by others, so all of
+/// it is made safe for a terminal ([`visible`]).
 pub fn explain(error: &Error) -> String {
     let help = error.downcast_ref::<Refused>().and_then(Refused::help);
     let text = match help {
@@ -85,7 +87,7 @@ pub fn explain(error: &Error) -> String {
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
-/// Text that somebody else may have chosen, as we print it: on one line, with nothing invisible in it, and without
+/// Text that others may have chosen, made safe to print: on one line, with nothing invisible in it, and without
 /// anything that a terminal obeys. A carriage return becomes `\r`.
 pub fn visible(text: &str) -> String {
     let show = |character: char| match character {

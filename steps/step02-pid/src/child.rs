@@ -1,4 +1,4 @@
-//! What chapters later than the second ask of a child, and of the pipe by which it says that it failed.
+//! What later steps than this one need of a [`Child`], and of the [`ErrorPipe`] by which it reports a failure.
 
 use crate::report::Report;
 use crate::signals::{Requests, send};
@@ -11,15 +11,15 @@ use std::os::fd::AsFd;
 use step01_uts::program::Ended;
 
 impl Child {
-    /// Kills it, and reaps it when it has ended. One that somebody else traces isn't ours to reap until they let go of
-    /// it; it has ended all the same: ptrace(2).
+    /// Kills the child, and reaps it when it has ended. A child that another process traces has ended too, but can't be
+    /// reaped by us until the tracer lets go of it: ptrace(2).
     fn end(&self) -> Result<()> {
         send(self.pid, libc::SIGKILL)?;
         while !self.has_ended(PollTimeout::NONE)? {}
         reap(Some(self.pid)).map(drop)
     }
 
-    /// Whether it has ended, be it ours to reap or not. SIGCHLD says so only when it is.
+    /// Whether the child has ended, even when we can't reap it because it is traced. SIGCHLD comes only when we can.
     pub fn has_ended(&self, timeout: PollTimeout) -> Result<bool> {
         let mut polled = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, timeout) {
@@ -29,15 +29,16 @@ impl Child {
     }
 }
 
-/// All went well, where silence doesn't say so.
+/// The message that all went well, from a child whose silence doesn't say so.
 const WELL: &[u8] = b"\n";
 
 impl ErrorPipe {
-    /// [`ErrorPipe::outcome`] for a `child` that others may hold up before it is its command: whoever asks this process to end
-    /// meanwhile, by a signal that is held back, ends the child first.
+    /// [`ErrorPipe::outcome`] for a `child` that other processes may hold up before it has
+    /// become its command. When a signal that is held back ([`hold`](crate::signals::hold))
+    /// asks this process to end meanwhile, the child is killed first.
     ///
     /// # Errors
-    /// [`Ended`] with 128 and the signal's number.
+    /// The child's own error, or [`Ended`] with 128 plus the signal's number.
     pub fn outcome_or_end(self, child: &Child) -> Result<()> {
         let ErrorPipe { reader, writer } = self;
         drop(writer);
@@ -69,14 +70,15 @@ impl ErrorPipe {
         match &text[..] {
             [] => Ok(()),
             text => {
-                // It is about to end. Until it is reaped, its namespace's PID 1 can't.
+                // The child is about to end anyway. PID 1 of its namespace can't end before the child is reaped.
                 child.end()?;
                 Err(serde_json::from_slice::<Report>(text)?.into_error())
             }
         }
     }
 
-    /// The half of a child that becomes no command and goes on: says how it went. Who never says so was killed.
+    /// The child's half, where the child goes on and becomes no command: says
+    /// how it went. A child that says nothing was killed.
     pub fn tell(self, outcome: &Result<()>) {
         match outcome {
             Ok(()) => drop((&self.writer).write_all(WELL)),
@@ -84,7 +86,7 @@ impl ErrorPipe {
         }
     }
 
-    /// What such a child has told.
+    /// The parent's half for such a child: waits for its [`ErrorPipe::tell`].
     pub fn told(self) -> Result<()> {
         drop(self.writer);
         let mut text = Vec::new();

@@ -76,8 +76,9 @@ pub struct Child {
 // ANCHOR_END: Child
 
 // ANCHOR: clone3
-/// Copies the calling process into new `namespaces`; with none this is fork(2). The parent gets
-/// the child, the child gets `None`. With CLONE_PARENT the child is that of our own parent. See clone(2).
+/// Copies the calling process into new `namespaces`; with none this is fork(2). The parent gets the
+/// child, the child gets `None`. With CLONE_PARENT the new process is a child of our own parent.
+/// See clone(2).
 pub fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain numbers, for which zero means "not used".
@@ -94,7 +95,7 @@ pub fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
         0 => Ok(None),
         pid => Ok(Some(Child {
             pid: Pid::from_raw(pid as i32),
-            // SAFETY: the kernel has just opened it for us.
+            // SAFETY: the kernel has just opened this descriptor for us.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         })),
     }
@@ -146,8 +147,8 @@ impl ErrorPipe {
     // ANCHOR: report
     /// The child's half: runs `body`, and leaves only by becoming its command or by `_exit`.
     ///
-    /// The child is a copy of the parent. Were it to unwind or to return, it would run the rest of
-    /// the parent's life a second time, and each `Drop` on the way would take down what is the
+    /// The child is a copy of the parent. If the child unwound or returned, it would run the rest
+    /// of the parent's life a second time, and each `Drop` on the way would take down what is the
     /// parent's. So a panic is reported from the hook, before anything unwinds.
     pub fn report(self, body: impl Fn() -> Result<Infallible>) -> ! {
         drop(self.reader);
@@ -164,7 +165,7 @@ impl ErrorPipe {
     // ANCHOR_END: report
 }
 
-/// The writing end, in the child: it has one, for as long as it isn't its command.
+/// The pipe's writing end, set only in the child, for as long as the child isn't its command.
 static WRITER: OnceLock<File> = OnceLock::new();
 
 /// The child's exit status after a failure that it has reported.
@@ -179,13 +180,14 @@ pub fn leave(code: u8) -> ! {
 
 /// Asks the kernel for SIGKILL when the parent dies, so that no container outlives its caller.
 ///
-/// The kernel forgets it when the process changes its user, so that one asks again (step 6), and at
-/// an `execve` of a set-user-ID or set-group-ID program: such a command needs [`init`] before it,
-/// until step 6 does away with such programs (no_new_privs). See PR_SET_PDEATHSIG(2const).
+/// The kernel forgets this request when the process changes its user, so a process that does asks
+/// again (step 6). The request is also forgotten at an `execve` of a set-user-ID or set-group-ID
+/// program: such a command needs [`init`] before it, until step 6 does away with such programs
+/// (no_new_privs). See PR_SET_PDEATHSIG(2const).
 pub fn die_with_parent() -> Result<()> {
     call!(set_pdeathsig(Signal::SIGKILL))?;
-    // A parent that died before this call will never die again. Then nobody holds the pipe's
-    // reading end any more, and poll says so.
+    // For a parent that died before this call no signal comes. Then nobody holds the pipe's reading
+    // end any more, and poll says so.
     let Some(pipe) = WRITER.get() else {
         return Ok(());
     };
@@ -240,7 +242,7 @@ pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
     // ANCHOR_END: exercise_reap
 }
 
-/// The raw call: nix's own has no place for a child that a real-time signal killed.
+/// waitpid(2) itself: nix's function has no place for a child that a real-time signal killed.
 fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
     let mut status = 0;
     // SAFETY: the kernel writes one int to `status`.
@@ -250,8 +252,8 @@ fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
 
 /// Copies the calling process. The parent gets the child's process ID, the child gets `None`.
 ///
-/// A seccomp filter can look into the arguments of clone, which this is made of, and not into the
-/// structure that clone3 points to: Docker's refuses clone3 (step 6). See fork(2).
+/// The child is made by clone, not by clone3: a seccomp filter can look into the arguments of clone, and
+/// not into the structure that clone3 points to, so Docker's filter refuses clone3 (step 6). See fork(2).
 pub fn fork() -> nix::Result<Option<Pid>> {
     // SAFETY: there are no other threads, so no lock of theirs stays locked in the copy.
     Ok(match unsafe { nix::unistd::fork() }? {
@@ -271,14 +273,14 @@ pub fn fork() -> nix::Result<Option<Pid>> {
 pub fn init() -> Result<()> {
     // ANCHOR_END: init
     // ANCHOR: exercise_init
-    // Before there is a command that could look.
+    // First, before there is a command that could look.
     hide()?;
     let Some(command) = call!(fork())? else {
         return Ok(());
     };
     forget_environment()?;
-    // Also the error pipe: it has to close when the command starts, and that is in the child. From
-    // here on only the standard descriptors are left, so a `--log FILE` gets no more of PID 1.
+    // The error pipe is closed too: it has to close when the command starts, and the command is in the
+    // child. From here on only the standard descriptors are left, so a `--log FILE` gets no more of PID 1.
     call!(close_range(3, CloseRange::Close))?;
     let mut signals = Signals::new()?;
     loop {

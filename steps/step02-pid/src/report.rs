@@ -1,4 +1,5 @@
-//! An error of one process, told by another: what goes through an [`ErrorPipe`](crate::ErrorPipe).
+//! How an error of one process gets to another: what goes through an
+//! [`ErrorPipe`](crate::ErrorPipe).
 
 use anyhow::{Error, anyhow};
 use serde::{Deserialize, Serialize};
@@ -7,10 +8,10 @@ use std::io::Write;
 use step01_uts::Refused;
 use step01_uts::program::Ended;
 
-/// As much of one text goes into a message.
+/// The most bytes of one text in a message.
 const LONGEST: usize = 4 * 1024;
 
-/// The beginning of a text that is too long, and its end.
+/// The text, or the beginning and the end of one that is too long.
 fn cut(text: &str) -> String {
     if text.len() <= LONGEST {
         return text.to_owned();
@@ -28,15 +29,15 @@ fn cut(text: &str) -> String {
 pub struct Report {
     /// The error's texts, the outermost first.
     chain: Vec<String>,
-    /// The call at the root of it, when there was one: from here the parent has errno.
+    /// The refused call at the root of the error, if there is one: from here the parent has errno.
     refused: Option<Refused>,
-    /// How the command ended by itself, when that is what there is to tell.
+    /// The command's end, if the error is about one.
     #[serde(default)]
     ended: Option<Ended>,
 }
 
 impl Report {
-    /// All that `error` says.
+    /// The report of all that `error` says.
     pub fn from(error: &Error) -> Report {
         Report {
             chain: error.chain().map(ToString::to_string).collect(),
@@ -45,7 +46,7 @@ impl Report {
         }
     }
 
-    /// The same, of a size that fits into a message: a text that is longer than anybody reads is cut.
+    /// The same report, of a size that fits into a message: each text that is longer than anybody reads is cut.
     pub fn cut(self) -> Report {
         Report {
             chain: self.chain.iter().map(|text| cut(text)).collect(),
@@ -57,7 +58,8 @@ impl Report {
         }
     }
 
-    /// Whether this report says why a command came to `outcome`: it is about the same refusal, or the same exit code.
+    /// Whether this report says why a command came to `outcome`: both are about
+    /// a refused call, or about the same exit code.
     pub fn explains(&self, outcome: &Result<u8, Report>) -> bool {
         match outcome {
             Ok(code) => self.ended.as_ref().is_some_and(|ended| ended.code == *code),
@@ -70,7 +72,7 @@ impl Report {
         let _ = serde_json::to_vec(self).map(|text| writer.write_all(&text));
     }
 
-    /// The error as it was there.
+    /// The error as it was in the process that reported it.
     pub fn into_error(mut self) -> Error {
         let root = self.chain.pop().unwrap_or_default();
         let root = match (self.refused, self.ended) {

@@ -1,9 +1,11 @@
-//! Signals that somebody sends to us and means for the container.
+//! Signals that are sent to us and meant for the container.
 //!
-//! A signal is passed on, unless the terminal sent it: Ctrl-C reaches every process in the
-//! terminal's foreground group, and the container is in it, so it would arrive twice. PID 1 is deaf
-//! to a signal for which it has no handler; asked to end for the third time in vain, the container
-//! is killed, and at once when the terminal has gone and nobody is left to ask.
+//! A signal is passed on, unless the terminal sent it. Ctrl-C reaches every process in the
+//! terminal's foreground group; the container is in that group, so the signal would arrive twice.
+//!
+//! PID 1 is *deaf* to a signal for which it has no handler: the kernel doesn't deliver it. A
+//! container that was asked to end in vain is killed at the third request, and at once when its
+//! terminal has gone, because then nobody is left to ask.
 
 use crate::status::StatusFile;
 use anyhow::Result;
@@ -19,7 +21,7 @@ use step01_uts::call;
 
 /// Signals that keep their usual effect on us.
 const OURS: [Signal; 13] = [
-    // A fault of this program is this program's.
+    // A fault of this program concerns only this program.
     Signal::SIGSEGV,
     Signal::SIGBUS,
     Signal::SIGFPE,
@@ -32,7 +34,7 @@ const OURS: [Signal; 13] = [
     Signal::SIGTTIN,
     Signal::SIGTTOU,
     Signal::SIGCONT,
-    // About our own descriptors.
+    // These two are about our own descriptors.
     Signal::SIGPIPE,
     Signal::SIGURG,
 ];
@@ -43,14 +45,14 @@ const REQUESTS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT]
 /// How often a process has to be asked before it is killed.
 const PATIENCE: u8 = 3;
 
-/// Signals that a shell ignores for a job in the background, and nohup(1) for a job that is to stay.
+/// Signals that we may be started to ignore: a shell does so to a background job, nohup(1) to a job that is to stay.
 const MAYBE_IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
 
-/// Those that we take for the container, and SIGCHLD, which says that a child has ended.
+/// The signals that we take for the container, and SIGCHLD, which says that a child has ended.
 fn taken() -> SigSet {
     let mut signals = SigSet::all();
     OURS.into_iter().for_each(|signal| signals.remove(signal));
-    // Whoever has us ignore a signal means the container too.
+    // A signal that our caller has us ignore isn't meant for the container either.
     MAYBE_IGNORED
         .into_iter()
         .filter(|&signal| is_ignored(signal))
@@ -59,7 +61,7 @@ fn taken() -> SigSet {
 }
 
 fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: an all-zero sigaction is a valid one, and a null new action only asks.
+    // SAFETY: an all-zero sigaction is a valid one, and with a null new action the call only reads.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal as i32, std::ptr::null(), &raw mut action);
@@ -67,8 +69,9 @@ fn is_ignored(signal: Signal) -> bool {
     }
 }
 
-/// Holds back, from here on, the signals that [`Signals`] takes. Call it before there is a child,
-/// and none gets lost. The command starts with an empty mask again (`inherit_nothing` of step 1).
+/// Holds back (blocks), from here on, the signals that [`Signals`] takes. Call it before there is a
+/// child, so that no signal gets lost. The command starts with an empty mask again
+/// (`inherit_nothing` of step 1).
 pub fn hold() -> Result<()> {
     // Were SIGCHLD ignored, the kernel would throw a child's exit code away.
     // SAFETY: SIG_DFL installs no handler.
@@ -87,12 +90,12 @@ pub struct Signals {
 pub struct Received(siginfo);
 
 impl Received {
-    /// Its number, a real-time signal's included.
+    /// The signal's number, also that of a real-time signal.
     pub fn number(&self) -> i32 {
         self.0.ssi_signo as i32
     }
 
-    /// Whether a terminal sent it, to every process of its foreground group.
+    /// Whether a terminal sent the signal, to every process of its foreground group.
     pub fn from_terminal(&self) -> bool {
         self.0.ssi_code == libc::SI_KERNEL
     }
@@ -114,8 +117,8 @@ impl Signals {
         })
     }
 
-    /// What poll(2) is given in place of an end that nobody wants to hear of now: nothing is asked of it. Of that end
-    /// itself it would tell that it has hung up, whatever it is asked.
+    /// An entry for poll(2) that is never ready, in the place of a descriptor that isn't waited for now. The descriptor
+    /// itself won't do: even if no event is asked for, poll reports that the other side has hung up.
     pub fn idle(&self) -> PollFd<'_> {
         PollFd::new(self.as_fd(), PollFlags::empty())
     }
@@ -125,7 +128,7 @@ impl Signals {
         next(&self.descriptor)
     }
 
-    /// Passes `signal` on to the child `pid`, unless that one has it from the terminal already.
+    /// Passes `signal` on to the child `pid`, unless the terminal has sent it to the child already.
     pub fn forward(&self, signal: &Received, pid: Pid) -> Result<()> {
         match signal.from_terminal() {
             true => Ok(()),
@@ -133,12 +136,13 @@ impl Signals {
         }
     }
 
-    /// Passes the signal `number` on to the child `pid`, which is in no foreground group of ours (step 5).
+    /// Passes the signal `number` on to the child `pid`, whoever sent it:
+    /// needed for a child that is in no foreground group of ours (step 5).
     pub fn pass_on(&self, number: i32, pid: Pid) -> Result<()> {
         send(pid, number)
     }
 
-    /// Tells the child `pid` that its terminal has gone, and kills it when it is deaf to that.
+    /// Tells the child `pid` by SIGHUP that its terminal has gone, or kills it when it is deaf to SIGHUP.
     pub fn hang_up(&self, pid: Pid) -> Result<()> {
         let hang_up = Signal::SIGHUP as i32;
         let signal = match is_deaf(pid, hang_up) {
@@ -148,17 +152,16 @@ impl Signals {
         send(pid, signal)
     }
 
-    /// Kills the child `pid` when it is deaf to `signal`, or stopped, and has been asked to end by it
-    /// three times; or once, when the signal is the terminal's hang-up.
+    /// Kills the child `pid` when it is deaf to `signal`, or stopped, and this is the third time that `signal` asks it
+    /// to end. A hang-up of the terminal kills such a child the first time.
     ///
-    /// With `init` before it the command isn't PID 1, hears, and is never killed so.
+    /// With `init` as PID 1 no child is killed for being deaf: `init` reads every signal, and the command isn't PID 1.
     pub fn insist(&mut self, signal: &Received, pid: Pid) -> Result<()> {
         let hung_up = signal.number() == Signal::SIGHUP as i32 && signal.from_terminal();
         self.ask(signal.number(), hung_up, pid)
     }
 
-    /// As [`Signals::insist`], for a signal of which only the number is known, and whether a terminal has
-    /// hung up.
+    /// Like [`Signals::insist`], where only the signal's `number` is known, and whether a terminal has hung up.
     pub fn ask(&mut self, number: i32, hung_up: bool, pid: Pid) -> Result<()> {
         let request = REQUESTS
             .iter()
@@ -176,11 +179,11 @@ impl Signals {
     }
 }
 
-/// The signals that ask this process to end, of those that are held back.
+/// The held-back signals that ask this process to end, read one after the other.
 pub struct Requests(SignalFd);
 
 impl Requests {
-    /// Opens their queue, and leaves those of all others as they are.
+    /// Opens the queue of these signals. All others stay in their own queue.
     pub fn new() -> Result<Requests> {
         let taken = taken();
         let asks = REQUESTS.into_iter().chain([Signal::SIGHUP]);
@@ -191,14 +194,14 @@ impl Requests {
         )?))
     }
 
-    /// Waits for the next one, and returns its number.
+    /// Waits for the next of these signals, and returns its number.
     pub fn receive(&self) -> Result<i32> {
         next(&self.0).map(|signal| signal.number())
     }
 }
 
 impl AsFd for Requests {
-    /// Readable when there is one to receive.
+    /// Readable when there is a signal to receive.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -223,25 +226,25 @@ pub(crate) fn send(pid: Pid, number: i32) -> Result<()> {
     }
 }
 
-/// Sends the signal `number` to our child `pid`. Until we reap it nobody else gets that pid.
+/// Sends the signal `number` to our child `pid`. No other process gets that pid until we reap the child.
 fn kill(pid: Pid, number: i32) -> nix::Result<()> {
     // SAFETY: takes two integers.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
 }
 
-/// Whether somebody has stopped the process, or traces it: then it handles nothing.
+/// Whether the process is stopped, by a signal or by a tracer: then it handles nothing.
 fn is_held_up(pid: Pid) -> bool {
     ['T', 't'].contains(&StatusFile::of(pid).state())
 }
 
-/// Whether the process neither handles the signal `number` nor holds it back, to read it as our
-/// `init` does.
+/// Whether the process is deaf to the signal `number`: has no handler for it,
+/// and doesn't hold it back either, to read it as our `init` does.
 ///
-/// A shell holds everything back for a moment whenever it starts something, and is deaf all the same: only
-/// who goes on doing so is reading.
+/// A shell holds every signal back for a moment whenever it starts something, and is deaf all the same. So only a
+/// process that goes on holding the signal back counts as one that reads it.
 fn is_deaf(pid: Pid, number: i32) -> bool {
     const LOOKS: u32 = 40;
-    // Nor does somebody read who has no processor to do so: on a busy machine that takes its time.
+    // A process that waits for a processor isn't reading yet: on a busy machine the shell's moment takes longer.
     const MOST_LOOKS: u32 = 2000;
     let mut asleep = 0;
     for _ in 0..MOST_LOOKS {

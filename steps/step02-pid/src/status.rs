@@ -3,22 +3,22 @@
 use nix::unistd::Pid;
 use std::fs;
 
-/// The file as it was at one moment; empty, of a process that isn't there.
+/// The file's text at one moment; empty for a process that isn't there.
 pub struct StatusFile(String);
 
 impl StatusFile {
-    /// That of the process `pid`.
+    /// Reads the file of the process `pid`.
     pub fn of(pid: Pid) -> StatusFile {
         StatusFile(fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
     }
 
-    /// What it says behind `key`.
+    /// The value of the line `key`.
     fn value(&self, key: &str) -> Option<&str> {
         let mut fields = self.0.lines().filter_map(|line| line.split_once(':'));
         fields.find_map(|(name, value)| (name == key).then(|| value.trim()))
     }
 
-    /// The letter of its state: S sleeps, T and t are stopped; a space, where it isn't known.
+    /// The letter of the process's state: S sleeps, T and t are stopped; a space, where the state isn't known.
     pub fn state(&self) -> char {
         self.value("State")
             .and_then(|value| value.chars().next())

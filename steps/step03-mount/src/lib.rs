@@ -3,7 +3,7 @@
 //! `ps` doesn't ask the kernel who is there: it reads the folders below /proc. A procfs shows the
 //! PID namespace of the process that *mounted* it, a sysfs its network namespace. Both are windows,
 //! and a container needs windows of its own ([`mount_proc`], [`mount_sysfs`]), in a mount table of
-//! its own that no longer talks to the host's ([`make_private`]).
+//! its own that no longer shares its changes with the host's ([`make_private`]).
 //!
 //! A new network namespace is as good as empty: its loopback interface is there, and down
 //! ([`loopback_up`]).

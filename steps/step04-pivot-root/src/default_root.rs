@@ -1,4 +1,4 @@
-//! The root that is made of this machine's own programs, for whoever has no other.
+//! The default root, made of this machine's own programs, for users who have no other.
 
 use crate::removal::remove_tree;
 use crate::root::Root;
@@ -25,9 +25,10 @@ const SCRIPTS: [(&str, &str); 3] = [
     ),
 ];
 
-/// The root made of this machine's own programs, `roots/default` in the state folder. It is made
-/// on first use, and again when a program on the host is newer or the scripts have changed; while
-/// a container uses it, it stays as it is. Returned are its path, and what is to be held as long as a container uses it.
+/// Opens the default root, `roots/default` in the state folder. The root is made on first use, and again when a program
+/// on the host is newer or the scripts have changed; while a container uses it, it stays as it is.
+///
+/// Returns the root's path, and a lock to hold as long as a container uses the root.
 pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Flock<File>>)> {
     let roots = state_dir.join("roots");
     let mut builder = DirBuilder::new();
@@ -45,7 +46,7 @@ pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Flock<File>>)> {
         File::options().create(true).append(true).open(path)
     });
     if writable.is_err() && path.exists() {
-        // Whoever may not renew it may still look at it.
+        // A user who may not renew the root may still look at it.
         return Ok((path, None));
     }
     let lock = writable.map_err(|error| {
@@ -55,7 +56,7 @@ pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Flock<File>>)> {
             roots.display()
         )
     })?;
-    // Whoever comes while it is being made waits here.
+    // A caller that comes while the root is being made waits here.
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
 
     let scripts = roots.join("default.scripts");
@@ -69,12 +70,12 @@ pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Flock<File>>)> {
     Ok((path.canonicalize()?, Some(in_use)))
 }
 
-/// Whether a container uses the root: each holds a shared lock, so nobody gets an exclusive one.
+/// Whether a container uses the root: each such container holds a shared lock, so an exclusive one is refused.
 fn is_in_use(path: &Path) -> Result<bool> {
     Ok(Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock).is_err())
 }
 
-/// Some hundred lines are usual.
+/// The most bytes of a root's list of copied files (/etc/from-host), which usually has some hundred lines.
 const LONGEST_MANIFEST: usize = 256 * 1024;
 
 /// Whether the root was made by other scripts than ours, or of programs that are newer by now.
@@ -86,8 +87,8 @@ fn is_outdated(path: &Path, scripts: &Path) -> bool {
         let file = path.symlink_metadata().ok()?;
         Some((file.mtime(), file.mtime_nsec()))
     };
-    // A container may have damaged it: what isn't there is as good as outdated, and what is there
-    // may be a trap.
+    // A container may have damaged the root. A file that is missing counts as outdated, and a file
+    // that is there may be a trap.
     let manifest = Root::at(path).map(|root| root.text("/etc/from-host", LONGEST_MANIFEST));
     let copied = String::from_utf8(manifest.unwrap_or_default()).unwrap_or_default();
     let changed = |line: &str| match line.strip_prefix("absent ") {
@@ -102,14 +103,14 @@ fn is_outdated(path: &Path, scripts: &Path) -> bool {
     !ours || copied.is_empty() || copied.lines().any(changed)
 }
 
-/// Makes the root aside and gives it its name when it is whole.
+/// Makes the root under another name, and gives it its own name when it is whole.
 ///
-/// The script inherits the lock as its standard input: should we be killed and it go on, nobody
-/// else begins before it has ended.
+/// The script inherits the lock as its standard input: if we are killed and the script goes on, no
+/// other process begins before the script has ended.
 fn assemble(path: &Path, scripts: &Path, lock: &File) -> Result<()> {
     let (new, old) = (path.with_extension("new"), path.with_extension("old"));
-    // What a run left behind that was killed here: `default.old`, `default.new`, and the directory
-    // beside it in which the script works.
+    // A run that was killed in here leaves `default.old`, `default.new`, and the directory beside
+    // it in which the script works.
     for entry in fs::read_dir(path.parent().unwrap_or(path))? {
         let entry = entry?;
         let name = entry.file_name();

@@ -8,10 +8,10 @@ use nix::sys::socket::{
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// As many come with one message, and more than anybody sends here.
+/// The most descriptors that come with one message: more than any sender here uses.
 const MOST: usize = 4;
 
-/// Two sockets, an end for the child and an end for the parent. Make them before the child.
+/// Two connected sockets, one for the child and one for the parent. Make them before the child.
 pub fn passage() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (kind, any) = (SockType::SeqPacket, None);
     socketpair(AddressFamily::Unix, kind, any, SockFlag::SOCK_CLOEXEC)
@@ -53,8 +53,8 @@ pub fn send_with(
     )
 }
 
-/// Takes a message, with the descriptors that came along: how many bytes of it are in `buffer`, 0 when the other side has
-/// gone; recvmsg(2).
+/// Takes a message, with the descriptors that came along. Returns how many bytes of the message are in `buffer`: 0 when
+/// the other side has gone. See recvmsg(2).
 pub fn receive_with(
     socket: &OwnedFd,
     buffer: &mut [u8],
@@ -68,7 +68,7 @@ pub fn receive_with(
         ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    // SAFETY: the kernel has just installed them for us, and nobody else has them.
+    // SAFETY: the kernel has just installed these descriptors for us, and nothing else owns them.
     let own = |raw: RawFd| unsafe { OwnedFd::from_raw_fd(raw) };
     Ok((message.bytes, rights.flatten().map(own).collect()))
 }

@@ -4,10 +4,10 @@
 //! that root for another, and then lets go of the old one: no path leads back to it. What else would
 //! leak from the host is the environment, so the container gets a clean one ([`environment`]).
 //!
-//! In a new root, the commonest answer to `execve` is "No such file or directory", for a file that
-//! is there. [`why`] says which other file the kernel meant. [`rootfs`] finds the root that a
-//! container is to have, [`removal`] removes what one has become, and [`why::witness`] lets the parent look into
-//! it after the child has failed.
+//! In a new root, the commonest answer to `execve` is "No such file or directory", for a file that is there. [`why`]
+//! says which other file the kernel meant, and [`why::witness`] lets the parent look into the root after the child has
+//! failed. [`rootfs`] finds the root that a container is to have, and [`removal`] removes a directory, whatever a
+//! container has made of it.
 
 pub mod default_root;
 pub mod descriptors;
@@ -30,9 +30,9 @@ use step01_uts::{PATH, call};
 // ANCHOR: enter_root
 /// Makes the directory `new_root` the root of this mount namespace and forgets the old root.
 ///
-/// `mounts` runs in between, when `/` is the new root already and the old one not yet gone: the
-/// moment for a procfs and a sysfs, which the kernel gives an unprivileged user only while it can
-/// see another one that is fully visible. See pivot_root(2), mount_namespaces(7).
+/// `mounts` runs in between, when `/` is the new root already and the old root hasn't gone yet.
+/// This is the moment to mount a procfs and a sysfs: the kernel gives one to an unprivileged user
+/// only while another of its kind is fully visible. See pivot_root(2), mount_namespaces(7).
 ///
 /// The namespace's mounts must be private (`make_private` of step 3): `pivot_root` refuses a root
 /// that would tell other namespaces of its move.
@@ -77,8 +77,8 @@ pub fn swap_roots(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Resul
 
 /// Makes `directory` the working directory, if it is in the container.
 ///
-/// A name such as /proc/self/fd/9 leads to whatever directory a descriptor stands for, also to one of the
-/// host's that somebody left open, and from there `..` leads on. See getcwd(2).
+/// A name such as /proc/self/fd/9 leads to whatever directory a descriptor stands for. A directory of the host that was
+/// left open is one too, and from there `..` leads on. getcwd(2) finds no path to such a directory.
 pub fn enter_workdir(directory: &str) -> Result<()> {
     call!(chdir(directory))?;
     match getcwd() {
@@ -127,7 +127,7 @@ pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
     // ANCHOR_END: exercise_environment
 }
 
-/// Variables of `-e` with the values that they have here; without those that have none.
+/// The variables of `-e`, each with the value that it has here; a variable without any value is left out.
 pub fn with_values(given: Vec<String>) -> Vec<String> {
     let value = |variable: String| match variable.contains('=') {
         true => Some(variable),

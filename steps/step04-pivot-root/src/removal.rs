@@ -1,7 +1,8 @@
-//! Removing a directory that somebody else has filled.
+//! Removes a directory that others have filled.
 //!
-//! It may be deeper than a process may have files open, and than its stack has room for. So nothing here goes down into
-//! it: a directory in which there is something is moved up, to the topmost one, and emptied there.
+//! The directory may be deeper than the number of files that a process may have open,
+//! and than its stack has room for. So nothing here goes down into it: a subdirectory
+//! that isn't empty is moved up, to the topmost directory, and emptied there.
 
 use anyhow::{Context, Result};
 use nix::dir::{Dir, Type};
@@ -17,10 +18,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use step01_uts::program::visible;
 
-/// How often one begins again, when somebody puts files into it meanwhile.
+/// How often the removal begins again, when other processes put files into the directory meanwhile.
 const TIMES: u32 = 100;
 
-/// How many directories of one are remembered at once: whoever filled it chose how many there are.
+/// The most subdirectories of one directory that are remembered at once: others chose how many there are.
 const AT_ONCE: usize = 1000;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
@@ -31,10 +32,11 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
 /// Removes the directory `path` and all that is in it, however deep it goes. Links are removed and not followed, and
 /// what is mounted somewhere in there stays. Nothing happens where there is no such directory.
 ///
-/// It takes three descriptors, and no space on the disk, which may be full.
+/// The removal takes three descriptors, and no space on the disk, which may be full.
 ///
 /// # Errors
-/// EBUSY or EXDEV where something is mounted, EPERM where a file may not be removed. What else was there may have gone.
+/// EBUSY or EXDEV where something is mounted, EPERM where a file may not be
+/// removed. Other files may have been removed by then.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let shown = || path.display().to_string();
     let top = match open(path, DIRECTORY, Mode::empty()) {
@@ -60,19 +62,19 @@ fn empty(top: &OwnedFd) -> Result<()> {
             return Ok(());
         }
         while let Some(name) = waiting.pop() {
-            // Somebody may have exchanged it meanwhile with what is mounted elsewhere.
+            // Another process may have exchanged the directory meanwhile for a link, or for what is mounted elsewhere.
             let how = OpenHow::new()
                 .flags(DIRECTORY)
                 .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS);
             let directory = match openat2(top, name.as_os_str(), how) {
-                // Another was moved onto it when it was empty.
+                // The name has gone: another directory was moved onto this one when it was empty.
                 Err(Errno::ENOENT) => continue,
                 opened => opened?,
             };
             for inside in clear(&directory)? {
                 waiting.push(move_up(&directory, &inside, top, &mut number)?);
             }
-            // With more in it than was moved at once, it is left to the next round.
+            // A directory with more in it than was moved at once is left to the next round.
             match unlinkat(top, name.as_os_str(), UnlinkatFlags::RemoveDir) {
                 Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT) => {}
                 removed => removed.with_context(|| visible(&name.to_string_lossy()))?,
@@ -81,8 +83,8 @@ fn empty(top: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Removes what is in `directory`, but for directories that aren't empty: returns their names, of no more than
-/// [`AT_ONCE`].
+/// Removes what is in `directory`, except directories that aren't empty.
+/// Returns the names of those, of no more than [`AT_ONCE`].
 fn clear(directory: &OwnedFd) -> Result<Vec<OsString>> {
     let mut left = Vec::new();
     for entry in Dir::from_fd(openat(directory, ".", DIRECTORY, Mode::empty())?)?.iter() {
@@ -102,11 +104,11 @@ fn clear(directory: &OwnedFd) -> Result<Vec<OsString>> {
     Ok(left)
 }
 
-/// Removes a file, or a directory if it is empty; says whether it was.
+/// Removes a file, or a directory if it is empty. Returns whether the entry has gone.
 fn remove(directory: &OwnedFd, name: &OsStr, kind: Option<Type>) -> nix::Result<bool> {
     if kind != Some(Type::Directory) {
         match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-            // Not every filesystem says of what kind it is.
+            // Not every filesystem says of what kind an entry is.
             Err(Errno::EISDIR) => {}
             Err(Errno::ENOENT) => return Ok(true),
             removed => return removed.map(|()| true),
@@ -119,7 +121,7 @@ fn remove(directory: &OwnedFd, name: &OsStr, kind: Option<Type>) -> nix::Result<
     }
 }
 
-/// Moves the directory `name` to `top`, under a number that is free there. Returns that.
+/// Moves the directory `name` to `top`, under a number that is free there. Returns that new name.
 fn move_up(from: &OwnedFd, name: &OsStr, top: &OwnedFd, number: &mut u64) -> Result<OsString> {
     loop {
         *number += 1;

@@ -23,16 +23,16 @@ use std::path::{Path, PathBuf};
 
 /// A directory that stands for `/`.
 ///
-/// Whoever made it chose how many names and links there are, so there is an end to looking: a [`Root`] looks up so many
-/// names, and then no more. That is a number and no time, so that the same question about the same
-/// root always has the same answer.
+/// The maker of a root chose how many names and links there are, so looking must have an end: a [`Root`] looks up a
+/// limited number of names, and then no more. The limit is a number and no time, so that the same question about the
+/// same root always has the same answer.
 pub struct Root {
     directory: OwnedFd,
-    /// As many names may still be looked up.
+    /// How many names may still be looked up.
     left: Cell<usize>,
     /// Keeps the mounts below the directory alive, when they are those of a container.
     _namespace: Option<OwnedFd>,
-    /// Where the host has it, for what we tell people to type.
+    /// The directory's path on the host, for what we tell people to type.
     on_host: PathBuf,
 }
 
@@ -40,7 +40,7 @@ pub struct Root {
 pub struct Trail {
     /// Each link on the way: its path without links, and what it says.
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// Where it ended.
+    /// Where the path ended.
     pub end: Result<Found, Broken>,
 }
 
@@ -63,12 +63,12 @@ pub struct Broken {
     pub path: PathBuf,
     /// ENOENT, ENOTDIR, ELOOP, EACCES …
     pub errno: Errno,
-    /// The link that had led there, if one had: it dangles.
+    /// The dangling link that led there, if one did: the link's path, and what it says.
     pub dangling: Option<(PathBuf, PathBuf)>,
 }
 
 impl Trail {
-    /// The path at which it ended, without links.
+    /// The path at which the trail ended, without links.
     pub fn end_path(&self) -> &Path {
         match &self.end {
             Ok(found) => &found.path,
@@ -77,36 +77,37 @@ impl Trail {
     }
 }
 
-/// A program with 300 libraries in 10 directories takes a tenth of it. All of it takes about a second.
+/// The most names that one [`Root`] looks up. A program with 300 libraries in 10 directories takes a tenth of them. All
+/// of them take about a second.
 const MOST_LOOKS: usize = 500_000;
 
-/// What it costs, in names, to read what an ELF file says of itself.
+/// The price, in names, of reading what an ELF file says of itself.
 pub const READING: usize = 50;
 
-/// As long as the kernel lets a path be, with the NUL behind it: PATH_MAX.
+/// The longest path that the kernel takes, with the NUL behind it: PATH_MAX.
 pub const LONGEST_PATH: usize = 4096;
 
-/// As many links as the kernel follows: MAXSYMLINKS, path_resolution(7).
+/// The most links that the kernel follows: MAXSYMLINKS, path_resolution(7).
 const MOST_LINKS: usize = 40;
 
 impl Found {
-    /// Opens it for reading.
+    /// Opens the file for reading.
     ///
     /// # Errors
-    /// EINVAL: it is no plain file.
+    /// EINVAL for anything but a plain file.
     pub fn open(&self) -> nix::Result<File> {
         read_plain(&self.file, &self.stat)
     }
 }
 
-/// Filesystems whose plain files are none: who reads `/proc/kmsg` takes the host's messages away from whoever is to note
-/// them.
+/// Filesystems of the kernel, where reading a plain file may have an effect: a process that reads `/proc/kmsg` takes
+/// the host's messages away from the logger.
 const KERNELS: [FsType; 4] = [PROC_SUPER_MAGIC, SYSFS_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC];
 
 /// Opens for reading what `file` holds, if it is a plain file.
 ///
-/// To open a device may do something, and the device may be the host's. So what was looked at is opened, by the
-/// descriptor that holds it: at its path somebody may have put another by now.
+/// Opening a device may have an effect, and the device may be the host's. So the file is opened by the descriptor
+/// through which it was looked at: its path may lead to another file by now.
 fn read_plain(file: &OwnedFd, stat: &FileStat) -> nix::Result<File> {
     if kind(stat) != SFlag::S_IFREG || KERNELS.contains(&fstatfs(file)?.filesystem_type()) {
         return Err(Errno::EINVAL);
@@ -140,17 +141,17 @@ impl Root {
         }
     }
 
-    /// Takes `looks` from what is left.
+    /// Takes `looks` from the names that may still be looked up.
     ///
     /// # Errors
-    /// ELOOP: so much isn't left, and from here on nothing is.
+    /// ELOOP: fewer names are left, and from here on none.
     pub fn spend(&self, looks: usize) -> nix::Result<()> {
         let left = self.left.get().checked_sub(looks);
         self.left.set(left.unwrap_or(0));
         left.map(drop).ok_or(Errno::ELOOP)
     }
 
-    /// Whether looking has come to its end.
+    /// Whether no more names may be looked up.
     pub fn is_exhausted(&self) -> bool {
         self.left.get() == 0
     }
@@ -181,8 +182,9 @@ impl Root {
         trail
     }
 
-    /// In `inside` are the links whose names it is going through, a link within a link behind the
-    /// other: its number, and how many names are left when all of its own have gone.
+    /// Follows `path`, and adds each link that is met to `links`. `inside` has the links whose
+    /// targets are being walked, the outermost first: each link's index in `links`, and how many
+    /// names are left when all names of its target have gone.
     fn walk(
         &self,
         from: &Path,
@@ -233,7 +235,7 @@ impl Root {
         Ok(here)
     }
 
-    /// What is at `path`, whose directories have no links; a link there is not followed.
+    /// The file at `path`, a path whose directories are no links. A link at its end isn't followed.
     fn found(&self, path: &Path) -> Result<Found, (PathBuf, Errno)> {
         let found = |file: OwnedFd| {
             Ok(Found {
@@ -301,7 +303,7 @@ pub fn by_descriptor(file: &impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-/// Holds the directory `path` of the host, which isn't opened: O_PATH in open(2).
+/// A descriptor that holds the directory `path` of the host, and doesn't open it: O_PATH in open(2).
 pub fn directory_at(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     match nix::fcntl::open(path, flags, Mode::empty()) {
@@ -327,7 +329,7 @@ fn push_names(stack: &mut Vec<Vec<u8>>, path: &Path) {
     stack.extend(names.into_iter().rev());
 }
 
-/// As many of `length` bytes from `offset` on as the file has.
+/// The file's bytes from `offset` on: `length` of them, or as many as there are.
 pub fn read_at(file: &File, offset: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut filled = 0;

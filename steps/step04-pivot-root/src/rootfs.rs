@@ -31,12 +31,13 @@ pub struct Files {
 pub struct Rootfs {
     /// Its absolute path on the host, without links.
     pub path: PathBuf,
-    /// Held as long as a container uses the default root, which is not renewed meanwhile.
+    /// The lock on the default root, which isn't renewed as long as a container uses it.
     _in_use: Option<Flock<File>>,
 }
 
 impl Files {
-    /// Finds the root filesystem, and makes the default one when it is asked for and not there.
+    /// Finds the root filesystem. Without `--rootfs` that is the default one, which is made first
+    /// where it is missing or outdated.
     ///
     /// # Errors
     /// There is no such directory.
@@ -76,7 +77,7 @@ impl Files {
 }
 
 impl Rootfs {
-    /// The directory `path`, whose it may be.
+    /// Takes the directory `path` as a root, as it is: nothing is checked and nothing locked.
     pub fn at(path: &Path) -> Rootfs {
         Rootfs {
             path: path.to_owned(),

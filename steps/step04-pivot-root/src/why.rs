@@ -32,7 +32,7 @@ pub fn explain(root: &Root, command: &str, environment: &[String], workdir: &str
     };
     let mut fault = inspection.command(command, 0).err();
     if root.is_exhausted() {
-        // What wasn't found then may be there.
+        // A file that wasn't found after the limit may be there, so neither the fault nor the evidence counts.
         inspection.evidence.clear();
         fault = Some(Fault::new(
             Consequence::Unknown,

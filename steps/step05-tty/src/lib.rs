@@ -2,11 +2,11 @@
 //!
 //! So far the container's shell spoke through the host's terminal, and could type into it. A
 //! container gets a /dev of its own ([`DEV`], [`make_devices`]) with a devpts of its own, a
-//! pseudo-terminal from *that* devpts ([`open_pty`]), and a session whose controlling terminal it is
-//! ([`take_terminal`]). The parent sits at the other end and carries bytes ([`terminal`]), with the
-//! host's terminal in raw mode meanwhile ([`raw_mode`]).
+//! pseudo-terminal from *that* devpts ([`open_pty`]), and a session with this pseudo-terminal as its
+//! controlling terminal ([`take_terminal`]). The parent has the other end and carries bytes ([`terminal`]),
+//! with the host's terminal in raw mode meanwhile ([`raw_mode`]).
 //!
-//! How a mount finds its place in somebody else's root is told in [`mod@mounts`]; the files
+//! How a mount finds its place in a root that somebody else made is told in [`mod@mounts`]. The files
 //! by which a container knows its own name are in [`names`].
 
 pub mod mounts;
@@ -30,8 +30,8 @@ use step01_uts::call::Argument;
 use mounts::Mount;
 
 // ANCHOR: DEV
-/// What is mounted for a container's devices: a /dev that is empty and its own, and in it a devpts,
-/// where pseudo-terminals come from. Each devpts numbers its own from 0. Group 5 is `tty`, which
+/// The mounts for a container's devices: an empty /dev of the container's own, and in it a devpts, where
+/// pseudo-terminals come from. Each devpts numbers its pseudo-terminals from 0. Group 5 is `tty`, which
 /// mesg(1) and write(1) count on. See pts(4), shm_overview(7), mq_overview(7).
 pub const DEV: &[Mount] = &[
     Mount {
@@ -74,11 +74,11 @@ pub const DEV: &[Mount] = &[
 /// *is* the device, under whatever name. See mknod(2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device<'a> {
-    /// Where the file is to be, in the container.
+    /// The file's path in the container.
     pub path: Cow<'a, str>,
     /// S_IFCHR or S_IFBLK.
     pub kind: SFlag,
-    /// Which device.
+    /// The device's number.
     pub number: Number,
     /// Its permissions.
     pub mode: mode_t,
@@ -117,7 +117,7 @@ const fn character(path: &str, major: u32, minor: u32) -> Device<'_> {
     }
 }
 
-/// Names in /dev that lead to what differs from process to process, or from devpts to devpts.
+/// Links in /dev to files that differ from process to process, or from devpts to devpts.
 const LINKS: &[(&str, &str)] = &[
     ("pts/ptmx", "/dev/ptmx"),
     ("/proc/self/fd", "/dev/fd"),
@@ -134,7 +134,7 @@ const LINKS: &[(&str, &str)] = &[
 /// are for all of its users. See mknod(2), umask(2).
 ///
 /// # Errors
-/// [`Refused`](step01_uts::Refused): EPERM for want of CAP_MKNOD in the first user namespace, EEXIST
+/// [`Refused`](step01_uts::Refused): EPERM for want of CAP_MKNOD in the initial user namespace, EEXIST
 /// where something is at the path already: a link, for one, that would lead elsewhere.
 pub fn make_devices(devices: &[Device]) -> Result<()> {
     // ANCHOR_END: make_devices
@@ -153,10 +153,10 @@ pub fn make_devices(devices: &[Device]) -> Result<()> {
     // ANCHOR_END: exercise_make_devices
 }
 
-/// What a command's umask is, whatever the host's shell had.
+/// The umask of a command, whatever umask the host's shell has.
 pub const COMMANDS_UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
 
-/// Makes the names in /dev that are links.
+/// Makes the links in /dev.
 pub fn make_links() -> Result<()> {
     for (target, link) in LINKS {
         call!(symlink(*target, *link))?;
@@ -186,7 +186,7 @@ impl Argument for Number {
 /// A pseudo-terminal: what is written into one end comes out of the other, and on the way the
 /// kernel does what a terminal does: echo, line editing, Ctrl-C. See pty(7).
 pub struct Pty {
-    /// The end for whoever sits where a screen and a keyboard would be.
+    /// The end that takes the place of a screen and a keyboard.
     pub master: OwnedFd,
     /// The end that programs take for their terminal.
     pub slave: OwnedFd,
@@ -194,16 +194,16 @@ pub struct Pty {
 
 /// Opens a new pseudo-terminal of the devpts that is mounted at /dev/pts.
 ///
-/// One from the host's devpts would work, and `tty` in the container would say "not a tty": its
-/// name is in a filesystem that isn't there. See ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER.
+/// A pseudo-terminal from the host's devpts would work, but `tty` in the container would say "not a tty":
+/// the terminal's name is in a filesystem that isn't there. See ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER.
 pub fn open_pty() -> Result<Pty> {
     // ANCHOR_END: open_pty
     // ANCHOR: exercise_open_pty
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = call!(open("/dev/pts/ptmx", flags, Mode::empty()))?;
-    // It is made locked: once a program had to be given the slave before anybody could open it.
+    // A new slave is locked: in the past its owner had to be set before anybody could open it.
     call!(unlock(&master))?;
-    // By the master rather than by a name, which could lead anywhere.
+    // The slave is opened by its master and not by a name, which could lead anywhere.
     let slave = call!(open_peer(&master, flags))?;
     Ok(Pty { master, slave })
     // ANCHOR_END: exercise_open_pty
@@ -227,11 +227,11 @@ pub fn open_peer(master: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
 }
 
 // ANCHOR: take_terminal
-/// Begins a session of the calling process's own, and makes `terminal` the one that controls it.
+/// Begins a session of the calling process's own, and makes `terminal` its controlling terminal.
 ///
-/// A session is what a terminal's Ctrl-C and hang-up reach, and /dev/tty is the controlling terminal
-/// of whoever opens it. Only the leader of a session that has none yet can take one. See setsid(2),
-/// TIOCSCTTY in ioctl_tty(2).
+/// A terminal's Ctrl-C and hang-up reach its session, and /dev/tty is the controlling terminal of the
+/// process that opens it. Only the leader of a session that has no controlling terminal yet can take one.
+/// See setsid(2), TIOCSCTTY in ioctl_tty(2).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM when the caller leads a process group already, or the
@@ -254,11 +254,11 @@ pub fn set_controlling_terminal(terminal: &OwnedFd) -> nix::Result<()> {
 }
 
 // ANCHOR: raw_mode
-/// Runs `body` with `terminal` in raw mode, and puts back what it was, however `body` ends.
+/// Runs `body` with `terminal` in raw mode, and puts its old mode back, however `body` ends.
 ///
 /// A terminal in raw mode hands on each key as it is: Ctrl-C is a byte, and nothing is echoed. The
-/// container's own terminal does both. A host's terminal that stays raw is one that its user can't
-/// type in any more. See termios(3).
+/// container's own terminal acts on Ctrl-C and echoes. If the host's terminal stays raw, its user can't
+/// type in it any more. See termios(3).
 pub fn raw_mode<T>(terminal: BorrowedFd, body: impl FnOnce() -> Result<T>) -> Result<T> {
     // ANCHOR_END: raw_mode
     // ANCHOR: exercise_raw_mode
@@ -273,7 +273,7 @@ pub fn raw_mode<T>(terminal: BorrowedFd, body: impl FnOnce() -> Result<T>) -> Re
     let mut raw = before.clone();
     cfmakeraw(&mut raw);
     tcsetattr(terminal, SetArg::TCSANOW, &raw)?;
-    // From here on there is something to put back: after an error and in a panic, too.
+    // From here on the old mode has to be put back: after an error and in a panic, too.
     let _restore = Restore(|| {
         let _ = tcsetattr(terminal, SetArg::TCSADRAIN, &before);
     });
@@ -299,7 +299,7 @@ pub fn size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
     }
 }
 
-/// Gives a terminal as many rows and columns.
+/// Sets the rows and columns of a terminal.
 pub fn set_size(terminal: impl AsFd, (rows, columns): (u16, u16)) -> nix::Result<()> {
     // SAFETY: winsize is four numbers, which the kernel reads.
     unsafe {

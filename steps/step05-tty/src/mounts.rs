@@ -27,13 +27,13 @@ use step04_pivot_root::root::{Root, by_descriptor, kind};
 pub struct Mount<'a> {
     /// What is mounted: a device, a directory, or a name to be shown.
     pub source: &'a str,
-    /// Where, in the container. It is made where it is missing.
+    /// The mount point's path in the container. A missing directory is made.
     pub target: &'a str,
     /// The filesystem's type: filesystems(5).
     pub kind: &'a str,
-    /// What all filesystems know: mount(2).
+    /// The options that all filesystems know: mount(2).
     pub flags: MsFlags,
-    /// What only this one knows, `mode=755,size=64k`.
+    /// The options that only this filesystem knows, `mode=755,size=64k`.
     pub data: &'a str,
 }
 
@@ -47,7 +47,7 @@ pub fn mount_all(mounts: &[Mount]) -> Result<()> {
 }
 // ANCHOR_END: mount_all
 
-/// Mounts `what` on `point`, wherever else it wants to be.
+/// Mounts `what` on `point`; the `target` of `what` doesn't count.
 pub fn mount_on(point: &MountPoint, what: &Mount) -> Result<()> {
     let (source, kind) = (Some(what.source), Some(what.kind));
     call!(mount(source, point, kind, what.flags, Some(what.data)))?;
@@ -56,18 +56,18 @@ pub fn mount_on(point: &MountPoint, what: &Mount) -> Result<()> {
 
 /// A directory or a file in a container's root, to mount something on.
 ///
-/// It is held by a descriptor, and the kernel is given that: somebody else may have the same directory, and put a link
-/// where it was between a look and the mount.
+/// The place is held by a descriptor, and the kernel is given the descriptor: another process may have the same
+/// directory, and put a link in its place between our look and the mount.
 pub struct MountPoint {
     file: OwnedFd,
-    /// What the kernel is given: the descriptor's path, and a name below it.
+    /// The path that the kernel is given: the descriptor's, and perhaps a name below it.
     by_number: PathBuf,
-    /// Where it was found, without links.
+    /// The path where the place was found, without links.
     path: PathBuf,
 }
 
 impl MountPoint {
-    /// What `file` stands for, open with O_PATH.
+    /// The place that `file` stands for, open with O_PATH.
     pub fn of(file: OwnedFd) -> Result<MountPoint> {
         let by_number = by_descriptor(&file);
         let path = fs::read_link(&by_number)?;
@@ -94,12 +94,12 @@ impl MountPoint {
         Ok(file)
     }
 
-    /// What people call it. Names in a container are its own choice, and no terminal is to obey them.
+    /// The path as people read it. A container chooses the names in it, and no terminal is to obey them.
     pub fn shown(&self) -> String {
         visible(&self.path.to_string_lossy())
     }
 
-    /// The type of the filesystem that it is on: statfs(2).
+    /// The type of the filesystem that the place is on: statfs(2).
     pub fn filesystem(&self) -> Result<FsType> {
         Ok(fstatfs(&self.file)?.filesystem_type())
     }
@@ -141,7 +141,7 @@ pub fn mount_point(path: &Path, wanted: SFlag) -> Result<MountPoint> {
     for _ in 0..MOST_CHANGES {
         match open_in_root(&way) {
             Ok(file) => return as_wanted(MountPoint::of(file)?, wanted),
-            // Most often all is there but the last name, and nothing of it a link.
+            // Most often only the last name is missing, and no part of the path is a link.
             Err(Errno::ENOENT) if make(&way, wanted).is_ok() => {}
             Err(_) => way = find_or_make(&Root::at(Path::new("/"))?, path, wanted)?.into(),
         }
@@ -152,7 +152,7 @@ pub fn mount_point(path: &Path, wanted: SFlag) -> Result<MountPoint> {
     )
 }
 
-/// So often somebody may change what is made.
+/// How often another process may change the path while we make it.
 const MOST_CHANGES: usize = 16;
 
 fn as_wanted(point: MountPoint, wanted: SFlag) -> Result<MountPoint> {
@@ -164,7 +164,7 @@ fn as_wanted(point: MountPoint, wanted: SFlag) -> Result<MountPoint> {
     }
 }
 
-/// What `path` means in the caller's root, to be held and not to be read.
+/// Opens what `path` means in the caller's root, to be held and not to be read.
 fn open_in_root(path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
@@ -172,7 +172,7 @@ fn open_in_root(path: &Path) -> nix::Result<OwnedFd> {
     openat2(AT_FDCWD, path, how)
 }
 
-/// As many missing names and dangling links as one path may have.
+/// The most missing names and dangling links that one path may have.
 const MOST_TURNS: usize = 256;
 
 /// Goes along `path` inside `root`, link by link, and makes what is missing. Returns the path

@@ -1,5 +1,5 @@
 //! The files by which a container knows its own name and those of others: /etc/hosts,
-//! /etc/hostname and /etc/resolv.conf. They differ from one container to the next, so they are no
+//! /etc/hostname and /etc/resolv.conf. These files differ from one container to the next, so they are no
 //! part of the root: each is a mount on top of whatever the root has there.
 
 use crate::COMMANDS_UMASK;
@@ -17,7 +17,7 @@ use step01_uts::call;
 pub struct NameFiles([(&'static str, String); 3]);
 
 impl NameFiles {
-    /// The files of a container that is called `hostname`. Its resolvers are the host's.
+    /// The files of a container that is called `hostname`. The container's resolvers are the host's.
     pub fn of(hostname: &str) -> NameFiles {
         let hosts = format!(
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
@@ -30,13 +30,13 @@ impl NameFiles {
         ])
     }
 
-    /// Binds the files into the container's root, which the caller is in. Call it before /dev is
-    /// mounted: it needs a place for a moment.
+    /// Binds the files into the container's root, which the caller is in. Call this before /dev is
+    /// mounted: a tmpfs needs the place for a moment.
     ///
-    /// The files lie in a tmpfs that is taken off again at once: a bind mount keeps its filesystem
-    /// alive by itself, and nothing of it is ever on the host's disk.
+    /// The files lie in this tmpfs, which is unmounted at once: a bind mount keeps its filesystem
+    /// alive by itself. No file is ever on the host's disk.
     pub fn attach(&self) -> Result<()> {
-        // For everybody in there, whatever the host's umask.
+        // The files are for every user of the container, whatever the host's umask.
         umask(COMMANDS_UMASK);
         let none = None::<&str>;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -50,7 +50,7 @@ impl NameFiles {
         for (path, text) in &self.0 {
             let source = dev.write(path.trim_start_matches("/etc/"), text)?;
             let target = match mount_point(Path::new(path), SFlag::S_IFREG) {
-                // A root that can't be written and has no such file does without.
+                // A read-only root that has no such file does without the mount.
                 Err(error) if error.downcast_ref() == Some(&Errno::EROFS) => continue,
                 target => target?,
             };

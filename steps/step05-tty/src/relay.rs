@@ -13,34 +13,34 @@ use step02_pid::{Child, reap};
 
 use crate::copy_size;
 
-/// What goes to and fro while a container runs.
+/// The carrier of bytes and signals between us and a container, while the container runs.
 #[derive(Default)]
 pub struct Relay {
-    /// What carries its output to us.
+    /// The pumps that carry the container's output to us.
     pub output: Vec<Pump>,
-    /// What carries our input to it.
+    /// The pump that carries our input to the container.
     pub input: Option<Pump>,
-    /// The container's end of its terminal, when it has one: as long as somebody has it open, nobody who closes his and opens
-    /// it again later ends the conversation.
+    /// The container's end of its terminal, when it has one. As long as we hold it open, a program that closes its own
+    /// and opens it again later doesn't end the conversation.
     pub slave: Option<OwnedFd>,
-    /// A terminal of ours, and the container's, which has the same size.
+    /// A terminal of ours, and the container's, which gets the same size.
     pub size: Option<(OwnedFd, Rc<OwnedFd>)>,
-    /// How long it goes on when the child has ended.
+    /// How long the relay goes on when the child has ended.
     pub until: Until,
 }
 
 /// How long a relay goes on when the child has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Until {
-    /// Until nobody has the other ends open any more. When PID 1 has ended, all have.
+    /// Until no process has the other ends open any more. When PID 1 has ended, all processes have.
     #[default]
     AllHaveEnded,
-    /// Until what was said so far is carried: others, whom it started, may go on.
+    /// Until all output so far is carried: processes that the child started may go on.
     AllIsSaid,
 }
 
-/// Carries bytes from one descriptor to another. It holds no more than one buffer: a reader
-/// that is slow makes the writer wait, as a pipe does.
+/// Carries bytes from one descriptor to another. A pump holds no more than one buffer: a reader
+/// that is slow makes the writer wait, as with a pipe.
 pub struct Pump {
     from: Rc<OwnedFd>,
     to: Rc<OwnedFd>,
@@ -51,14 +51,14 @@ pub struct Pump {
 const BUFFER: usize = 16 * 1024;
 
 impl Pump {
-    /// Carries from `from` to `to`. That of the two whose other end the container has is to be non-blocking: it needn't
-    /// read, and it may take back what it has written.
+    /// Carries from `from` to `to`. The one of the two whose other end the container has must be non-blocking: the
+    /// container needn't read, and may take back what it has written.
     pub fn new(from: Rc<OwnedFd>, to: Rc<OwnedFd>) -> Pump {
         let buffer = Vec::new();
         Pump { from, to, buffer }
     }
 
-    /// What it waits for.
+    /// What the pump waits for.
     fn waits_for(&self) -> PollFd<'_> {
         match self.buffer.is_empty() {
             true => PollFd::new(self.from.as_fd(), PollFlags::POLLIN),
@@ -66,8 +66,8 @@ impl Pump {
         }
     }
 
-    /// Reads, or writes a part of what was read, and says how it goes on. It never waits: what poll says can be
-    /// written to a pipe is this much at least.
+    /// Reads, or writes a part of what was read, and says how the pump goes on. A turn never waits: when poll(2) says
+    /// that a pipe can be written, it takes PIPE_BUF bytes at least.
     fn turn(&mut self) -> Flow {
         if !self.buffer.is_empty() {
             let part = self.buffer.len().min(libc::PIPE_BUF);
@@ -98,12 +98,12 @@ enum Flow {
     On,
     /// Nothing more will come.
     Ended,
-    /// Nobody takes it any more.
+    /// The reader takes nothing any more.
     Refused,
 }
 
 impl Relay {
-    /// Carries until `child` has ended and its last output has arrived. Returns its exit code.
+    /// Carries until `child` has ended and its last output has arrived. Returns the child's exit code.
     ///
     /// The container is in a session of its own, which no key of our terminal reaches: each signal
     /// that we get is passed on, whoever sent it.
@@ -127,7 +127,7 @@ impl Relay {
                 return Ok(code);
             }
             if self.carry(*input, output) == Flow::Refused {
-                // Whoever reads us has gone: the container shall know, by a hang-up or SIGPIPE.
+                // The reader of our output has gone: the container shall know, by a hang-up or SIGPIPE.
                 let terminal = std::mem::take(&mut self).slave;
                 if terminal.is_some() {
                     signals.hang_up(child.pid)?;
@@ -138,7 +138,7 @@ impl Relay {
             }
             let signal = signals.receive()?;
             if let Some(code) = ended {
-                // Whoever doesn't want to wait for a slow reader any more.
+                // A signal after the child's end: its sender doesn't want to wait for a slow reader any more.
                 return Ok(code);
             }
             if signal.number() == Signal::SIGWINCH as i32 {
@@ -147,12 +147,12 @@ impl Relay {
             }
             let is_news = signal.number() == Signal::SIGCHLD as i32;
             if let Some((_, code)) = reap(Some(child.pid))? {
-                // Nobody is left to write more: what is on its way is the last.
+                // The child writes nothing more: what is on its way is its last output.
                 ended = Some(code);
                 self.input = None;
                 self.slave = None;
             } else if !is_news && child.has_ended(PollTimeout::ZERO)? {
-                // Somebody in there traces it, and has its exit code: nobody tells us.
+                // A process in the container traces the child and has its exit code: nobody tells us.
                 return Ok(128 + signal.number() as u8);
             } else if !is_news {
                 signals.pass_on(signal.number(), child.pid)?;
@@ -179,7 +179,7 @@ impl Relay {
 
     fn carry(&mut self, input: bool, output: &[bool]) -> Flow {
         if input && self.input.as_mut().map(Pump::turn) != Some(Flow::On) {
-            // With it goes our end of the container's pipe, which then reads its end.
+            // Our end of the container's pipe closes with the pump, and the container reads end-of-file.
             self.input = None;
         }
         let mut ready = output.iter();

@@ -1,5 +1,5 @@
-//! What the command has for its standard input, output and error: a terminal of the container's
-//! (`-t`), or the host's own files and pipes. The host's terminal it never has.
+//! A command's standard input, output and error: a terminal of the container's (`-t`), or the host's
+//! own files and pipes, but never the host's terminal.
 
 use crate::mounts::MountPoint;
 use crate::relay::{Pump, Relay, Until};
@@ -34,8 +34,8 @@ pub struct Tty {
 }
 
 impl Tty {
-    /// These flags, and for a lone shell those that make it one to type in: without any flag it
-    /// would read nothing and end.
+    /// These flags, or for a lone `sh` without any flag, the flags of a shell to type in: without them the
+    /// shell would read nothing and end.
     pub fn or_for(self, command: &[String]) -> Tty {
         match command {
             [shell] if shell == "sh" && !self.interactive && !self.tty => Tty {
@@ -46,8 +46,8 @@ impl Tty {
         }
     }
 
-    /// What programs look up to know what a terminal can do, and what a shell reads first when somebody types: in
-    /// the default root that is a file with a prompt. See ENV in sh(1).
+    /// The variables for a terminal. TERM tells programs what the terminal can do. ENV names the file that an
+    /// interactive shell reads first: in the default root, a file with a prompt. See ENV in sh(1).
     pub fn environment(self) -> Vec<String> {
         match self.tty {
             true => vec!["TERM=xterm".into(), "ENV=/etc/shrc".into()],
@@ -66,10 +66,10 @@ impl Tty {
         Ok(())
     }
 
-    /// Makes ready what the parent and the child need. Make it before the child.
+    /// Makes ready what the parent and the child need. Call this before the child is made.
     ///
     /// # Errors
-    /// Those of [`Tty::check`].
+    /// The errors of [`Tty::check`].
     pub fn open(self) -> Result<Terminal> {
         self.check()?;
         if self.tty {
@@ -97,8 +97,8 @@ impl Tty {
         ]))
     }
 
-    /// Makes ready what the parent and the child need when none of it is to be the host's own: whoever
-    /// started the container may go. A terminal begins with `size`, in rows and columns.
+    /// Makes ready what the parent and the child need, without any file, pipe or terminal of the host's:
+    /// the process that started the container may go. A terminal begins with `size`, in rows and columns.
     pub fn open_apart(self, size: Option<(u16, u16)>) -> Result<Terminal> {
         if self.tty {
             return self.pty(size);
@@ -131,13 +131,13 @@ impl Tty {
 
 /// What a command's three standard descriptors lead to.
 pub enum Terminal {
-    /// A pseudo-terminal of the container, which only the child can open: it sends the master.
+    /// A pseudo-terminal of the container. Only the child can open it, and sends both ends to the parent.
     Pty {
         /// Whether our standard input goes there.
         interactive: bool,
-        /// Its rows and columns; those of the host's terminal, when nobody says.
+        /// Its rows and columns; `None`: those of the host's terminal.
         size: Option<(u16, u16)>,
-        /// Whether it becomes the container's /dev/console.
+        /// Whether the terminal becomes the container's /dev/console.
         is_console: bool,
         /// The child's end of the socket.
         child: OwnedFd,
@@ -148,14 +148,14 @@ pub enum Terminal {
     Streams([Channel; 3]),
 }
 
-/// One of the three.
+/// What one of the three standard descriptors leads to.
 pub enum Channel {
     /// /dev/null.
     Nothing,
     /// The host's file or pipe, as it is.
     Hosts,
-    /// A pipe in place of the host's terminal: whoever holds that one could read what is typed
-    /// there, and type himself (TIOCSTI).
+    /// A pipe in place of the host's terminal: a process that holds the terminal could read what is
+    /// typed there, and put input into it (TIOCSTI).
     Pipe {
         /// The command's end.
         inside: OwnedFd,
@@ -202,8 +202,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Gives what we made for the command to the user `uid`, who else couldn't open /dev/stdout.
-    /// Files and pipes of the host stay whose they are.
+    /// Gives the terminal or the pipes that we made to the user `uid`, who couldn't open /dev/stdout
+    /// otherwise. Files and pipes of the host keep their owner.
     pub fn give_to(&self, uid: u32) -> Result<()> {
         let uid = Some(Uid::from_raw(uid)).filter(|uid| !uid.is_root());
         let ours = match self {
@@ -259,20 +259,20 @@ impl Terminal {
     }
 }
 
-/// Our ends of what a command's descriptors lead to. Where that is the host's own file, or nothing, we have none.
+/// Our ends of a command's descriptors. A descriptor that leads to the host's own file, or to /dev/null, has none.
 #[derive(Debug)]
 pub struct Ends {
-    /// Where its input is written; a write never waits.
+    /// Where the command's input is written; a write never waits.
     pub input: Option<OwnedFd>,
-    /// Where its output is read, and its errors; a read never waits. A terminal has one for both.
+    /// Where the command's output and its errors are read; a read never waits. A terminal has one end for both.
     pub output: [Option<OwnedFd>; 2],
-    /// The container's end of its terminal, when it has one: held, so that nobody in there who closes his
-    /// ends the conversation.
+    /// The container's end of its terminal, when it has one. We hold it, so that a program in the container that
+    /// closes its own doesn't end the conversation.
     pub slave: Option<OwnedFd>,
 }
 
 impl Terminal {
-    /// The parent's half, for whoever relays by himself. Call it when the child has become its command.
+    /// The parent's half, for a caller that relays by itself. Call this when the child has become its command.
     pub fn ends(self) -> Result<Ends> {
         match self {
             Terminal::Pty {
@@ -293,7 +293,7 @@ impl Terminal {
                     dont_wait(input, OFlag::O_WRONLY)?;
                 }
                 let output = [output.outside(), error.outside()];
-                // The container may open its own ends for reading, and take what a poll has just told us of.
+                // The container may open its own ends for reading, and take the bytes that a poll has just announced.
                 for output in output.iter().flatten() {
                     dont_wait(output, OFlag::O_RDONLY)?;
                 }
@@ -307,10 +307,10 @@ impl Terminal {
     }
 }
 
-/// The null device, to be held: in a container that runs, root may have put another device at /dev/null.
+/// Opens the null device, to be held: in a running container, root may have put another device at /dev/null.
 ///
 /// # Errors
-/// It is something else.
+/// Something else is at /dev/null.
 pub fn null() -> Result<MountPoint> {
     const NULL: u64 = makedev(1, 3);
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -325,10 +325,10 @@ pub fn null() -> Result<MountPoint> {
     MountPoint::of(found)
 }
 
-/// Master and slave, as the child has sent them.
+/// The master and the slave that the child has sent.
 fn ends_of(parent: &OwnedFd) -> Result<[OwnedFd; 2]> {
     let [master, slave] = receive(parent)?;
-    // The container may read nothing for long.
+    // A write mustn't wait: the container may read nothing for a long time.
     dont_wait(&master, OFlag::O_RDWR)?;
     Ok([master, slave])
 }
@@ -338,7 +338,7 @@ fn dont_wait(descriptor: &OwnedFd, mode: OFlag) -> nix::Result<()> {
 }
 
 impl Channel {
-    /// Puts the command's end in its place, unless that is there already.
+    /// Puts the command's end in its place, unless it is there already.
     fn put(&self, place: impl FnOnce(BorrowedFd) -> nix::Result<()>) -> Result<()> {
         match self {
             Channel::Nothing => {
@@ -352,7 +352,7 @@ impl Channel {
     }
 
     /// Our end of the pipe. The command's end is closed here: as long as we hold it ourselves, we
-    /// never read the end.
+    /// never read end-of-file.
     fn outside(self) -> Option<OwnedFd> {
         match self {
             Channel::Pipe { outside, .. } => Some(outside),
@@ -365,7 +365,7 @@ fn duplicate(stream: impl AsFd) -> Result<Rc<OwnedFd>> {
     Ok(Rc::new(stream.as_fd().try_clone_to_owned()?))
 }
 
-/// Makes the terminal known as /dev/console, too, where a program writes that has no other.
+/// Makes the terminal known as /dev/console, too: a program that has no other terminal writes there.
 fn be_console(pty: &Pty) -> Result<()> {
     let none = None::<&str>;
     let console = File::create_new("/dev/console")?;

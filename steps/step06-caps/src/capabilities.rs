@@ -8,7 +8,7 @@ use strsim::jaro_winkler;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capability(u32);
 
-/// Their names, without CAP_, in the order of their numbers: `include/uapi/linux/capability.h`.
+/// The capabilities' names, without CAP_, in the order of the numbers: `include/uapi/linux/capability.h`.
 const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -54,7 +54,7 @@ const NAMES: [&str; 41] = [
 ];
 
 // ANCHOR: DEFAULT
-/// What Docker leaves to a container's root: enough to install packages and to serve a port.
+/// The capabilities that Docker leaves to a container's root: enough to install packages and to serve a port.
 pub const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -74,7 +74,7 @@ pub const DEFAULT: [&str; 14] = [
 // ANCHOR_END: DEFAULT
 
 impl Capability {
-    /// All of them, by number.
+    /// All capabilities, by number.
     pub fn all() -> impl Iterator<Item = Capability> {
         (0..NAMES.len() as u32).map(Capability)
     }
@@ -82,7 +82,7 @@ impl Capability {
     /// The capability called `name`, in any case, with or without CAP_.
     ///
     /// # Errors
-    /// There is none; the text names the nearest.
+    /// No capability has that name; the text names the nearest.
     pub fn named(name: &str) -> Result<Capability, String> {
         let upper = name.to_uppercase();
         let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -128,7 +128,7 @@ pub struct CapSets {
     pub bounding: u64,
     /// What the process may take up.
     pub permitted: u64,
-    /// What it may do just now.
+    /// What the process may do just now.
     pub effective: u64,
     /// What stays across `execve` of a file that has the same in its own inheritable set.
     pub inheritable: u64,
@@ -137,8 +137,8 @@ pub struct CapSets {
 }
 
 impl CapSets {
-    /// The sets of a container's process that may have `set`. Root has them; for any other user they
-    /// are the bound, for files with capabilities of their own.
+    /// The sets of a container's process that may have the capabilities `set`. Root has them. Any other user has
+    /// only the bounding set: the most that files with capabilities of their own can give.
     pub fn of(set: u64, uid: u32) -> CapSets {
         let held = if uid == 0 { set } else { 0 };
         CapSets {
@@ -151,7 +151,7 @@ impl CapSets {
 }
 // ANCHOR_END: CapSets
 
-/// What the calling process has in its permitted set: more it can't give.
+/// The calling process's permitted set: the most that it can give to a container.
 pub fn permitted() -> u64 {
     let header = [0x2008_0522_u32, 0]; // version 3, this process
     let mut data = [[0_u32; 3]; 2]; // effective, permitted, inheritable: the low half and the high

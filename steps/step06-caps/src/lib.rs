@@ -1,19 +1,19 @@
 //! # Step 6: fewer privileges
 //!
 //! Root in the container was root: one `mount` of devtmpfs, and the host's disks lay open. The power
-//! of root is 41 capabilities, and a container needs few of them ([`drop_capabilities`]). Its user
-//! needn't be root at all ([`become_user`]). Some files of the kernel obey uid 0 without asking for any
-//! capability ([`make_read_only`], [`paths`]). And most system calls a container never makes: a
-//! filter refuses those ([`filter()`]), and with no_new_privs on, no setuid program brings back what was
+//! of root is 41 capabilities, and a container needs few of them ([`drop_capabilities`]). The command's
+//! user needn't be root at all ([`become_user`]). Some files of the kernel obey uid 0 without asking for
+//! any capability ([`make_read_only`], [`paths`]). A container never makes most of the system calls: a
+//! filter refuses these ([`filter()`]). With no_new_privs on, no setuid program brings back what was
 //! given up.
 //!
-//! [`confine`] does all of it to a process, in the one order that works. Which capabilities there
-//! are is told in [`capabilities`], how a filter comes of a profile in [`seccomp::profile`] and [`mod@seccomp`],
-//! who a user is in [`users`], and what one flag asks for in [`privileges`].
+//! [`confine`] does all of this to a process, except for the files, in the one order that works. Which
+//! capabilities there are is told in [`capabilities`], how a profile becomes a filter in [`seccomp::profile`]
+//! and [`mod@seccomp`], who a user is in [`users`], and what each flag asks for in [`privileges`].
 //!
-//! One door stays open until step 9: before its command is executed, PID 1 is this program, and a command that is a
-//! script for `#!/proc/self/exe` is given the program's file on the host (CVE-2019-5736). Run roots of your own with
-//! steps 6 to 8; from step 9 on the file lies on a mount for reading only.
+//! One hole stays open until step 9. Before the command is executed, PID 1 is this program. A command that is a
+//! script for `#!/proc/self/exe` is given the program's file on the host (CVE-2019-5736). Run only roots of your own
+//! with steps 6 to 8; from step 9 on, the file lies on a read-only mount.
 
 pub mod capabilities;
 pub mod network;
@@ -36,16 +36,16 @@ use seccomp::Filter;
 use users::User;
 
 // ANCHOR: Process
-/// What a process of the container may do. A process that joins it later is confined by the same.
+/// What a process of the container may do. A process that joins the container later is confined in the same way.
 #[derive(Debug)]
 pub struct Process {
-    /// Who it is.
+    /// The process's user and groups.
     pub user: User,
-    /// What it may do of all that root may.
+    /// What the process may do of all that root may.
     pub capabilities: CapSets,
-    /// Whether `execve` may bring more: a setuid program, say. PR_SET_NO_NEW_PRIVS(2const).
+    /// Whether `execve` can bring no more privileges, by a setuid program, say. See PR_SET_NO_NEW_PRIVS(2const).
     pub no_new_privileges: bool,
-    /// Which system calls it may make; all, without one.
+    /// The system calls that the process may make; `None`: all.
     pub filter: Option<Filter>,
 }
 // ANCHOR_END: Process
@@ -53,15 +53,15 @@ pub struct Process {
 // ANCHOR: confine
 /// Confines the calling process for good.
 ///
-/// Each of these steps takes a privilege that a later one takes away, so there is one order:
+/// Each of these steps needs a privilege that a later one takes away, so there is one order:
 ///
-/// 1. The bounding set is lowered by CAP_SETPCAP.
-/// 2. Groups go before the user, for both take capabilities that go with uid 0.
-/// 3. The other sets are last: nothing but the command comes after.
+/// 1. The bounding set is lowered, which needs CAP_SETPCAP.
+/// 2. Groups are set before the user: both need capabilities that are lost with uid 0.
+/// 3. The other sets come last: what follows needs no capability.
 ///
-/// Where the filter goes depends. The kernel takes it from a process with no_new_privs, whatever its
-/// capabilities; that is best, as the last thing, so that the filter needn't allow what we do here.
-/// Without no_new_privs it asks for CAP_SYS_ADMIN, so the filter has to come first.
+/// The filter's place depends on no_new_privs. From a process with no_new_privs the kernel takes a filter
+/// whatever the process's capabilities. Then the filter is best installed last, so that it needn't allow
+/// what we do here. Without no_new_privs the kernel asks for CAP_SYS_ADMIN, so the filter has to come first.
 pub fn confine(process: &Process) -> Result<()> {
     let its_filter = process.filter.as_ref();
     if !process.no_new_privileges {
@@ -70,7 +70,7 @@ pub fn confine(process: &Process) -> Result<()> {
     lower_bounding_set(process.capabilities.bounding)?;
     become_user(&process.user)?;
     drop_capabilities(&process.capabilities)?;
-    // A change of user made the kernel forget this.
+    // The kernel forgot the request for SIGKILL when the user changed.
     die_with_parent()?;
     if process.no_new_privileges {
         filter(its_filter, true)?;
@@ -82,15 +82,15 @@ pub fn confine(process: &Process) -> Result<()> {
 // ANCHOR: lower_bounding_set
 /// Takes out of the bounding set all but `keep`, a bit for each capability.
 ///
-/// It is the bound of what `execve` can give: without it any file with capabilities of its own, or a
-/// setuid program, brings them back. See PR_CAPBSET_DROP(2const).
+/// The bounding set is the most that `execve` can give. Unless it is lowered, any file with capabilities of
+/// its own, or a setuid program, brings dropped capabilities back. See PR_CAPBSET_DROP(2const).
 pub fn lower_bounding_set(keep: u64) -> Result<()> {
     for number in 0..u64::BITS {
         if keep >> number & 1 == 1 {
             continue;
         }
         match call!(drop_from_bounding_set(number)) {
-            // The kernel knows no more of them.
+            // The kernel knows no capability with this number, nor with a higher one.
             Err(refused) if refused.errno() == Errno::EINVAL => break,
             outcome => outcome?,
         }
@@ -99,7 +99,7 @@ pub fn lower_bounding_set(keep: u64) -> Result<()> {
 }
 // ANCHOR_END: lower_bounding_set
 
-/// PR_CAPBSET_DROP(2const).
+/// Takes one capability out of the bounding set: PR_CAPBSET_DROP(2const).
 pub fn drop_from_bounding_set(number: u32) -> nix::Result<()> {
     // SAFETY: takes integers.
     let result =
@@ -110,8 +110,9 @@ pub fn drop_from_bounding_set(number: u32) -> nix::Result<()> {
 // ANCHOR: become_user
 /// Gives the calling process its user and groups, real, effective and saved.
 ///
-/// The supplementary groups are the host's root's until somebody replaces them. Capabilities of the
-/// permitted set go when the last uid 0 goes, unless they are kept on purpose. See credentials(7).
+/// The supplementary groups are those of the host's root until they are replaced. A process loses its
+/// permitted capabilities with the last of its three uids 0, unless they are kept on purpose. See
+/// credentials(7).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM for want of CAP_SETUID or CAP_SETGID.
@@ -123,7 +124,7 @@ pub fn become_user(user: &User) -> Result<()> {
     call!(setgroups(&groups))?;
     call!(setresgid(gid, gid, gid))?;
     if uid != getuid() {
-        // Until `drop_capabilities` says which of them remain.
+        // All capabilities are kept until `drop_capabilities` says which of them remain.
         call!(set_keepcaps(true))?;
         call!(setresuid(uid, uid, uid))?;
     }
@@ -150,7 +151,7 @@ pub fn drop_capabilities(sets: &CapSets) -> Result<()> {
     // ANCHOR_END: exercise_drop_capabilities
 }
 
-/// Sets three of the five sets, each a bit for a capability. See capset(2).
+/// Sets three of the five capability sets. Each has a bit for a capability. See capset(2).
 pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> nix::Result<()> {
     #[repr(C)]
     struct Header {
@@ -169,7 +170,7 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> nix::Result<(
     Errno::result(result).map(drop)
 }
 
-/// PR_CAP_AMBIENT(2const).
+/// Adds a capability to the ambient set: PR_CAP_AMBIENT(2const).
 pub fn raise_ambient(capability: Capability) -> nix::Result<()> {
     let number = libc::c_ulong::from(capability.number());
     // SAFETY: takes integers.
@@ -181,17 +182,17 @@ pub fn raise_ambient(capability: Capability) -> nix::Result<()> {
 }
 
 // ANCHOR: filter
-/// Has the kernel run `filter` before each system call of the calling process and of all that come
-/// of it, from the next call on; and with `no_new_privileges` sees to it that `execve` gives none.
-/// Neither can be taken off again.
+/// Has the kernel run `filter` before each system call of the calling process and its descendants, from
+/// the next call on. With `no_new_privileges`, `execve` gives no new privileges from now on. Neither can
+/// be undone.
 ///
-/// A filter can make a setuid program fail where it never fails otherwise, so that it does harm. That
-/// is why the kernel wants no_new_privs first, unless CAP_SYS_ADMIN answers for it. See seccomp(2),
+/// A filter can make a setuid program fail where the program never fails otherwise, so that it does harm.
+/// The kernel therefore wants no_new_privs first, unless the caller has CAP_SYS_ADMIN. See seccomp(2),
 /// PR_SET_NO_NEW_PRIVS(2const).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EACCES without no_new_privs and without CAP_SYS_ADMIN, EINVAL for a
-/// program that the kernel can't check.
+/// program that doesn't pass the kernel's check.
 pub fn filter(filter: Option<&Filter>, no_new_privileges: bool) -> Result<()> {
     // ANCHOR_END: filter
     // ANCHOR: exercise_filter
@@ -205,7 +206,7 @@ pub fn filter(filter: Option<&Filter>, no_new_privileges: bool) -> Result<()> {
     // ANCHOR_END: exercise_filter
 }
 
-/// The raw call; the C library has none.
+/// The raw system call, for which the C library has no function: seccomp(2).
 pub fn seccomp(operation: libc::c_uint, filter: &Filter) -> nix::Result<()> {
     let program = libc::sock_fprog {
         len: filter.instructions().len() as libc::c_ushort,
@@ -224,10 +225,10 @@ pub fn seccomp(operation: libc::c_uint, filter: &Filter) -> nix::Result<()> {
 /// Makes `path`, and what is below it, read-only, while the rest of its filesystem stays as it is.
 /// Nothing happens where there is no such path.
 ///
-/// A mount is what can be read-only, so the path becomes one. `mount` takes one order at a time:
-/// the first call makes the mount, and only the second heeds MS_RDONLY. That one sets *all* flags
-/// of the mount, and forgets nosuid, nodev and noexec unless it is told them again. See MS_BIND and
-/// MS_REMOUNT in mount(2).
+/// Only a mount can be read-only, so the path becomes a mount. `mount` does one thing at a time: the
+/// first call makes the mount, and only the second heeds MS_RDONLY. The second call sets *all* flags of
+/// the mount: nosuid, nodev and noexec are lost unless they are given again. See MS_BIND and MS_REMOUNT
+/// in mount(2).
 pub fn make_read_only(path: &str) -> Result<()> {
     // ANCHOR_END: make_read_only
     // ANCHOR: exercise_make_read_only
@@ -251,7 +252,7 @@ pub fn remount_read_only(path: &str) -> Result<()> {
 }
 
 // ANCHOR: flags_of
-/// The flags of the mount that `path` is on, as far as a bind mount has its own. See statvfs(3).
+/// The flags of the mount that `path` is on, as far as each bind mount has flags of its own. See statvfs(3).
 pub fn flags_of(path: &str) -> Result<MsFlags> {
     let has = statvfs(path).with_context(|| path.to_owned())?.flags();
     let pairs = [

@@ -31,7 +31,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// The namespaces of `all` that are made for it.
+    /// The namespaces of `all` that are made for a container with this network.
     pub fn namespaces(self, all: CloneFlags) -> CloneFlags {
         match self {
             Network::None => all,

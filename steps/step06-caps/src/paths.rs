@@ -1,4 +1,4 @@
-//! Which files of the kernel's a container doesn't see, and which it may only read. Docker's and runc's
+//! The kernel's files that a container doesn't see, and those that it may only read: Docker's and runc's
 //! lists.
 
 use crate::make_read_only;
@@ -9,7 +9,7 @@ use step01_uts::call;
 use step05_tty::mounts::MountPoint;
 
 // ANCHOR: paths
-/// Files of the kernel's that tell about the host, or about other containers: they read as empty.
+/// Files of the kernel's that tell about the host, or about other containers: here they read as empty.
 pub const MASKED_PATHS: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
@@ -36,8 +36,8 @@ pub const READ_ONLY_PATHS: &[&str] = &[
 // ANCHOR_END: paths
 
 // ANCHOR: seal
-/// Hides `masked` and makes `read_only` so, as far as this kernel has them. `null` is the null device, held since
-/// /dev was made: by now somebody's volume may be there.
+/// Makes the paths `read_only` read-only, and hides the paths `masked`, as far as this kernel has them. `null` is the
+/// null device, held since /dev was made: by now a volume may be at /dev/null.
 pub fn seal(null: &MountPoint, masked: &[&str], read_only: &[&str]) -> Result<()> {
     for path in read_only {
         make_read_only(path)?;
@@ -49,14 +49,14 @@ pub fn seal(null: &MountPoint, masked: &[&str], read_only: &[&str]) -> Result<()
 }
 // ANCHOR_END: seal
 
-/// Hides `path`: a file beneath the null device, a directory beneath one that is empty and stays so.
+/// Hides `path`: a file beneath the null device, a directory beneath an empty one that stays empty.
 /// Nothing happens where there is no such path.
 pub fn mask(null: &MountPoint, path: &str) -> Result<()> {
     let none = None::<&str>;
     match call!(mount(Some(null), path, none, MsFlags::MS_BIND, none)) {
         Ok(()) => Ok(()),
         Err(refused) => match refused.errno() {
-            // Not the device: that is held.
+            // The path is missing. The device can't be: its descriptor is held.
             Errno::ENOENT => Ok(()),
             Errno::ENOTDIR => {
                 let (tmpfs, flags) = (Some("tmpfs"), MsFlags::MS_RDONLY);

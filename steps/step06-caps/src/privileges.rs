@@ -1,4 +1,4 @@
-//! What the flags ask for, and what comes of it.
+//! The flags for privileges, and what they come to.
 
 use crate::capabilities::{CapSets, Capability, DEFAULT, permitted};
 use crate::paths::{MASKED_PATHS, READ_ONLY_PATHS, seal};
@@ -42,7 +42,7 @@ pub enum SecurityOption {
     Seccomp(PathBuf),
     /// No filter.
     SeccompUnconfined,
-    /// Whether `execve` can bring no more privileges.
+    /// Whether no_new_privs is on: `execve` can bring no more privileges.
     NoNewPrivileges(bool),
     /// No masked and no read-only paths.
     SystempathsUnconfined,
@@ -52,7 +52,7 @@ impl FromStr for SecurityOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<SecurityOption, String> {
-        // Docker once wrote a colon, and still reads one.
+        // Docker's older form has a colon, which Docker still accepts.
         let (key, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
         match (key, value) {
             ("seccomp", "unconfined") => Ok(SecurityOption::SeccompUnconfined),
@@ -76,7 +76,7 @@ fn capability(text: &str) -> Result<String, String> {
     Capability::named(text).map(|capability| capability.name().into())
 }
 
-/// What the flags come to.
+/// The privileges that the flags come to.
 #[derive(Debug)]
 pub struct Privileges {
     /// What root may do: a bit for each capability.
@@ -117,8 +117,8 @@ impl PrivilegeArgs {
         Ok(privileges)
     }
 
-    /// Of what this process `may` do, the part that the container's root shall: first what Docker
-    /// leaves, or ALL; then without those dropped; then with those added.
+    /// The capabilities of the container's root, out of those that this process `may` use: first Docker's
+    /// default, or ALL; then without those dropped; then with those added.
     fn capabilities(&self, may: u64) -> Result<u64> {
         let all = |names: &[String]| names.iter().any(|name| name == "ALL");
         let bits = |names: &[&str]| -> Result<u64> {
@@ -162,7 +162,8 @@ impl Privileges {
         }
     }
 
-    /// Makes /sys read-only, and masks the paths that tell of the host by `null`, as far as they aren't wanted.
+    /// Makes /sys read-only, masks the paths that tell about the host with `null`, and makes those that change the
+    /// host read-only, unless the flags want them open.
     pub fn seal(&self, null: &MountPoint) -> Result<()> {
         if self.privileged {
             return Ok(());

@@ -1,11 +1,11 @@
 //! A filter of system calls: the small program that the kernel runs before each of them.
 //!
-//! The kernel hands the program a `struct seccomp_data`, the call's number, the architecture whose
-//! number it is, and its six arguments, and the program answers with what shall happen. It can look
-//! at numbers and go forwards, and nothing else: classic BPF. See seccomp(2).
+//! The kernel hands the program a `struct seccomp_data`: the call's number, the architecture that the
+//! number belongs to, and the call's six arguments. The program answers with what shall happen. A program
+//! in classic BPF can look at numbers and jump forwards, and nothing else. See seccomp(2).
 //!
-//! A container makes thousands of calls a second, so the number is found by bisection, in about seven
-//! comparisons, and not by going through some three hundred rules.
+//! A container makes thousands of calls a second. So the program finds the number by bisection, in about
+//! seven comparisons, instead of going through some three hundred rules.
 
 mod arches;
 pub mod profile;
@@ -38,53 +38,53 @@ impl Argument for Filter {
 /// What the kernel does with a call: a SECCOMP_RET_… with its data.
 pub type Action = u32;
 
-/// What is asked of one of a call's arguments.
+/// A condition on one of a call's arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
     /// Which argument: 0 to 5.
     pub index: u32,
-    /// What is asked of it.
+    /// The comparison that has to hold.
     pub test: Test,
 }
 
 /// A comparison of an argument's 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
-    /// It is the number.
+    /// The argument is the number.
     Equal(u64),
-    /// It isn't.
+    /// The argument isn't the number.
     NotEqual(u64),
-    /// It is greater.
+    /// The argument is greater.
     Greater(u64),
-    /// It is greater, or the number.
+    /// The argument is greater, or the number.
     GreaterOrEqual(u64),
-    /// It is less.
+    /// The argument is less.
     Less(u64),
-    /// It is less, or the number.
+    /// The argument is less, or the number.
     LessOrEqual(u64),
-    /// Of its bits in `mask`, those in `bits` are set and the others aren't.
+    /// Of the argument's bits in `mask`, those in `bits` are set and the others aren't.
     MaskedEqual {
         /// The bits that count.
         mask: u64,
-        /// What they are to be.
+        /// The values that these bits must have.
         bits: u64,
     },
 }
 
-/// What happens to one system call: the first rule holds whose conditions all do. A rule without
-/// conditions always does.
+/// What happens to one system call: the first rule whose conditions all hold decides. A rule without
+/// conditions always holds.
 pub type Rules = Vec<(Vec<Condition>, Action)>;
 
 /// The rules of one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// Its AUDIT_ARCH_… number.
+    /// The architecture's AUDIT_ARCH_… number.
     pub architecture: u32,
     /// The rules for each number of a system call.
     pub calls: BTreeMap<u32, Rules>,
-    /// The highest number of a call that is known.
+    /// The highest number of a call that the profile knows.
     pub newest: Option<u32>,
-    /// What happens to all numbers from one on that have no rule.
+    /// What happens to numbers without a rule, from each of these numbers on.
     pub from: Vec<(u32, Action)>,
 }
 
@@ -93,11 +93,11 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// As many instructions as the kernel takes: BPF_MAXINSNS.
+/// The most instructions that the kernel takes: BPF_MAXINSNS.
 pub const MOST_INSTRUCTIONS: usize = 4096;
 
-/// Translates `tables`; calls that no rule holds for, and other architectures, get `default` and
-/// `foreign`. Fails with the number of instructions when it is more than the kernel takes.
+/// Translates `tables`. A call for which no rule holds gets `default`, and a call of another architecture
+/// `foreign`. Fails with the number of instructions when the kernel doesn't take as many.
 pub fn compile(tables: &[Table], default: Action, foreign: Action) -> Result<Filter, usize> {
     let mut program = vec![load(ARCHITECTURE)];
     for table in tables {
@@ -113,8 +113,8 @@ pub fn compile(tables: &[Table], default: Action, foreign: Action) -> Result<Fil
     }
 }
 
-/// The whole line of numbers, cut where the rules change: from each number on they are these, up
-/// to the next.
+/// All numbers, cut into ranges where the rules change: the first number of each range, and the rules that
+/// hold from there up to the next range.
 fn ranges(table: &Table, default: Action) -> Vec<(u32, Rules)> {
     let otherwise = |number: u32| {
         let from = table.from.iter().filter(|(from, _)| number >= *from);
@@ -130,7 +130,7 @@ fn ranges(table: &Table, default: Action) -> Vec<(u32, Rules)> {
     }
     for (&number, rules) in &table.calls {
         cuts.push((number, rules.clone()));
-        // Unless the next number has rules of its own.
+        // The next number has no rule again, unless it has rules of its own.
         if !table.calls.contains_key(&(number + 1)) {
             cuts.push((number + 1, otherwise(number + 1)));
         }
@@ -143,7 +143,7 @@ fn ranges(table: &Table, default: Action) -> Vec<(u32, Rules)> {
     cuts
 }
 
-/// Finds the range that the loaded number is in.
+/// Translates `ranges` into a search for the range that the loaded number is in.
 fn bisect(ranges: &[(u32, Rules)], default: Action) -> Vec<sock_filter> {
     if let [(_, rules)] = ranges {
         return apply(rules, default);
@@ -172,11 +172,11 @@ fn unless(comparison: u32, number: u32, length: usize) -> Vec<sock_filter> {
     }
 }
 
-/// The rules of one call, one after the other.
+/// Translates the rules of one call, one after the other.
 fn apply(rules: &Rules, default: Action) -> Vec<sock_filter> {
     let mut program = Vec::new();
     for (conditions, action) in rules {
-        // Written from the end, since each condition that fails jumps over what follows it.
+        // The rule is written from its end: each condition that fails jumps over all that follows it.
         let mut rule = vec![answer(*action)];
         for condition in conditions.iter().rev() {
             let mut tested = check(condition, rule.len());
@@ -193,7 +193,7 @@ fn apply(rules: &Rules, default: Action) -> Vec<sock_filter> {
 }
 
 /// Goes on when the condition holds, and jumps over the next `length` instructions when it doesn't.
-/// An argument has 64 bits, and the machine 32: the high half, then the low one.
+/// An argument has 64 bits, and the machine 32: the high half is compared first, then the low one.
 fn check(condition: &Condition, length: usize) -> Vec<sock_filter> {
     let low = ARGUMENTS + 8 * condition.index;
     let high = low + 4;

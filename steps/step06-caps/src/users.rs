@@ -22,20 +22,20 @@ pub struct User {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// The groups it is in besides.
+    /// The supplementary groups.
     pub groups: Vec<u32>,
     /// Its home directory, which becomes HOME.
     pub home: String,
 }
 
-/// Some thousand users are many.
+/// The most bytes of a file that are read: enough for many thousand users.
 const LONGEST_FILE: usize = 4 * 1024 * 1024;
 
-/// The largest that chown(2) takes for a number: the next one means "leave it".
+/// The largest number of a user or a group: chown(2) takes the next one for "leave it as it is".
 const LARGEST: u32 = u32::MAX - 1;
 
 impl UserArgs {
-    /// Looks the user up in the root that the caller is in; root without `-u`.
+    /// Looks the user up in the root that the caller is in. Without `-u` the user is root.
     ///
     /// # Errors
     /// The root knows no such user or group.
@@ -48,13 +48,13 @@ impl UserArgs {
 }
 
 impl User {
-    /// What of it belongs into the environment.
+    /// The variables that the user adds to the environment.
     pub fn environment(&self) -> Vec<String> {
         vec![format!("HOME={}", self.home)]
     }
 }
 
-/// The user `text` by the contents of passwd(5) and group(5).
+/// The user that `text` means, by the contents of passwd(5) and group(5).
 fn find(text: &str, passwd: &str, group: &str) -> Result<User> {
     let (user, wanted_group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -99,7 +99,7 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<User> {
         }
     };
     let home = entry.map_or("", |entry| entry[5]);
-    // What no file says: root lives in /root, whoever else has no home.
+    // Where no file names a home, root's is /root, and any other user's /.
     let home = match (home, uid) {
         ("", 0) => "/root",
         ("", _) => "/",

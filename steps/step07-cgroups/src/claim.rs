@@ -1,5 +1,5 @@
-//! Who a folder belongs to, when several programs make and sweep such folders at once: whoever has
-//! locked a file in it. A crash frees the lock, and then the folder is anybody's to remove. See flock(2).
+//! The owner of a folder, when several programs make and sweep such folders at once: a program that has
+//! locked a file in it. A crash frees the lock, and then any program may remove the folder. See flock(2).
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -8,17 +8,17 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Makes a folder by `make` and locks `path`, the folder or a file in it, by what `open` opens. Before it
-/// is locked somebody may take it for the leavings of a crash: then it is made again.
+/// Makes a folder by `make` and locks `path`, the folder or a file in it, which `open` opens. Before the lock
+/// another program may take the folder for one that a crash has left, and remove it: then it is made again.
 ///
 /// # Errors
-/// Those of `make`, but for EEXIST; those of `open`, but for ENOENT and ENODEV.
+/// The errors of `make`, except EEXIST; the errors of `open`, except ENOENT and ENODEV.
 pub fn claim(
     path: &Path,
     make: impl Fn() -> io::Result<()>,
     open: impl Fn() -> io::Result<File>,
 ) -> io::Result<Flock<File>> {
-    // A handful of times at most: nobody sweeps that often.
+    // A few turns are enough: nobody sweeps more often meanwhile.
     const TIMES: u32 = 1000;
     for _ in 0..TIMES {
         match make() {
@@ -27,7 +27,7 @@ pub fn claim(
         }
         let file = match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // What a control group says that goes in this very moment.
+            // The error of a control group that is being removed at this moment.
             Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => continue,
             opened => opened?,
         };
@@ -42,15 +42,15 @@ pub fn claim(
     ))
 }
 
-/// The lock of `path`, if nobody has it: then the folder may be removed, for as long as the lock is held.
+/// The lock of `path`, if no program has it: the folder may be removed as long as the caller holds the lock.
 pub fn abandoned(path: &Path) -> Option<Flock<File>> {
     let file = File::open(path).ok()?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
-    // Removed meanwhile, and made again: the lock is that of the old one.
+    // The folder may have been removed meanwhile, and made again: then the lock is the old folder's.
     is_at(&lock, path).then_some(lock)
 }
 
-/// Whether `file` is what is at `path` now: that one may have been removed, and made again.
+/// Whether `file` is still the one at `path`, which may have been removed, and made again.
 pub fn is_at(file: &File, path: &Path) -> bool {
     let id = |of: fs::Metadata| (of.dev(), of.ino());
     let (file, path) = (file.metadata().map(id), fs::metadata(path).map(id));

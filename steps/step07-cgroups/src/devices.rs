@@ -1,7 +1,8 @@
 //! Which devices a container may make and open.
 //!
-//! Root in a container may make any device file (CAP_MKNOD), and one with the number of the host's
-//! disk is the host's disk. What it may not do is open it: the rules of its control group say so.
+//! Root in a container may make any device file (CAP_MKNOD), and a file with the number of the host's
+//! disk is the host's disk. But root may not open that file: the rules of the container's control group
+//! forbid it.
 
 pub mod program;
 
@@ -21,9 +22,9 @@ use step05_tty::{Device, Number, make_devices};
 pub struct DeviceRule {
     /// S_IFCHR or S_IFBLK.
     pub kind: SFlag,
-    /// The driver; any, without.
+    /// The driver; `None`: any.
     pub major: Option<u32>,
-    /// Which of the driver's devices; any, without.
+    /// Which of the driver's devices; `None`: any.
     pub minor: Option<u32>,
     /// Of `r`, `w` and `m` (read, write, mknod) those that are allowed.
     pub access: Access,
@@ -55,8 +56,8 @@ impl Access {
 
 // ANCHOR: DEFAULT_RULES
 /// What every container may do: make any device file, and use those of `DEVICES` in step 5, and its
-/// pseudo-terminals. Docker's and runc's rules, but for one: c 5:1 is the *host's* console, and what a
-/// container has at /dev/console is a pseudo-terminal.
+/// pseudo-terminals. The rules are Docker's and runc's, except for one: c 5:1 is the *host's* console, and
+/// a container has a pseudo-terminal at /dev/console.
 pub const DEFAULT_RULES: &[DeviceRule] = &[
     rule(SFlag::S_IFCHR, None, None, Access::MKNOD),
     rule(SFlag::S_IFBLK, None, None, Access::MKNOD),
@@ -143,7 +144,7 @@ impl Devices {
         })
     }
 
-    /// The devices that are meant, each with its rule: one, or all in a directory.
+    /// The devices that the flag means, each with its rule: one device, or all in a directory.
     ///
     /// # Errors
     /// There is no device at that path of the host.
@@ -172,7 +173,7 @@ impl Devices {
     }
 }
 
-/// Makes `devices`, each in a directory that is made, too, where it is missing.
+/// Makes `devices`, and the directories for them that are missing.
 pub fn make_devices_and_folders(devices: &[Device]) -> Result<()> {
     for device in devices {
         if let Some(folder) = Path::new(&*device.path).parent() {
@@ -184,8 +185,8 @@ pub fn make_devices_and_folders(devices: &[Device]) -> Result<()> {
     make_devices(devices)
 }
 
-/// All devices of the host, for a container that may use all: but for terminals, of which it
-/// has its own.
+/// All devices of the host, for a container that may use all. Terminals are left out: the container has
+/// its own.
 pub fn all_of_the_host() -> Result<Vec<Device<'static>>> {
     let mut found = Vec::new();
     collect(Path::new("/dev"), Path::new("/dev"), &mut found).context("/dev")?;
@@ -193,7 +194,7 @@ pub fn all_of_the_host() -> Result<Vec<Device<'static>>> {
 }
 
 fn collect(on_host: &Path, inside: &Path, found: &mut Vec<Device<'static>>) -> std::io::Result<()> {
-    // What a container has of its own in /dev.
+    // The names in /dev that a container has of its own.
     const OWN: [&str; 6] = ["pts", "shm", "mqueue", "console", "ptmx", "fd"];
     let metadata = fs::metadata(on_host)?;
     let kind = SFlag::from_bits_truncate(metadata.mode() & SFlag::S_IFMT.bits());
@@ -210,7 +211,7 @@ fn collect(on_host: &Path, inside: &Path, found: &mut Vec<Device<'static>>) -> s
                 false => collect(&entry.path(), &inside.join(&name), found),
             });
             match collected {
-                // Devices come and go.
+                // The device has gone since the directory was read.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 collected => collected?,
             }

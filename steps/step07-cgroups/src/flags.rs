@@ -1,4 +1,4 @@
-//! What the flags ask for: sizes, shares, sets.
+//! The flags for limits: sizes, shares, sets of processors.
 
 use crate::devices::{DEFAULT_RULES, Devices, all_of_the_host};
 use crate::limits::{Limits, PERIOD, Swap};
@@ -51,13 +51,13 @@ pub struct LimitArgs {
     pub stats: bool,
 }
 
-/// Processors' worth of time, in millionths.
+/// Processor time, in millionths of one processor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpus(u64);
 
 impl LimitArgs {
-    /// Weighs the flags against each other and against this machine: the limits, and the devices
-    /// that the container's /dev has. A `privileged` one has and may use all of the host's.
+    /// Checks the flags against each other and against this machine. Returns the limits, and the devices
+    /// that the container's /dev has. A `privileged` container has all of the host's, and may use them.
     ///
     /// # Errors
     /// A limit that nothing could run in, or more than there is; a device that isn't there.
@@ -143,7 +143,7 @@ impl LimitArgs {
     }
 }
 
-/// The processors that run: /sys/devices/system/cpu/online.
+/// The processors that are online: /sys/devices/system/cpu/online.
 fn online() -> Result<Vec<usize>> {
     let file = "/sys/devices/system/cpu/online";
     processors(fs::read_to_string(file).context(file)?.trim())
@@ -162,12 +162,12 @@ fn processors(list: &str) -> Result<Vec<usize>> {
     Ok(all)
 }
 
-/// The least that Docker takes: below it not even a runtime gets through.
+/// The least memory that Docker takes: with less, not even a runtime can do its work.
 const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
 
 fn size(text: &str) -> Result<u64, String> {
     match bytes(text)? {
-        // As Docker has it: no limit.
+        // No limit, as with Docker.
         0 => Ok(0),
         1..LEAST_MEMORY => Err("nothing can run in that: it has to be 6m at least".into()),
         bytes => Ok(bytes),

@@ -1,16 +1,16 @@
 //! # Step 7: limits
 //!
-//! Namespaces say what a container sees. What it may use up is another matter: memory, processor
-//! time, processes. A process's own limits (setrlimit(2), [`rlimits`]) don't do: each child gets the
-//! same again. A control group is a set of processes that share one limit, and children are born
-//! into it.
+//! Namespaces say what a container sees. What a container may use up is another matter: memory,
+//! processor time, processes. A process's own limits (setrlimit(2), [`rlimits`]) aren't enough: each
+//! child gets the same again. A control group is a set of processes that share one limit, and children
+//! are born into it.
 //!
 //! A control group is a folder: `mkdir` makes it, a file in it holds each limit, writing a pid to
-//! another moves a process in, and `rmdir` removes it. Which folder, depends: each controller has
-//! a hierarchy of its own in cgroups version 1, all have one together in version 2, and on a hybrid
-//! machine some are here and some there. [`find`] looks it up. How folders are made for all
-//! limits of a container, and what the two versions call their files, is told in [`cgroup`], and which devices a container
-//! may open in [`devices`]. See cgroups(7).
+//! another moves a process in, and `rmdir` removes it. Which folder it is depends on the machine: in
+//! cgroups version 1 each controller has a hierarchy of its own, in version 2 all controllers share one,
+//! and a hybrid machine has some controllers here and some there. [`find`] looks the folder up. How folders
+//! are made for all limits of a container, and what the two versions call their files, is told in
+//! [`cgroup`], and which devices a container may open in [`devices`]. See cgroups(7).
 
 pub mod cgroup;
 pub mod claim;
@@ -36,10 +36,10 @@ pub use cgroup::hierarchy::{Hierarchy, Version};
 /// /proc/self/mountinfo and /proc/self/cgroup; nothing when no mounted hierarchy can have it.
 ///
 /// /proc/self/cgroup has a line `4:memory:/docker/0123` for a controller of version 1, and
-/// `0::/user.slice` for version 2, where every controller is that no other line names. Its last
-/// field is the caller's own group. A mount of a hierarchy needn't show all of it: its root field
-/// says from which group on, so the right mount is one whose root the caller's group is below.
-/// See cgroups(7), proc_pid_mountinfo(5).
+/// `0::/user.slice` for version 2, which has every controller that no other line names. A line's last
+/// field is the caller's own group. A mount needn't show all of its hierarchy: the mount's root field
+/// names the topmost group that it shows. So the right mount is one whose root the caller's group is
+/// below. See cgroups(7), proc_pid_mountinfo(5).
 pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Version)> {
     // ANCHOR_END: find
     // ANCHOR: exercise_find
@@ -57,7 +57,7 @@ pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Ve
         let shows_us = Path::new(&group).starts_with(root) || root.starts_with("/..");
         (is_it && shows_us).then(|| (root.len(), unescaped(target)))
     });
-    // The one that shows the most.
+    // The mount that shows the most of the hierarchy.
     let (_, top) = mounts.min_by_key(|(root, _)| *root)?;
     Some((top, version))
     // ANCHOR_END: exercise_find
@@ -85,21 +85,21 @@ pub fn unescaped(text: &str) -> PathBuf {
 }
 
 // ANCHOR: Cgroup
-/// The control groups of one container: one folder in each hierarchy that has something to say.
+/// The control groups of one container: one folder in each hierarchy that limits it or keeps its accounts.
 pub struct Cgroup {
     pub(crate) groups: Vec<Group>,
-    /// What `usage` compares with.
+    /// The limits that the groups were made with.
     pub(crate) limits: Limits,
 }
 // ANCHOR_END: Cgroup
 
 impl Cgroup {
     // ANCHOR: enter
-    /// Moves the calling process in, with all that it will ever start, and makes the groups the
-    /// topmost ones that it sees.
+    /// Moves the calling process into the groups, with all processes that it will ever start, and makes the
+    /// groups the topmost ones that the process sees.
     ///
-    /// "0" stands for whoever writes it, in whatever PID namespace. A new cgroup namespace takes
-    /// the caller's groups for its roots, so that comes second. See cgroup_namespaces(7).
+    /// "0" stands for the process that writes it, in any PID namespace. A new cgroup namespace takes the
+    /// caller's groups for its roots, so the namespace comes second. See cgroup_namespaces(7).
     ///
     /// The files are those of [`members_of`], opened before there was a container.
     pub fn enter(&self) -> Result<()> {
@@ -123,17 +123,17 @@ impl Cgroup {
     }
 
     // ANCHOR: remove
-    /// Removes the groups, once nobody is in them any more. See rmdir(2).
+    /// Removes the groups, once no process is in them any more. See rmdir(2).
     ///
-    /// A group's files can't be removed and needn't be: they are no files. A process that has
-    /// ended is still in its group until the kernel is through with it.
+    /// The files in a group's folder can't be removed and needn't be: they are no real files. A process that
+    /// has ended stays in its group until the kernel has finished with the process.
     ///
     /// # Errors
-    /// One of them is still in use after ten seconds.
+    /// A group is still in use after ten seconds.
     pub fn remove(&mut self) -> Result<()> {
         // ANCHOR_END: remove
         // ANCHOR: exercise_remove
-        // The first of them is what `sweep` finds the others by, so it goes last, if all others have.
+        // `sweep` finds the other groups by the first one. So the first goes last, and only if all others have gone.
         while let Some(group) = self.groups.last() {
             remove_group(&group.folder)?;
             self.groups.pop();
@@ -142,20 +142,20 @@ impl Cgroup {
         // ANCHOR_END: exercise_remove
     }
 
-    /// The limits that it was made with.
+    /// The limits that the groups were made with.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The hierarchies that it has a group in.
+    /// The hierarchies in which the container has a group.
     pub fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
         self.groups.iter().map(|group| &group.hierarchy)
     }
 }
 
 impl Drop for Cgroup {
-    /// On whatever way out; after [`Cgroup::remove`] nothing is left to do. A container's process that
-    /// is a copy of this one never gets here.
+    /// Removes the groups on any way out; after [`Cgroup::remove`] nothing is left to do. A container's
+    /// process that is a copy of this one never gets here.
     fn drop(&mut self) {
         let _ = self.remove();
     }

@@ -1,14 +1,14 @@
-//! The limits of one container, and what they are in the files of a control group.
+//! The limits of one container, and what is written for them into the files of a control group.
 
 use crate::devices::DeviceRule;
 use serde::{Deserialize, Serialize};
 
-/// The limits of one container's control groups; nothing is limited that is `None`.
+/// The limits of one container's control groups; `None` limits nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,
-    /// Bytes of memory and swap together, and whether somebody asked for just that.
+    /// Bytes of memory and swap together, and whether `--memory-swap` asked for them.
     pub memory_swap: Option<(Swap, bool)>,
     /// Microseconds of processor time in each [`PERIOD`].
     pub cpu_quota: Option<u64>,
@@ -18,34 +18,34 @@ pub struct Limits {
     pub cpuset_cpus: Option<String>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// The devices that it may use, and no others; `None`: all.
+    /// The devices that the container may use, and no others; `None`: all.
     pub devices: Option<Vec<DeviceRule>>,
-    /// Whether its processes can be stopped and continued together, where the machine can.
+    /// Whether the container's processes are to be stopped and continued together, where the machine has a freezer.
     pub freezer: bool,
 }
 
 /// One value for one file of a control group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Which flag it is for.
+    /// The flag that the value is for.
     pub flag: &'static str,
-    /// Which controller the file belongs to.
+    /// The controller that the file belongs to.
     pub controller: &'static str,
     /// The file's name.
     pub file: &'static str,
-    /// What is written.
+    /// The text that is written.
     pub value: String,
     /// Whether it is an error when there is no such file.
     pub required: bool,
 }
 
-/// The time in which a quota is given out anew: 100 ms, in microseconds.
+/// The time after which a quota is given out anew: 100 ms, in microseconds.
 pub const PERIOD: u64 = 100_000;
 
-/// A bound of memory and swap.
+/// A limit of memory and swap together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Swap {
-    /// As many bytes.
+    /// A number of bytes.
     Bytes(u64),
     /// As much as there is.
     Unlimited,

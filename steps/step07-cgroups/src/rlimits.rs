@@ -1,7 +1,7 @@
 //! The older limits, of each process by itself: setrlimit(2).
 //!
-//! They are handed down at fork, each child its own: a limit of 100 MiB is 100 MiB for each of a
-//! thousand children. They stop a program that runs wild, and no program that means it.
+//! Each child inherits the limits at fork, for itself: a limit of 100 MiB is 100 MiB for each of a
+//! thousand children. Such limits stop a program with a fault, and no program that means harm.
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t, setrlimit};
@@ -12,9 +12,9 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
     name: String,
-    /// What holds; the process may raise it itself up to the other.
+    /// The limit that holds. The process may raise it itself, up to `hard`.
     soft: rlim_t,
-    /// What it may be raised to.
+    /// The most that `soft` may be raised to.
     hard: rlim_t,
 }
 
@@ -67,7 +67,7 @@ impl FromStr for Ulimit {
     }
 }
 
-/// Sets the limits of the calling process and its children. Call it late: our own work needs files too.
+/// Sets the limits of the calling process and its children. Call this late: our own work needs files too.
 ///
 /// # Errors
 /// EPERM: a hard limit is raised without CAP_SYS_RESOURCE, or RLIMIT_NOFILE above

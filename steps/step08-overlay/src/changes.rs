@@ -14,27 +14,27 @@ use step07_cgroups::claim::{abandoned, claim};
 pub enum Home<'a> {
     /// In the state folder by this name, for as long as the container runs.
     Passing(&'a str),
-    /// In this directory, which is somebody else's to make and to remove.
+    /// In this directory, which the caller makes and removes.
     Lasting {
-        /// It has the upper layer, `upper`.
+        /// The directory, with the upper layer in `upper`.
         folder: &'a Path,
-        /// Whether nobody will want that after a crash.
+        /// Whether the changes are worth nothing after a crash.
         volatile: bool,
     },
 }
 
 /// A container's own directories.
 pub(crate) struct Changes {
-    /// The mount covers it, in the container.
+    /// The directory on which the overlay is mounted, in the container.
     pub(crate) folder: PathBuf,
     pub(crate) upper: PathBuf,
     pub(crate) work: PathBuf,
-    /// Whether nobody will want the changes after a crash.
+    /// Whether the changes are worth nothing after a crash.
     pub(crate) volatile: bool,
-    /// As long as it is locked, somebody uses the folder, which goes at the end. A folder that outlives the
-    /// container has no such lock.
+    /// The folder's lock: while it is held, the folder is in use. The folder is removed at the end. A folder that
+    /// outlives the container has no such lock.
     passing: Option<Flock<File>>,
-    /// And this one, the directory that is kept.
+    /// The lock of the directory that `--keep` names.
     _kept_lock: Option<Flock<File>>,
 }
 
@@ -55,7 +55,7 @@ impl Changes {
                 directory(keep, 0o755).with_context(|| format!("--keep {}", keep.display()))?;
                 let upper = keep.canonicalize()?;
                 let (name, id) = (name_of(&upper), name_of(&folder));
-                // The kernel wants it on the same filesystem as the upper directory.
+                // The kernel wants the work directory on the same filesystem as the upper directory.
                 let work = upper.with_file_name(format!(".{name}.work-{id}"));
                 (upper, work)
             }
@@ -75,12 +75,12 @@ impl Changes {
         };
         directory(&changes.upper, 0o755)?;
         if is_empty(&changes.upper) {
-            // What the root's own directory is like, shows in the topmost layer.
+            // The upper directory becomes the container's `/`. Its owner and mode are to be those of the topmost layer.
             let like = fs::metadata(topmost)?;
             chown(&changes.upper, Some(like.uid()), Some(like.gid()))?;
             fs::set_permissions(&changes.upper, like.permissions())?;
         }
-        // In one that a crash has left, the kernel finds the mark of a volatile mount.
+        // A work directory that a crash has left may have the mark of a volatile mount, and the kernel refuses those.
         tear_down(&changes.work)?;
         directory(&changes.work, 0o755)?;
         Ok(changes)
@@ -95,20 +95,20 @@ impl Changes {
                 running.display()
             )
         })?;
-        // As the mount table has it.
+        // The mount table has paths without links, and `tear_down` compares with those.
         let running = running.canonicalize()?;
         sweep(&running);
         whole::sweep(state);
         let folder = running.join(id);
-        // Nobody may look into a container's files, whatever their modes.
+        // No other user may look into a container's files, whatever their modes are.
         let make = || DirBuilder::new().mode(0o700).create(&folder);
         let lock = claim(&folder, make, || File::open(&folder));
         let lock = lock.with_context(|| folder.display().to_string())?;
         Ok((folder, Some(lock)))
     }
 
-    /// Locks a directory that is kept, and removes the work directories of those that were killed while they
-    /// used it.
+    /// Locks the directory that `--keep` names, and removes the work directories of containers that were killed while
+    /// they used it.
     fn keep_alone(upper: &Path) -> Result<Flock<File>> {
         let lock = Flock::lock(File::open(upper)?, FlockArg::LockExclusiveNonblock);
         let Ok(lock) = lock else {
@@ -133,14 +133,13 @@ impl Changes {
 }
 
 impl Drop for Changes {
-    /// On whatever way out; after [`Changes::remove`] nothing is left to do.
+    /// Removes the directories on an early return, too. After [`Changes::remove`] nothing is left to do.
     fn drop(&mut self) {
         let _ = self.remove();
     }
 }
 
-/// Removes the directories that nobody has locked: those of programs that were killed before they
-/// could.
+/// Removes the directories that no process has locked: their programs were killed before they could remove them.
 fn sweep(containers: &Path) {
     for entry in fs::read_dir(containers).into_iter().flatten().flatten() {
         if let Some(_lock) = abandoned(&entry.path()) {

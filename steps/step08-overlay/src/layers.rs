@@ -61,7 +61,7 @@ pub struct LayerArgs {
     pub commit: Option<commit::Archive>,
 }
 
-/// What a container mounts on. Where one is missing it is made, but not in somebody's own --rootfs.
+/// The directories that a container mounts on. A missing one is made, but not in a user's own --rootfs.
 const PLACES: [&str; 3] = ["proc", "sys", "dev"];
 
 /// As many layers as fit into the page that mount(2) takes.
@@ -69,9 +69,9 @@ const MOST_LAYERS: usize = 200;
 
 /// What a container's root is made of.
 pub struct Layers {
-    /// The topmost first. Only one, when nothing is laid over it.
+    /// The layers below the changes, the topmost first. Without changes there is only one.
     lower: Vec<PathBuf>,
-    /// Where the changes go; nowhere else than into the only layer, without.
+    /// Where the changes go. Without, they go into the only layer itself.
     changes: Option<Changes>,
     /// The state folder.
     state: PathBuf,
@@ -79,11 +79,11 @@ pub struct Layers {
 }
 
 impl LayerArgs {
-    /// Finds or unpacks the layers, and makes the container's directories; removes those that a crash has
-    /// left.
+    /// Finds or unpacks the layers, and makes the container's directories. Directories that a crash has left are
+    /// removed.
     ///
     /// # Errors
-    /// There is no such image, or it can't be one.
+    /// An image that doesn't exist, or a file that can't be one.
     pub fn open(&self, files: &Files, home: Home, why: bool) -> Result<Layers> {
         if let Some(archive) = &self.commit {
             archive.check()?;
@@ -97,7 +97,7 @@ impl LayerArgs {
                 _in_use: in_use,
             });
         }
-        // Whoever only asks changes nothing, and may be anybody.
+        // --why changes nothing, and needs no root: a single layer is looked at without directories of its own.
         let needs_none = why && self.keep.is_none() && lower.len() == 1;
         let changes = || Changes::make(&files.state.dir, home, self.keep.as_deref(), &lower[0]);
         let changes = (!needs_none).then(changes).transpose()?;
@@ -109,7 +109,7 @@ impl LayerArgs {
         })
     }
 
-    /// The layers that are only read, the topmost first, and what keeps them as they are.
+    /// The layers that are only read, the topmost first, and the lock that keeps the default root as it is.
     fn lower(&self, files: &Files) -> Result<(Vec<PathBuf>, Option<Rootfs>)> {
         match self.image[..] {
             [] => {
@@ -135,15 +135,15 @@ impl LayerArgs {
         Ok(self.lower(files)?.0)
     }
 
-    /// Where the changes of a container with [`Home::Lasting`] in `folder` go; nowhere else than into the
-    /// root itself with `--rootfs`.
+    /// Where the changes of a container with [`Home::Lasting`] in `folder` go. With `--rootfs` they go into the root
+    /// itself: `None`.
     pub fn upper(&self, files: &Files, folder: &Path) -> Option<PathBuf> {
         let upper = || self.keep.clone().unwrap_or_else(|| folder.join("upper"));
         files.rootfs.is_none().then(upper)
     }
 
-    /// Shows the whole root of a container with [`Home::Lasting`] in `folder` to `look`, whether it runs or
-    /// not. Who runs is to be frozen: nothing may change meanwhile.
+    /// Shows the whole root of a container with [`Home::Lasting`] in `folder` to `look`, whether it runs or not. The
+    /// caller freezes a container that runs: nothing may change meanwhile.
     pub fn show<T>(
         &self,
         files: &Files,
@@ -156,7 +156,7 @@ impl LayerArgs {
         show(layers.collect(), folder, look)
     }
 
-    /// Takes hold of the volumes, in the order in which they are to be attached.
+    /// Opens the volumes, in the order in which they are to be attached.
     pub fn volumes(&self) -> Result<Vec<OpenVolume>> {
         let volumes = self.volume.iter().map(Volume::open);
         let mut volumes: Vec<_> = volumes.collect::<Result<_>>()?;
@@ -164,10 +164,9 @@ impl LayerArgs {
         Ok(volumes)
     }
 
-    /// Puts volumes and tmpfs into the root that the caller is in, and has the rest of it read-only when
-    /// that was asked for.
+    /// Mounts volumes and tmpfs in the caller's root, and makes the rest of it read-only when that was asked for.
     pub fn attach(&self, volumes: &[OpenVolume]) -> Result<()> {
-        // What lies below something else comes after it.
+        // By depth: a mount below another comes after it.
         let mut tmpfs: Vec<&Tmpfs> = self.tmpfs.iter().collect();
         tmpfs.sort_by_key(|each| each.depth());
         let mut tmpfs = tmpfs.into_iter().peekable();
@@ -204,7 +203,7 @@ impl Layers {
             .map(|layer| directory_at(layer))
             .collect::<Result<_>>()?;
         let (upper, work) = (directory_at(&changes.upper)?, directory_at(&changes.work)?);
-        // It covers the directories that it is made of, which are open already.
+        // The overlay covers the directories that it is made of, which are open already.
         let target = changes.folder.clone();
         mount_overlay(&lower, &upper, &work, changes.volatile, &target)?;
         for place in PLACES {
@@ -218,13 +217,13 @@ impl Layers {
     }
     // ANCHOR_END: mount
 
-    /// The topmost of the layers, as the host has it: where a file of the root most likely is.
+    /// The host's path of the topmost layer: a file of the root is most likely there.
     pub fn topmost(&self) -> &Path {
         &self.lower[0]
     }
 
-    /// Shows the whole root to `look`, without a container: of one layer the layer itself, of several a
-    /// mount that nobody else sees.
+    /// Shows the whole root to `look`, without a container. A single layer is shown itself, several as a mount that
+    /// no other process sees.
     pub fn show<T>(&self, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         match &self.changes {
             Some(changes) => {
@@ -236,10 +235,10 @@ impl Layers {
         }
     }
 
-    /// Ends the container's use of the layers: saves what is to be saved, removes what nobody keeps, and
-    /// hands the `outcome` of the command's life on.
+    /// Ends the container's use of the layers: saves what is to be saved, removes what isn't kept, and passes on the
+    /// `outcome` of the command.
     pub fn settle(self, outcome: Result<u8>, archive: Option<&commit::Archive>) -> Result<u8> {
-        // Whatever the command ended with. One that never ran changed nothing.
+        // The root is saved whatever the command's exit code is. A command that never ran changed nothing.
         let ran = outcome
             .as_ref()
             .map_or_else(|error| error.is::<Ended>(), |_| true);
@@ -248,7 +247,7 @@ impl Layers {
             None => Ok(()),
         };
         if let Some(Err(error)) = self.changes.as_ref().map(Changes::remove) {
-            // The command's life is over, and its outcome is what counts.
+            // The command has ended, and its outcome is what counts.
             eprintln!(
                 "{}\nhelp: the next run removes what is left",
                 explain(&error)
@@ -258,8 +257,8 @@ impl Layers {
     }
 }
 
-/// Shows `layers`, the topmost first, to `look` as one root: of one that isn't empty the layer itself, of
-/// several a mount on `target` that nobody else sees.
+/// Shows `layers`, the topmost first, to `look` as one root. Empty layers don't count. A single layer is shown
+/// itself, several as a mount on `target` that no other process sees.
 fn show<T>(layers: Vec<&Path>, target: &Path, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let lowest = layers.last().copied().unwrap_or(target);
     let used: Vec<&Path> = layers
@@ -290,8 +289,8 @@ fn show<T>(layers: Vec<&Path>, target: &Path, look: impl FnOnce(&Path) -> Result
     look(target)
 }
 
-/// Gives the calling process mounts of its own, until what is returned is dropped: then those are gone, and the
-/// process is back where it was, in `/`.
+/// Gives the calling process a mount namespace of its own until the returned value is dropped. Then its mounts are
+/// gone, and the process is back in the namespace that it came from, in `/`.
 pub fn private_mounts() -> Result<impl Drop> {
     struct Back(OwnedFd);
     impl Drop for Back {

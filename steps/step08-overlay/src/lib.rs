@@ -8,8 +8,8 @@
 //! ([`tear_down`]), or becomes an image.
 //!
 //! An image is a directory, or an archive that is unpacked once ([`image::images`], [`image::archive`]); [`mod@image::commit`]
-//! makes an archive of a container's root. Which layers and volumes there are to be is said by
-//! [`layers`] and [`volumes`].
+//! makes an archive of a container's root. [`layers`] and [`volumes`] say which layers and volumes a
+//! container gets.
 
 pub mod changes;
 pub mod image;
@@ -42,8 +42,7 @@ use step07_cgroups::unescaped;
 /// directories are named by descriptors: the list has to fit into a page, and in paths `:` and `,`
 /// would end it. See the kernel's documentation of overlayfs.
 ///
-/// `volatile`: nothing is written to the disk for its own sake, since nothing of it will be wanted after
-/// a crash.
+/// `volatile`: the kernel doesn't force the changes onto the disk, since nobody will want them after a crash.
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EINVAL when `upper` and `work` are on different mounts, or on a
@@ -77,11 +76,11 @@ pub fn mount_overlay(
 }
 
 // ANCHOR: clone_tree
-/// A copy of the mounts at `source` and below it, which is nowhere mounted yet, with `attributes`.
+/// Copies the mounts at `source` and below it, and gives the copy `attributes`. The copy is mounted nowhere yet.
 ///
-/// It is taken on the host's side, before there is a container: what `source` means is the
-/// host's matter. To be read-only is a property of a mount, and every mount below has its own: one
-/// call makes the copy, a second changes all of it. See open_tree(2), mount_setattr(2).
+/// The copy is made on the host's side, before there is a container: the host decides what `source` means.
+/// Read-only is a property of a mount, and every mount below has its own. So one call makes the copy, and a
+/// second changes all of it. See open_tree(2), mount_setattr(2).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): ENOENT without such a file; ENOSYS for `mount_setattr` before
@@ -104,11 +103,10 @@ pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<()> {
 // ANCHOR_END: attach
 
 // ANCHOR: tear_down
-/// Removes `folder` and all that is in it, whatever happened before. Nothing happens where there is no
-/// such directory.
+/// Removes `folder` and all that is in it, whatever happened before. Without such a directory nothing happens.
 ///
-/// Removing goes down into every directory, and below a mount are somebody else's files: so first
-/// what is mounted in there goes, the last mount first.
+/// Removing goes down into every directory, and below a mount are somebody else's files. So the mounts in
+/// there go first, beginning with the last one.
 pub fn tear_down(folder: &Path) -> Result<()> {
     // ANCHOR_END: tear_down
     // ANCHOR: exercise_tear_down
@@ -119,7 +117,7 @@ pub fn tear_down(folder: &Path) -> Result<()> {
     // ANCHOR_END: exercise_tear_down
 }
 
-/// Where something is mounted at `folder` or below it, in the order in which it was.
+/// The mount points at `folder` and below it, in the order in which they were mounted.
 pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -129,12 +127,12 @@ pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// MountAttributes of the mounts of a tree: struct mount_attr of mount_setattr(2).
+/// Attributes for all mounts of a tree: struct mount_attr of mount_setattr(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MountAttributes {
     /// MOUNT_ATTR_… to be set.
     pub set: u64,
-    /// How they hear of new mounts: MS_PRIVATE, MS_SLAVE or MS_SHARED.
+    /// How new mounts spread between copies of these mounts: MS_PRIVATE, MS_SLAVE or MS_SHARED.
     pub propagation: u64,
 }
 
@@ -184,7 +182,7 @@ pub fn mount_setattr(tree: &OwnedFd, attributes: &MountAttributes) -> nix::Resul
     Errno::result(result).map(drop)
 }
 
-/// Puts the mounts of `tree` on what `point` stands for: move_mount(2).
+/// Mounts `tree` on what `point` stands for: move_mount(2).
 pub fn move_mount(tree: &OwnedFd, point: &impl AsFd) -> nix::Result<()> {
     let by_descriptors = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: the kernel reads two empty paths.

@@ -15,26 +15,26 @@ use step05_tty::mounts::{Mount, MountPoint, mount_on, mount_point};
 /// One `-v`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// What of the host.
+    /// The path on the host.
     pub source: PathBuf,
-    /// Where in the container.
+    /// The path in the container.
     pub target: PathBuf,
     /// Whether the container may only read it.
     pub read_only: bool,
-    /// Which mounts made later below it are seen on the other side.
+    /// Whether a mount that is made below it later is seen on the other side.
     pub propagation: Propagation,
 }
 
-/// How two copies of a mount hear of each other's new mounts: mount_namespaces(7).
+/// Whether two copies of a mount share the new mounts below them: mount_namespaces(7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
     /// Not at all.
     #[default]
     Private,
-    /// The container hears of the host's.
+    /// The container sees the host's new mounts.
     Slave,
-    /// Each hears of the other's.
+    /// Each side sees the other's new mounts.
     Shared,
 }
 
@@ -67,7 +67,7 @@ impl Volume {
                 "rprivate" | "private" => volume.propagation = Propagation::Private,
                 "rslave" | "slave" => volume.propagation = Propagation::Slave,
                 "rshared" | "shared" => volume.propagation = Propagation::Shared,
-                // For SELinux, which isn't asked here.
+                // Labels of SELinux, which this program doesn't set.
                 "z" | "Z" => {}
                 _ => {
                     return Err(format!(
@@ -79,10 +79,10 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Takes hold of what the host has at SRC just now.
+    /// Opens what the host has at SRC just now, as a copy of its mounts.
     ///
     /// # Errors
-    /// There is nothing.
+    /// The host has nothing at SRC.
     pub fn open(&self) -> Result<OpenVolume> {
         let shown = self.source.display();
         let flag = || format!("-v {shown}:{}", self.target.display());
@@ -128,7 +128,7 @@ impl Volume {
     }
 }
 
-/// A volume that the host has let go of, ready to be attached.
+/// A volume that is copied from the host's mounts, and ready to be attached.
 pub struct OpenVolume {
     tree: OwnedFd,
     target: PathBuf,
@@ -136,8 +136,8 @@ pub struct OpenVolume {
 }
 
 impl OpenVolume {
-    /// Puts it into the root that the caller is in. Where DST is missing it is made, and a link on
-    /// the way leads to what it means *in there*.
+    /// Mounts the volume in the caller's root. Where DST is missing it is made. A link on the way leads to what it
+    /// means *in that root*.
     pub fn attach(&self) -> Result<()> {
         let flag = || format!("-v …:{}", self.target.display());
         let point = mount_point(&self.target, self.kind).with_context(flag)?;
@@ -145,7 +145,7 @@ impl OpenVolume {
         self.attach_on(&point)
     }
 
-    /// Puts it on `point`, wherever that is.
+    /// Mounts the volume on `point`, wherever that is.
     pub fn attach_on(&self, point: &MountPoint) -> Result<()> {
         attach(&self.tree, point)
     }
@@ -155,7 +155,7 @@ impl OpenVolume {
         &self.target
     }
 
-    /// How deep it goes: a volume below another comes after it.
+    /// The depth of DST: a volume below another comes after it.
     pub fn depth(&self) -> usize {
         self.target.components().count()
     }
@@ -169,7 +169,7 @@ pub struct Tmpfs {
 }
 
 impl Tmpfs {
-    /// Reads `DST[:OPTION,…]` with the options of tmpfs(5), and of mount(8) those that a tmpfs knows.
+    /// Reads `DST[:OPTION,…]`, with the options of tmpfs(5), and those of mount(8) that a tmpfs knows.
     pub fn parse(text: &str) -> Result<Tmpfs, String> {
         let (target, options) = text.split_once(':').unwrap_or((text, ""));
         let options: Vec<_> = options
@@ -204,7 +204,7 @@ impl Tmpfs {
         })
     }
 
-    /// Mounts it in the root that the caller is in.
+    /// Mounts the tmpfs in the caller's root.
     pub fn attach(&self) -> Result<()> {
         let flag_of = || format!("--tmpfs {}", self.target.display());
         let point = mount_point(&self.target, SFlag::S_IFDIR).with_context(flag_of)?;
@@ -227,7 +227,7 @@ impl Tmpfs {
         mount_on(&point, &tmpfs).with_context(flag_of)
     }
 
-    /// How deep it goes: what lies below another comes after it.
+    /// The depth of DST: a mount below another comes after it.
     pub fn depth(&self) -> usize {
         self.target.components().count()
     }
@@ -248,7 +248,8 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
     })
 }
 
-/// Fails when `point` is in the procfs: a root's link may have led there. Its filesystem tells, whatever it is called.
+/// Fails when `point` is in a procfs, where a link in the root may have led. The filesystem's type shows that,
+/// whatever the path is.
 fn outside_of_proc(point: &MountPoint) -> Result<()> {
     match point.filesystem()? {
         PROC_SUPER_MAGIC => bail!(
@@ -259,7 +260,7 @@ fn outside_of_proc(point: &MountPoint) -> Result<()> {
     }
 }
 
-/// A place in the container for something of the user's.
+/// Reads DST, the place of a volume or a tmpfs in the container.
 fn destination(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     let plain = path

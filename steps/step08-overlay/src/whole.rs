@@ -1,9 +1,9 @@
-//! A file that is there when it is whole, and not before.
+//! A file that appears when it is whole, and not before.
 //!
-//! It is written without a name (O_TMPFILE in open(2)), so that nobody can have prepared the name that it gets, and the
-//! kernel takes it away if its writer is killed. A file that has no name can't take somebody else's place by itself:
-//! it gets a name that nobody can guess, and is renamed. What SIGKILL may leave in between is noted in the state folder
-//! beforehand, and whoever sweeps there removes it.
+//! The file is written without a name (O_TMPFILE in open(2)). So nobody can have prepared anything under its name,
+//! and the kernel removes the file if its writer is killed. A file without a name can't replace another file
+//! directly. First it gets a name that nobody can guess, and then it is renamed. SIGKILL may leave that name behind.
+//! So a note in the state folder tells the name beforehand, and a later [`sweep`] removes the file.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -25,34 +25,35 @@ use step07_cgroups::claim::{abandoned, claim};
 pub struct Whole {
     folder: OwnedFd,
     path: PathBuf,
-    /// Its name until it has its own, and whether there is such a file already.
+    /// Its temporary name, and whether a file has that name already.
     aside: OsString,
     is_named: bool,
     note: Note,
 }
 
-/// What is noted of it, as long as it is in the making: a file in the state folder, which its writer has locked.
+/// The note of a file in the making: a file in the state folder, which the writer has locked.
 struct Note {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
-/// Where the notes of `state` are.
+/// The folder of the notes below `state`.
 fn notes(state: &Path) -> PathBuf {
     state.join("saving")
 }
 
 impl Whole {
-    /// Begins to write what will be the file `path`, and notes so below `state`. Returns what is written to, too.
+    /// Begins to write what will be the file `path`, and makes a note of it below `state`. Returns the file to write
+    /// to, too.
     ///
     /// # Errors
-    /// There is no such directory, or nobody may write there.
+    /// A directory that doesn't exist, or in which the caller may not write.
     pub fn begin(path: &Path, state: &Path) -> Result<(Whole, File)> {
         let path = std::path::absolute(path)?;
         let folder = path.parent().filter(|_| path.file_name().is_some());
         let folder = folder.context("it has no name")?;
         let id = new_id()?;
-        // As long as it may be anywhere, however long its own name is.
+        // A temporary name that is short enough for any filesystem, however long the file's own name is.
         let aside = aside(OsStr::new(&id));
         let note = Note::take(state, &id, &folder.join(&aside))?;
         let mut whole = Whole {
@@ -77,7 +78,7 @@ impl Whole {
         Ok((whole, File::from(file)))
     }
 
-    /// Has `file`, which is complete, appear under its name, in the place of what is called so.
+    /// Gives `file`, which is complete, its own name. A file that had this name is replaced.
     pub fn appear(mut self, file: &File) -> Result<()> {
         file.sync_all()?;
         let (folder, aside) = (&self.folder, self.aside.as_os_str());
@@ -120,7 +121,7 @@ impl Note {
     }
 }
 
-/// Removes what was in the making below `state` by those who were killed. Says how much that was.
+/// Removes the unfinished files of writers that were killed, as noted below `state`. Returns how many there were.
 pub fn sweep(state: &Path) -> usize {
     let mut swept = 0;
     for entry in fs::read_dir(notes(state)).into_iter().flatten().flatten() {
@@ -130,7 +131,7 @@ pub fn sweep(state: &Path) -> usize {
         let mut left = Vec::new();
         let read = (&*note).take(LONGEST_PATH as u64).read_to_end(&mut left);
         let left = PathBuf::from(OsString::from_vec(left));
-        // Its name is one that nobody can have guessed: whatever its folder is by now, nobody else's file is called so.
+        // The temporary name can't be guessed: whatever its folder is by now, nobody else's file is called so.
         let is_ours = left
             .file_name()
             .is_some_and(|name| name == aside(&entry.file_name()));
@@ -142,7 +143,7 @@ pub fn sweep(state: &Path) -> usize {
     swept
 }
 
-/// What a file is called whose note is called `id`, until it has its own name.
+/// The temporary name of the file whose note is called `id`.
 fn aside(id: &OsStr) -> OsString {
     let digits = &id.as_bytes()[..id.len().min(16)];
     OsString::from_vec([b".", digits].concat())

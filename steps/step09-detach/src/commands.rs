@@ -58,10 +58,10 @@ pub enum Commands {
 }
 
 impl Commands {
-    /// Does it, and returns the exit code.
+    /// Runs the subcommand, and returns the exit code.
     pub fn run(self) -> Result<u8> {
         match &self {
-            // Who stays with a container tells it that nobody reads.
+            // These commands notice themselves that nobody reads: an attached caller tells the container.
             Commands::Run(run) if !run.detach => {}
             Commands::Start(start) if start.attaches() => {}
             Commands::Attach(_) | Commands::Logs(_) => {}

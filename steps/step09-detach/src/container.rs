@@ -1,11 +1,12 @@
 //! A container as it is kept: its folder, its record, its name, and who may change it.
 //!
-//! A container appears in one go, by a rename, and disappears so. Four locks keep commands apart, all freed by
-//! the kernel when their holder dies (flock(2)): that of `names`, for as long as it takes to give or take a
-//! name; that of a container's folder, for as long as it takes to read and replace its record; and its
-//! *life*, `ID.lock`. Whoever starts a container takes its life and leaves it to the monitor, so it is held as
-//! long as that lives; whoever removes the container has to get it first. The fourth is that of its file `still`, for
-//! who freezes its processes or has them go on.
+//! A container appears in one go, by a rename, and disappears so. Four locks keep commands apart. The kernel frees each
+//! of them when its holder dies (flock(2)). The lock of `names` is held for as long as it takes to give or take a name.
+//! The lock of a container's folder is held for as long as it takes to read and replace its record. A container's
+//! *life* is the lock of `ID.lock`: the process that holds it may start or remove the container. A command that starts
+//! a container takes its life and leaves it to the monitor, so the life is held as long as the monitor lives. A command
+//! that removes a container has to get its life first. The lock of the container's file `still` is for commands that
+//! freeze its processes or have them go on.
 
 pub mod folders;
 pub mod lock;
@@ -28,7 +29,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use step08_overlay::tear_down;
 
-/// What is locked in a container's folder by who freezes it.
+/// The file in a container's folder that is locked to freeze the container or to have it go on.
 pub(crate) const STILL: &str = "still";
 
 /// A handle for a container, which may have been removed by now.
@@ -49,15 +50,15 @@ pub(crate) fn is_id(text: &str) -> bool {
 /// Writes the record into a container's folder.
 pub(crate) fn write(folder: &Path, record: &Record) -> Result<()> {
     let text = serde_json::to_vec_pretty(record)?;
-    // Nobody wants back what is removed when it ends.
+    // A container that is removed when it ends needn't survive a power failure.
     save(&folder.join("config.json"), &text, !record.arguments.rm)
 }
 
 impl Container {
-    /// Its record, as it is now.
+    /// The container's record, as it is now.
     ///
     /// # Errors
-    /// It isn't there any more, or the disk has damaged it.
+    /// The container isn't there any more, or the disk has damaged its record.
     pub fn record(&self) -> Result<Record> {
         let path = self.folder.join("config.json");
         let text = match fs::read(&path) {
@@ -80,7 +81,7 @@ impl Container {
         })
     }
 
-    /// Changes its record, and nobody else does meanwhile.
+    /// Changes the container's record. The lock of its folder keeps others from changing it meanwhile.
     pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Record> {
         let _lock = self.lock_record()?;
         let mut record = self.record()?;
@@ -98,22 +99,22 @@ impl Container {
         }
     }
 
-    /// Whether it has been removed.
+    /// Whether the container has been removed.
     pub fn is_gone(&self) -> bool {
         !self.folder.exists()
     }
 
-    /// Where it is kept, with others.
+    /// The folders in which the container is kept, with others.
     pub fn folders(&self) -> &Folders {
         &self.folders
     }
 
-    /// Where its log is.
+    /// The path of the container's log.
     pub fn log(&self) -> PathBuf {
         self.folder.join("container.log")
     }
 
-    /// The name of its socket in the directory of sockets.
+    /// The name of the container's socket in the directory of sockets.
     pub fn socket(&self) -> String {
         format!("{}.sock", self.id)
     }
@@ -122,10 +123,10 @@ impl Container {
         self.folders.run.join(format!("{}.lock", self.id))
     }
 
-    /// Takes its life, if nobody has it: then it has no monitor, and gets none meanwhile.
+    /// Takes the container's life, if nobody has it: then the container has no monitor, and gets none meanwhile.
     ///
     /// # Errors
-    /// It has been removed.
+    /// The container has been removed.
     pub fn take_life(&self) -> Result<Option<Lock>> {
         let life = self.lock_life()?;
         if life.is_some() && self.is_gone() {
@@ -135,26 +136,26 @@ impl Container {
         Ok(life)
     }
 
-    /// Takes its life, if nobody has it, be it there or not.
+    /// Takes the container's life, if nobody has it, whether the container is there or not.
     pub(crate) fn lock_life(&self) -> Result<Option<Lock>> {
         loop {
             let path = self.life_path();
             let file = File::options().create(true).append(true).open(&path);
             let file = file.with_context(|| path.display().to_string())?;
             match Lock::attempt(file)? {
-                // Removed meanwhile together with its container.
+                // The lock file was removed meanwhile, together with its container.
                 Some(lock) if !lock.is_of(&path) => continue,
                 life => return Ok(life),
             }
         }
     }
 
-    /// Waits until nobody else freezes it or has it go on, and keeps it so.
+    /// Waits until nobody else freezes the container or has it go on, and keeps others from both.
     pub fn hold_still(&self) -> Result<Lock> {
         Lock::wait_for(self.open_still()?, libc::LOCK_EX)
     }
 
-    /// Waits until nobody freezes it, and keeps it so: several may have it go on.
+    /// Waits until nobody freezes the container, and keeps others from doing so. Several processes may have it go on.
     pub fn keep_going(&self) -> Result<Lock> {
         Lock::wait_for(self.open_still()?, libc::LOCK_SH)
     }
@@ -164,10 +165,10 @@ impl Container {
         File::open(&path).with_context(|| path.display().to_string())
     }
 
-    /// Calls it `name` from now on.
+    /// Gives the container the name `name`, and takes its old one.
     ///
     /// # Errors
-    /// Another container is called so.
+    /// Another container has this name.
     pub fn rename(&self, name: &str) -> Result<()> {
         let _names = self.folders.lock_names()?;
         let old = self.record()?.name;
@@ -181,7 +182,7 @@ impl Container {
         renamed.map(drop)
     }
 
-    /// Removes it, for good, by the right of who has its life.
+    /// Removes the container, for good. The calling process has to hold its `life`.
     pub fn remove(&self, life: &Lock) -> Result<()> {
         debug_assert!(life.is_of(&self.life_path()));
         let gone = self.folders.containers.join(format!(".old-{}", self.id));
@@ -193,7 +194,7 @@ impl Container {
         if let Ok(name) = name {
             self.folders.take_name(&name, &self.id);
         }
-        // It may take a while, and others need names meanwhile.
+        // The rest may take a while, and others need names meanwhile.
         drop(names);
         let torn_down = tear_down(&gone);
         for left in [self.folders.run.join(self.socket()), self.life_path()] {
@@ -213,7 +214,7 @@ impl Folders {
         }
     }
 
-    /// The container of that name.
+    /// The container that has the name `name`.
     pub(crate) fn named(&self, name: &str) -> Option<Container> {
         let id = fs::read_link(self.names.join(name::valid(name).ok()?)).ok()?;
         let id = id.to_str().filter(|id| is_id(id))?;
@@ -228,10 +229,10 @@ impl Folders {
         Lock::wait(File::open(&self.names)?)
     }
 
-    /// Gives `id` the `name`, for which the lock of `names` is to be held.
+    /// Gives the `name` to the container `id`. The calling process has to hold the lock of `names`.
     ///
     /// # Errors
-    /// Another container has it.
+    /// Another container has the name.
     pub(crate) fn give_name(&self, name: &str, id: &str) -> Result<()> {
         if let Some(other) = self.named(name).filter(|other| other.id != id) {
             bail!(
@@ -245,7 +246,7 @@ impl Folders {
         symlink(id, &link).with_context(|| link.display().to_string())
     }
 
-    /// Takes the `name` from `id`, if it has it.
+    /// Takes the `name` from the container `id`, if the container has it.
     pub(crate) fn take_name(&self, name: &str, id: &str) {
         let link = self.names.join(name);
         if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {

@@ -1,17 +1,17 @@
 //! # Step 9: outliving the caller
 //!
-//! Close the terminal, and a container of step 8 dies with it. One that is to stay needs somebody who stays,
-//! and nobody to hold it back: a process in a session of its own that has let go of the caller's terminal,
-//! files and directory ([`detach`]). It waits for the container, writes down what it says, and notes how it
-//! ended. Everybody else learns of the container by reading a record, which is replaced and never overwritten
-//! ([`save`]); but a record can only say what was true when it was written. Whether a process still runs is
-//! for the kernel to say, and a number alone isn't a process ([`is_running`]). Who wants it to end asks,
-//! waits, and then insists ([`stop`]).
+//! Close the terminal, and a container of step 8 dies with it. A container that is to go on needs a process that stays
+//! with it and that nothing ties to the caller: a process in a session of its own that has let go of the caller's
+//! terminal, files and directory ([`detach`]). This process, the *monitor*, waits for the container, writes down what
+//! the container says, and notes how it ended. Everybody else learns of the container by reading a record, which is
+//! replaced and never overwritten ([`save`]). But a record can only say what was true when it was written. Whether a
+//! process still runs is for the kernel to say, and a number alone isn't a process ([`is_running`]). To end a process,
+//! a command asks, waits, and then insists ([`stop`]).
 //!
-//! The process that stays is told in [`monitor`], what it does with the container in [`mod@start`], which is the
-//! closure of step 8, and how it sets out in [`errand`]. What is written down of a container, and where, is in
-//! [`container`]. How others start a monitor and talk to it is told in [`caller`] and [`message`], what they can have
-//! become of a container in [`lifecycle`], and what people type in [`commands`].
+//! The monitor is described in [`monitor`], what it does with the container in [`mod@start`], which is the closure of
+//! step 8, and how it is given its task in [`errand`]. What is written down of a container, and where, is in
+//! [`container`]. How other commands start a monitor and talk to it is described in [`caller`] and [`message`], what
+//! they do with a container in [`lifecycle`], and what people type in [`commands`].
 
 pub mod caller;
 pub mod commands;
@@ -38,13 +38,13 @@ use std::time::{Duration, Instant};
 use step01_uts::call;
 
 // ANCHOR: detach
-/// Lets go of whoever started the calling process: afterwards it is in a session of its own, which no
-/// terminal hangs up, stands in `/`, which nobody wants to unmount, and has only the descriptors in `keep`,
-/// with /dev/null for its standard input, output and error.
+/// Detaches the calling process from the process that started it. Afterwards the calling process is in a session of its
+/// own, which no terminal hangs up, stands in `/`, which nobody wants to unmount, and has only the descriptors in
+/// `keep`, with /dev/null for its standard input, output and error.
 ///
-/// Whoever reads from a pipe reads on until the last writing end is closed: with the caller's output
-/// still open here, `run -d | cat` would go on for as long as the container. A process that leads its group
-/// can't begin a session, so this is for a child. See setsid(2), daemon(7).
+/// A process that reads from a pipe reads on until the last writing end is closed: with the caller's output still open
+/// here, `run -d | cat` would go on for as long as the container. A process that leads its group can't begin a session,
+/// so this is for a child. See setsid(2), daemon(7).
 pub fn detach(keep: &[RawFd]) -> Result<()> {
     // ANCHOR_END: detach
     // ANCHOR: exercise_detach
@@ -68,19 +68,19 @@ pub fn open_descriptors() -> Result<Vec<RawFd>> {
     let names = fs::read_dir("/proc/self/fd")?.flatten();
     let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let numbers: Vec<RawFd> = numbers.collect();
-    // One of them was that of the directory itself.
+    // One of the numbers was the descriptor of the directory itself, which is closed by now.
     let is_open = |number: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
     Ok(numbers.into_iter().filter(is_open).collect())
 }
 
 // ANCHOR: save
-/// Replaces the file `path` by one with `text`, so that at every moment whoever opens it reads the whole of
-/// the old text or the whole of the new one, and an error leaves the old one. With `durable` that also holds
-/// when the power fails.
+/// Replaces the file `path` by one with `text`. At every moment, a process that opens the file reads the whole of the
+/// old text or the whole of the new one, and an error leaves the old one. With `durable` this also holds when the power
+/// fails.
 ///
-/// The new file is written beside the old one and renamed over it, which the kernel does in one go, on one
-/// filesystem. The name may reach the disk before the contents do, unless these are sent there first. See
-/// rename(2), fsync(2).
+/// The new file is written beside the old one and renamed over it, which the kernel does in one go, on one filesystem.
+/// The name may reach the disk before the contents do, unless the contents are sent there first. See rename(2),
+/// fsync(2).
 pub fn save(path: &Path, text: &[u8], durable: bool) -> Result<()> {
     // ANCHOR_END: save
     // ANCHOR: exercise_save
@@ -101,25 +101,25 @@ pub fn save(path: &Path, text: &[u8], durable: bool) -> Result<()> {
 }
 
 // ANCHOR: Identity
-/// A process, by what no other process has ever had or will have.
+/// A process, identified by what no other process has ever had or will have.
 ///
-/// Numbers come round again: when the highest has been given out, the kernel goes on with the free ones. Two
-/// processes with one number began at different times, or in different lives of the machine.
+/// Process IDs come round again: when the highest has been given out, the kernel goes on with the free ones. Two
+/// processes with the same ID began at different times, or in different boots of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its process ID on the host.
     pub pid: i32,
-    /// When it began, in clock ticks since the machine was started: field 22 of proc_pid_stat(5).
+    /// When the process began, in clock ticks since the machine was started: field 22 of proc_pid_stat(5).
     pub start_time: u64,
-    /// Which life of the machine that was: /proc/sys/kernel/random/boot_id.
+    /// The boot of the machine in which the process began: /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
 }
 // ANCHOR_END: Identity
 
 // ANCHOR: is_running
-/// Whether `process` is still there. One that has ended and that nobody has reaped, a zombie, isn't.
+/// Whether `process` is still there. A zombie, a process that has ended and that nobody has reaped, isn't.
 ///
-/// `kill(pid, 0)` would say that *a* process has the number. See proc_pid_stat(5).
+/// `kill(pid, 0)` would only say that *a* process has the ID. See proc_pid_stat(5).
 pub fn is_running(process: &Identity) -> bool {
     // ANCHOR_END: is_running
     // ANCHOR: exercise_is_running
@@ -138,14 +138,14 @@ pub fn is_running(process: &Identity) -> bool {
 pub struct Stat {
     /// A letter: R runs, S sleeps, Z is a zombie.
     pub state: char,
-    /// For how long it has had a processor, in clock ticks.
+    /// For how long the process has had a processor, in clock ticks.
     pub time: u64,
-    /// When it began, in clock ticks since the machine was started.
+    /// When the process began, in clock ticks since the machine was started.
     pub start_time: u64,
 }
 
 impl Stat {
-    /// Reads it.
+    /// Reads what the kernel says of the process `pid`.
     pub fn of(pid: i32) -> Result<Stat> {
         let bytes = fs::read(format!("/proc/{pid}/stat"))?;
         let text = String::from_utf8_lossy(&bytes);
@@ -164,15 +164,15 @@ impl Stat {
     }
 }
 
-/// Which life of the machine this is.
+/// The ID of the machine's current boot.
 pub fn boot_id() -> Result<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(id.trim().to_owned())
 }
 
 impl Identity {
-    /// The identity of the process that has the number `pid` now. Call it for a child, or for oneself:
-    /// nobody else's number is sure to be still theirs.
+    /// The identity of the process that has the ID `pid` now. Call this for a child, or for the calling process itself:
+    /// any other process may have ended, and its ID may belong to a new one.
     pub fn of(pid: Pid) -> Result<Identity> {
         let pid = pid.as_raw();
         Ok(Identity {
@@ -184,8 +184,9 @@ impl Identity {
 
     /// A descriptor for the process, if it is still there: pidfd_open(2).
     ///
-    /// First the descriptor, then the look: whatever the number means by now, the descriptor means who
-    /// had it at that moment, and if that one began when it should, it is the right one.
+    /// The order matters: first the descriptor is opened, then the start time is read. The descriptor means the process
+    /// that had the ID at that moment, whatever the ID means by now. If that process began when it should, it is the
+    /// right one.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         match call!(pidfd_open(self.pid)) {
             Err(refused) if refused.errno() == Errno::ESRCH => Ok(None),
@@ -195,10 +196,10 @@ impl Identity {
 }
 
 // ANCHOR: stop
-/// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end
-/// it. Returns when it has ended, at once when it isn't there any more.
+/// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end it.
+/// Returns when the process has ended, at once when it isn't there any more.
 ///
-/// Who sleeps for a second and then looks, sleeps too long and looks too late. A pidfd becomes readable when
+/// A loop that sleeps for a second and then looks, sleeps too long and looks too late. A pidfd becomes readable when
 /// its process ends, and it never stands for another one. See pidfd_send_signal(2), poll(2).
 pub fn stop(process: &Identity, signal: i32, patience: Option<Duration>) -> Result<()> {
     // ANCHOR_END: stop
@@ -229,7 +230,7 @@ pub fn wait_for_end(pidfd: &OwnedFd, patience: Option<Duration>) -> Result<bool>
     loop {
         let left = patience.map(|patience| patience.saturating_sub(begin.elapsed()));
         let timeout = left.map_or(PollTimeout::NONE, |left| {
-            // What is left of a millisecond is waited for, too.
+            // poll(2) waits for whole milliseconds: a part of one counts as one.
             let millis = left.as_millis().saturating_add(u128::from(!left.is_zero()));
             i32::try_from(millis)
                 .ok()

@@ -1,4 +1,4 @@
-//! What becomes of a container from outside: how it is begun, waited for, ended and removed, whatever its monitor does
+//! What other processes do with a container: start it, wait for it, end it and remove it, whatever its monitor does
 //! meanwhile.
 
 use crate::caller::connection::{Answer, Connection};
@@ -21,11 +21,11 @@ use step07_cgroups::cgroup::places::Groups;
 /// How a container is asked to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// The signal to ask with; without one, its own.
+    /// The signal to ask with; `None`: the container's own stop signal.
     pub signal: Option<i32>,
-    /// How long to wait before it is killed; for ever, without.
+    /// How long to wait before the container is killed; `None`: for ever.
     pub patience: Option<Duration>,
-    /// Whether it isn't to be started after a reboot either.
+    /// Whether the container isn't to be started after a reboot either.
     pub for_good: bool,
 }
 
@@ -41,7 +41,7 @@ impl Request {
         self.signal == Some(libc::SIGKILL)
     }
 
-    /// What its monitor is told.
+    /// What the container's monitor is told.
     fn message(&self) -> Message {
         match self.for_good {
             true => Message::EndForGood,
@@ -50,12 +50,12 @@ impl Request {
     }
 }
 
-/// Starts `container`, unless it runs already, and leaves it to itself.
+/// Starts `container`, unless it runs already, and detaches from it.
 pub fn begin_detached(container: &Container) -> Result<()> {
     begin(container, None).map(|connection| connection.map_or((), Connection::detach))
 }
 
-/// Starts `container` and returns the connection to its monitor; `None`: it runs already.
+/// Starts `container` and returns the connection to its monitor; `None`: the container runs already.
 pub fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<Connection>> {
     loop {
         if let Some(life) = container.take_life()? {
@@ -70,14 +70,14 @@ pub fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<C
         if status == Status::Restarting {
             return Ok(None);
         }
-        // Somebody is about to start, to end or to remove it.
+        // Another process is about to start, to end or to remove the container.
         let_things_settle(container)?;
     }
 }
-/// Removes a container; one that runs only by `force`.
+/// Removes a container. With `force`, a container that runs is killed first.
 ///
 /// # Errors
-/// It runs, or is about to.
+/// Without `force`: the container runs, or is about to.
 pub fn remove(container: &Container, force: bool) -> Result<()> {
     loop {
         if let Some(life) = container.take_life()? {
@@ -92,7 +92,7 @@ pub fn remove(container: &Container, force: bool) -> Result<()> {
         }
         if force {
             match end(container, &Request::KILL) {
-                // It was to be removed when it ended.
+                // The container was to be removed when it ended.
                 _ if container.is_gone() => return Ok(()),
                 ended => ended?,
             }
@@ -111,10 +111,10 @@ pub fn remove(container: &Container, force: bool) -> Result<()> {
     }
 }
 
-/// The exit code of a container, when it has ended.
+/// Waits until a container has ended, and returns its exit code.
 pub fn wait(container: &Container) -> Result<u8> {
     let record = container.record()?;
-    // Its process may have ended, and its monitor be about to note it.
+    // The container's process may have ended, and its monitor may be about to note that.
     let lives = matches!(record.state.phase, Phase::Running | Phase::Restarting);
     if lives && record.state.monitor.as_ref().is_some_and(is_running) {
         if let Some(socket) = knock(container)? {
@@ -132,7 +132,7 @@ pub fn wait(container: &Container) -> Result<u8> {
         }
     }
     let record = match container.record() {
-        // It was about to be removed when it was read, and its end was noted.
+        // The record had the container's end when it was read first, and the container has been removed since.
         Err(_) if !lives && container.is_gone() => record,
         now => now?,
     };
@@ -149,22 +149,24 @@ pub fn wait(container: &Container) -> Result<u8> {
     })
 }
 
-/// Ends what a container's monitor should have taken along when it was killed, and didn't: a command that has
-/// changed its user since, or was frozen; and its control groups. For who has its life.
+/// Ends what a container's monitor should have taken along when it was killed, and didn't: a command that has changed
+/// its user since, or was frozen; and the container's control groups. The calling process has to hold the container's
+/// life.
 pub fn end_orphan(container: &Container) -> Result<()> {
     if let Some(process) = orphan(container) {
         let _going = thaw(container)?;
         stop(&process, libc::SIGKILL, Some(Duration::ZERO))?;
     }
-    // Where its monitor has put all in order there are none.
+    // Where the monitor has put all in order there are no groups.
     match Groups::of(&container.id)?.is_empty() {
         true => Ok(()),
         false => sweep_all(),
     }
 }
 
-/// Whether a container without a monitor runs all the same. One that the kernel has killed and that is frozen hears of
-/// it in version 1 when it goes on: then it ends. For who has its life.
+/// Whether a container without a monitor runs all the same. In version 1 of control groups, a frozen process gets
+/// SIGKILL only when it goes on. So a container that was killed while it was frozen goes on here, and ends. The calling
+/// process has to hold the container's life.
 pub fn runs_on(container: &Container) -> Result<bool> {
     let Some(process) = orphan(container) else {
         return Ok(false);
@@ -180,7 +182,7 @@ pub fn runs_on(container: &Container) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether SIGKILL is on its way to the process `pid`.
+/// Whether SIGKILL is pending for the process `pid`.
 fn is_killed(pid: i32) -> bool {
     let status = StatusFile::of(Pid::from_raw(pid));
     ["SigPnd", "ShdPnd"]
@@ -188,20 +190,20 @@ fn is_killed(pid: i32) -> bool {
         .any(|set| status.has(set, libc::SIGKILL))
 }
 
-/// The process of a container without a monitor, if it runs all the same.
+/// A container's *orphan*: its process, if this still runs although the container has no monitor.
 pub fn orphan(container: &Container) -> Option<Identity> {
-    // Of a record that can't be read there is nothing to know.
+    // A record that can't be read tells nothing.
     container.record().ok()?.state.process.filter(is_running)
 }
 
-/// How long somebody takes who is about to be through.
+/// How long to sleep while another process is about to be through with a container.
 const A_MOMENT: Duration = Duration::from_millis(1);
 
-/// Waits until a container that has a monitor, and doesn't run, runs or has none.
+/// Waits while a container has a monitor, and doesn't run: until it runs, or has no monitor.
 pub fn let_things_settle(container: &Container) -> Result<()> {
     match knock(container)? {
         Some(socket) => Connection::with(socket, &Message::Wait).wait_for_news(),
-        // It isn't listening yet, or no longer, or it is a command that is about to be through.
+        // The monitor isn't listening yet, or no longer; or a command has the life, and is about to be through.
         None => {
             sleep(A_MOMENT);
             Ok(())
@@ -209,8 +211,8 @@ pub fn let_things_settle(container: &Container) -> Result<()> {
     }
 }
 
-/// Has a container end that runs, or is about to run again: asks, waits, and insists. Returns when its monitor
-/// has gone, too.
+/// Ends a container that runs, or is about to run again: asks, waits, and insists. Returns when its monitor has gone,
+/// too.
 pub fn end(container: &Container, request: &Request) -> Result<()> {
     loop {
         let record = match container.record() {
@@ -227,19 +229,20 @@ pub fn end(container: &Container, request: &Request) -> Result<()> {
         let socket = knock(container)?;
         let connection = socket.map(|socket| Connection::with(socket, &Message::Wait));
         if let Some(connection) = &connection {
-            // Otherwise its monitor would start it again.
+            // The monitor would start the container again if it weren't told.
             if connection.insist(&request.message())? == Answer::Silent {
                 return kill_both(container, connection);
             }
         }
         if !runs {
-            // It was about to start or to end, and has heard. Now it is the one or the other.
+            // The container was about to start or to end when its monitor heard. The next turn sees which of the two
+            // happened.
             if connection.is_none() {
                 sleep(A_MOMENT);
             }
             continue;
         }
-        // It may have begun another life until it heard.
+        // Before its monitor heard, the container may have been started once more: the record is read again.
         let record = match container.record() {
             Err(_) if container.is_gone() => return Ok(()),
             record => record?,
@@ -252,7 +255,7 @@ pub fn end(container: &Container, request: &Request) -> Result<()> {
             let signal = request.signal.unwrap_or(record.arguments.stop_signal);
             stop(process, signal, request.patience)?;
         }
-        // Not for its life, which somebody else may have by now, who starts it.
+        // Waiting for the life instead would be wrong: by now a process that starts the container may have it.
         return match connection {
             Some(connection) if connection.winds_up()? => Ok(()),
             Some(connection) => kill_both(container, &connection),
@@ -261,21 +264,22 @@ pub fn end(container: &Container, request: &Request) -> Result<()> {
     }
 }
 
-/// Has the kernel end a monitor that doesn't answer, and its container with it: one is never there without the other.
+/// Has the kernel end a monitor that doesn't answer, and the container with it: neither is to be there without the
+/// other.
 fn kill_both(container: &Container, connection: &Connection) -> Result<()> {
-    // It is still there: nobody else has its end of the connection.
+    // The monitor is still there: no other process has its end of the connection.
     if let Ok(pidfd) = pidfd_open(connection.monitor()?) {
         send(&pidfd, libc::SIGKILL)?;
         wait_for_end(&pidfd, None)?;
     }
     match container.take_life() {
         Ok(Some(_life)) => end_orphan(container),
-        // Somebody else has it by now, or has removed it.
+        // Another process has the life by now, or has removed the container.
         _ => Ok(()),
     }
 }
 
-/// Has the monitor of a container kill it, whose record nobody can read.
+/// Has the monitor kill a container whose record can't be read.
 fn kill_unread(container: &Container) -> Result<()> {
     let _going = thaw(container)?;
     let Some(socket) = knock(container)? else {
@@ -300,8 +304,8 @@ fn wait_for_monitor(record: &Record) -> Result<()> {
     }
     Ok(())
 }
-/// Has the processes of a container go on, if it is paused: who is frozen hears nothing, in version 1 not even
-/// SIGKILL. Nobody pauses it again as long as the lock is held.
+/// Has the processes of a container go on, if it is paused: frozen processes get no signal, in version 1 of control
+/// groups not even SIGKILL. Nobody pauses the container again as long as the returned lock is held.
 pub fn thaw(container: &Container) -> Result<Lock> {
     let going = container.keep_going()?;
     let groups = Groups::of(&container.id)?;

@@ -1,5 +1,5 @@
-//! What a monitor and those who attach to its container say to each other, over a socket that keeps messages
-//! apart: SOCK_SEQPACKET in unix(7).
+//! The messages between a container's monitor and its clients, the processes that attach to the container or wait for
+//! it. The socket keeps messages apart: SOCK_SEQPACKET in unix(7).
 
 use crate::Identity;
 use crate::container::Container;
@@ -26,53 +26,57 @@ use step04_pivot_root::root::by_descriptor;
 pub enum Message {
     /// To the monitor: I want to see what is said, and to type.
     Attach,
-    /// To the monitor: I only want to know how it ends.
+    /// To the monitor: I only want to know how the container ends.
     Wait,
-    /// To the monitor: what was typed. It answers [`Message::Taken`], and until then nothing more comes.
+    /// To the monitor: what was typed. The monitor answers [`Message::Taken`], and until then the client sends no more
+    /// of it.
     #[serde(skip)]
     Input(Vec<u8>),
     /// To the monitor: nothing more will be typed.
     EndOfInput,
     /// To the monitor: rows and columns of the terminal.
     Size(u16, u16),
-    /// To the monitor: a signal for the command. It answers [`Message::Heard`].
+    /// To the monitor: a signal for the command. The monitor answers [`Message::Heard`].
     Signal(i32),
     /// To the monitor: nobody reads this stream any more.
     Refused(OutputStream),
-    /// To the monitor: I go, and it is to go on as if I were there.
+    /// To the monitor: I go, and the container is to go on as if I were there.
     Detach,
-    /// To the monitor: when it ends, it isn't to be started again before a reboot. It answers [`Message::Taken`].
+    /// To the monitor: when the container ends, don't start it again before a reboot. The monitor answers
+    /// [`Message::Taken`].
     EndForNow,
-    /// The same, and not at a reboot either, unless its policy is to start it always.
+    /// As [`Message::EndForNow`], and don't start it at a reboot either, unless its policy is to start it always.
     EndForGood,
-    /// To the monitor: show me.
+    /// To the monitor: I want to look why the command didn't start, so send me a [`Message::Sight`].
     Looking,
     /// To the monitor: I have looked.
     Looked,
-    /// To the monitor: I freeze the container, and it is to go on when I have gone, however I went. It answers
+    /// To the monitor: I freeze the container. Have it go on when I have gone, however I went. The monitor answers
     /// [`Message::Taken`].
     Still,
-    /// To the monitor: it goes on already. It answers [`Message::Taken`].
+    /// To the monitor: the container goes on already. The monitor answers [`Message::Taken`].
     GoesOn,
-    /// From the monitor: the command, whose root is at this path of the host, came to this. If you look why, say so.
+    /// From the monitor: the command's outcome, and the path of its root on the host. If you look why, say
+    /// [`Message::Looking`].
     Look(Result<u8, Report>, PathBuf),
     /// From the monitor: look. With the message come two descriptors, by which you can see why: those of
-    /// [`step04_pivot_root::why::witness::Sight`]. The container stays as it is until you have looked, or for a while.
+    /// [`step04_pivot_root::why::witness::Sight`]. The container stays as it is until you say [`Message::Looked`], for
+    /// a while at most.
     Sight,
-    /// From the monitor: what was typed has been read.
+    /// From the monitor: what was typed has been read, or what was asked for is noted.
     Taken,
-    /// From the monitor: the signal has been passed on.
+    /// From the monitor: the signal has arrived, and is being passed on.
     Heard,
-    /// From the monitor: whoever attached reads too slowly, and is shown no more.
+    /// From the monitor: you read too slowly, and are shown no more.
     LeftBehind,
     /// From the monitor: what the container has said.
     #[serde(skip)]
     Output(OutputStream, Vec<u8>),
     /// From the monitor: the command runs.
     Started,
-    /// From the monitor: it has ended, and will be started again after a while.
+    /// From the monitor: the container has ended, and will be started again after a while.
     Restarting,
-    /// From the monitor: it has ended for good, and all traces are in order; or it didn't start.
+    /// From the monitor: the container has ended for good, and all traces are in order; or it didn't start.
     Ended(Ending),
 }
 
@@ -81,9 +85,9 @@ pub enum Message {
 pub struct Ending {
     /// Its exit code, or what went wrong.
     pub outcome: Result<u8, Report>,
-    /// What it used, when somebody asked.
+    /// What the container used; `None` when it didn't start.
     pub usage: Option<String>,
-    /// What it has left behind, and why.
+    /// What couldn't be removed of the container, and why.
     #[serde(default)]
     pub left: Option<String>,
 }
@@ -96,7 +100,7 @@ const OUTPUT: u8 = b'1';
 const ERROR: u8 = b'2';
 
 impl Message {
-    /// As it goes over the socket.
+    /// The message as bytes for the socket.
     pub fn encode(&self) -> Vec<u8> {
         let with = |first: u8, bytes: &[u8]| [&[first], bytes].concat();
         match self {
@@ -117,21 +121,21 @@ impl Message {
     }
 }
 
-/// Sends a message, if the other side takes it now: EAGAIN when it has to read first.
+/// Sends a message without waiting: EAGAIN when the other side has to read first.
 pub fn send_now(to: &OwnedFd, encoded: &[u8]) -> nix::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     send(to.as_raw_fd(), encoded, flags).map(drop)
 }
 
-/// The same, with descriptors.
+/// As [`send_now`], with descriptors.
 pub fn send_with(to: &OwnedFd, encoded: &[u8], with: &[OwnedFd]) -> nix::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     let with: Vec<&OwnedFd> = with.iter().collect();
     descriptors::send_with(to, encoded, &with, flags).map(drop)
 }
 
-/// The next message, with the descriptors that came with it. For whoever trusts the other side: who asks with
-/// [`receive`] gets none.
+/// The next message, with the descriptors that came with it. Use this only where the other side is trusted: [`receive`]
+/// takes no descriptors.
 pub fn receive_with(from: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Message, Vec<OwnedFd>)>> {
     loop {
         return match descriptors::receive_with(from, buffer, MsgFlags::empty()) {
@@ -166,7 +170,7 @@ pub fn receive(from: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Message>> {
     }
 }
 
-/// Throws away what the other side has said; `false`: it has gone.
+/// Throws away what the other side has said; `false`: the other side has gone.
 pub fn ignore(from: &OwnedFd) -> bool {
     let mut buffer = [0; LONGEST + 1];
     loop {
@@ -178,20 +182,21 @@ pub fn ignore(from: &OwnedFd) -> bool {
     }
 }
 
-/// A path to the socket of `container` that is short enough for its address, wherever the directory is. The
-/// directory is open as long as the file is.
+/// A path to the socket of `container` that is short enough for a socket address, wherever the directory is. The path
+/// leads there as long as the returned file, the directory, is open.
 fn address(container: &Container) -> Result<(File, PathBuf)> {
     let folder = File::open(&container.folders().run)?;
     let path = by_descriptor(&folder).join(container.socket());
     Ok((folder, path))
 }
 
-/// Opens the door of a container's monitor, to which others [`knock`].
+/// Opens the *door* of a container's monitor: the socket on which it listens, and to which other processes connect, or
+/// [`knock`].
 pub fn open_door(container: &Container) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let (_folder, path) = address(container)?;
-    // That of a monitor that was killed.
+    // A monitor that was killed has left its socket.
     unless_missing(fs::remove_file(&path))?;
     let bound = bind(door.as_raw_fd(), &UnixAddr::new(&path)?);
     bound.with_context(|| {
@@ -206,16 +211,16 @@ pub fn open_door(container: &Container) -> Result<OwnedFd> {
     Ok(door)
 }
 
-/// How many may stand before a monitor's door.
+/// How many connections may wait at a monitor's door to be accepted: listen(2).
 const QUEUE: i32 = 64;
 
-/// In seconds, how long somebody stands before a door where so many stand already.
+/// How long a process waits to connect, in seconds, while so many connections wait already.
 const BEFORE_THE_DOOR: i64 = 10;
 
-/// A socket to the monitor of `container`, if it has one that listens.
+/// *Knocks* at a monitor's door: connects to the monitor of `container`. `None`: no monitor listens.
 ///
 /// # Errors
-/// More stand before its door than may, and it lets none in.
+/// As many connections wait at the door as may, and the monitor accepts none.
 pub fn knock(container: &Container) -> Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;

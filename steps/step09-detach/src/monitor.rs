@@ -1,8 +1,8 @@
 //! The process that stays with a container: it owns the terminal or the pipes, writes the log, serves those
 //! who attach, reaps, notes the end, and starts the container again where that is asked for.
 //!
-//! There is one for each container, so it is small, and it sleeps in one poll(2) until something happens.
-//! The container dies with it (`die_with_parent` of step 2), so that none is ever there without one.
+//! Each container has a monitor of its own, so a monitor is small, and sleeps in one poll(2) until something happens.
+//! The container dies with its monitor (`die_with_parent` of step 2), so that none is ever there without one.
 
 pub(crate) mod client;
 mod command;
@@ -42,7 +42,7 @@ use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Sight;
 use step05_tty::terminal::Ends;
 
-/// Is the monitor, when that is what this process was started as. Call it first of all.
+/// Runs the monitor, when this process was started as one, and doesn't return then. Call this function first of all.
 pub fn be_monitor() {
     let mut words = env::args_os();
     if words
@@ -51,7 +51,8 @@ pub fn be_monitor() {
     {
         return;
     }
-    // The container dies with this process, and the record tells no lie by that.
+    // A panic ends this process, and the container with it. The record still says that the container runs, but nobody
+    // relies on the record alone.
     panic::set_hook(Box::new(|_| leave(libc::EXIT_FAILURE as u8)));
     let errand = words.next().unwrap_or_default();
     if let Ok(errand) = serde_json::from_slice(errand.as_bytes()) {
@@ -60,7 +61,7 @@ pub fn be_monitor() {
     leave(libc::EXIT_FAILURE as u8)
 }
 
-/// Why a container is ended that was hardly there.
+/// Why a container is ended that has hardly begun.
 const GIVEN_UP: &str = "whoever started it went before it ran";
 
 /// What a monitor knows.
@@ -69,10 +70,10 @@ pub(crate) struct Monitor<'a> {
     pub(crate) signals: Signals,
     pub(crate) door: OwnedFd,
     pub(crate) clients: Vec<Client>,
-    /// A descriptor that is kept back, to be used when there is none left.
+    /// A descriptor that is kept back, to be used when there is no other left.
     pub(crate) spare: Option<OwnedFd>,
     pub(crate) log: Log,
-    /// What was typed and isn't written yet, and by which client.
+    /// What was typed and isn't written to the command yet, and the number of the client that typed it.
     pub(crate) typed: VecDeque<(u64, Vec<u8>)>,
     /// How many clients there have been.
     pub(crate) served: u64,
@@ -80,45 +81,46 @@ pub(crate) struct Monitor<'a> {
     pub(crate) input_ends: bool,
     /// What somebody wishes, whatever the policy says.
     pub(crate) wish: Wish,
-    /// Whether it goes if its command never runs.
+    /// Whether the container is removed if its command never runs.
     pub(crate) new: bool,
-    /// Whether its command has run, since this monitor began.
+    /// Whether the command has run, since this monitor began.
     pub(crate) has_run: bool,
     pub(crate) restarts: u32,
     pub(crate) policy: RestartPolicy,
-    /// Rows and columns of its terminal.
+    /// Rows and columns of the container's terminal.
     pub(crate) size: Option<(u16, u16)>,
-    /// How fast the command may talk.
+    /// How fast the command may write output.
     pub(crate) pace: Pace,
-    /// Who looks why the command didn't start.
+    /// The client that looks why the command didn't start.
     pub(crate) looking: Option<Looking>,
 }
 
 /// What somebody wishes for a container, besides what its policy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wish {
-    /// Nothing: it is started again as its policy says.
+    /// Nothing: the container is started again as its policy says.
     GoOn,
-    /// When it ends, it isn't started again before the machine is.
+    /// When the container ends, it isn't started again before the machine is.
     EndForNow,
-    /// Nor when the machine is, unless that is the policy.
+    /// As `EndForNow`, and the container isn't started with the machine either, unless that is the policy.
     EndForGood,
 }
 
-/// A client that was asked to look.
+/// A client that was asked to look why the command didn't start.
 pub(crate) struct Looking {
     pub(crate) client: u64,
-    /// What it sees by, until it has said that it looks.
+    /// The descriptors that the client looks by, until it has said that it looks.
     pub(crate) sight: Option<Sight>,
 }
 
-/// How long the container waits for a client that looks. One takes a second at most, and one that is stopped for ever.
+/// How long the container waits for a client that looks. A look takes a second at most, but a client that is stopped
+/// would look for ever.
 const LOOKS: Duration = Duration::from_secs(10);
 
 impl Monitor<'_> {
-    /// Lives the monitor's life.
+    /// Does what the errand says, from the first start of the container to the end of this process.
     pub(crate) fn stay(errand: Errand) {
-        // SAFETY: whoever gave us this errand has left us these descriptors, for us alone.
+        // SAFETY: the process that gave us this errand has left us these descriptors, for us alone.
         let (life, caller) = unsafe {
             if let Some(narration) = errand.narration {
                 narration.go_on();
@@ -169,7 +171,7 @@ impl Monitor<'_> {
     }
 
     // ANCHOR: live
-    /// Has the container live, as often as its policy wants, and returns how it ended.
+    /// Runs the container, as often as its policy wants, and returns how it ended.
     fn live(&mut self) -> Ending {
         let mut back_off = BackOff::new();
         loop {
@@ -190,7 +192,7 @@ impl Monitor<'_> {
 }
 
 impl Ending {
-    /// What is told of it.
+    /// What clients are told of an outcome.
     fn of(outcome: Result<Outcome>) -> Ending {
         let (code, usage) = match outcome {
             Ok(outcome) => (outcome.code, Some(outcome.usage)),
@@ -205,7 +207,7 @@ impl Ending {
 }
 
 impl Monitor<'_> {
-    /// Notes that the command runs. Returns what was noted before.
+    /// Notes that the command runs. Returns the state that was noted before.
     fn note_start(&self, child: &Child) -> Result<State> {
         let (process, monitor) = (Identity::of(child.pid)?, Identity::of(getpid())?);
         let mut before = State::default();
@@ -223,8 +225,8 @@ impl Monitor<'_> {
         Ok(before)
     }
 
-    /// Notes how it ended, and whether it is to be started again. One that never ran only has its error
-    /// noted, which whoever started it hears.
+    /// Notes how the container ended, and returns whether it is to be started again. If the command never ran, only the
+    /// error is noted, which the caller hears.
     fn note_end(&self, outcome: &Result<Outcome>) -> bool {
         let (outcome, oom_killed) = match outcome {
             Ok(outcome) => (outcome.code.as_ref(), outcome.oom_killed),
@@ -249,20 +251,21 @@ impl Monitor<'_> {
             state.oom_killed = oom_killed;
             state.stopped = self.wish == Wish::EndForGood;
         };
-        // The disk may be full of what the container has left in a place that is free by now. If it can't be
-        // noted, the kernel still says that it has ended, and nobody how.
+        // The disk may have been full of what the container has left in a place that is free by now: so there is a
+        // second attempt. If the end can't be noted, the kernel still says that the container has ended, but nobody
+        // knows how.
         if self.container.update(note).is_err() {
             let _ = self.container.update(note);
         }
         again
     }
 
-    /// Whether it is to be started again, after this exit code.
+    /// Whether the container is to be started again, after this exit code.
     fn begins_again(&self, code: u8) -> bool {
         self.has_run && self.wish == Wish::GoOn && self.policy.again(code, self.restarts)
     }
 
-    /// What is noted of an error. Nobody has looked yet why a command can't be executed, unless somebody was there to.
+    /// What is noted of an error. Why a command can't be executed isn't known here: only clients look (see `raise`).
     fn note_of(&self, error: &Error) -> String {
         let executes = |refused: &Refused| refused.is("execve") && refused.why.is_none();
         match error.downcast_ref().is_some_and(executes) {
@@ -271,8 +274,8 @@ impl Monitor<'_> {
         }
     }
 
-    /// Says goodbye: removes the container where that was asked for, lets go of it, and then tells everybody
-    /// how it ended, who may start it again at once.
+    /// The monitor's last acts: removes the container where that was asked for, lets go of its life, and then tells all
+    /// clients how it ended. A client may start the container again at once.
     fn part(mut self, mut ending: Ending, life: Lock) {
         let container = self.container;
         let rm = container.record().is_ok_and(|record| record.arguments.rm);
@@ -286,13 +289,13 @@ impl Monitor<'_> {
             }
         }
         let _ = fs::remove_file(container.folders().run.join(container.socket()));
-        // Whoever knocked while all was being put in order wants to know, too.
+        // Clients that knocked while all was being put in order want to know, too.
         while self.admit(None) {}
         drop((self.door, self.spare, self.log, life));
         let last = Message::Ended(ending).encode();
         self.clients
             .retain_mut(|client| client.tell(&last) && !client.backlog.is_empty());
-        // Those who haven't read all of it yet: nobody else waits for them.
+        // Some clients haven't read all of it yet. Nobody else waits while the monitor stays for them.
         while !self.clients.is_empty() {
             let mut polled: Vec<_> = self.clients.iter().map(Client::waits_for).collect();
             let _ = poll(&mut polled, PollTimeout::NONE);
@@ -302,7 +305,7 @@ impl Monitor<'_> {
         }
     }
 
-    /// Tells everybody that the command runs; `false`: who started it isn't there to hear that.
+    /// Tells all clients that the command runs; `false`: the caller isn't there to hear that.
     fn announce(&mut self) -> bool {
         let started = Message::Started.encode();
         let mut heard = self.restarts > 0;
@@ -312,7 +315,8 @@ impl Monitor<'_> {
         heard
     }
 
-    /// Whether who started the container isn't there any more, by an end of its own or somebody else's wish.
+    /// Whether the caller that started the container isn't there any more: it has ended by itself, or somebody has
+    /// ended it.
     fn caller_has_gone(&self) -> bool {
         let Some(caller) = self.clients.iter().find(|client| client.owns_input) else {
             return true;
@@ -321,7 +325,7 @@ impl Monitor<'_> {
         poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Waits before the next start; `false`: there is to be none.
+    /// Waits before the next start; `false`: there is to be no next start.
     fn wait_before_restart(&mut self, how_long: Duration) -> bool {
         let until = Instant::now() + how_long;
         self.tell(&Message::Restarting, |_| true);
@@ -351,7 +355,7 @@ impl Companion for Monitor<'_> {
         }
         let before = self.note_start(child)?;
         if !self.announce() {
-            // It went while that was noted.
+            // The caller went while the start was noted.
             self.container.update(|record| record.state = before)?;
             bail!(GIVEN_UP);
         }
@@ -362,8 +366,8 @@ impl Companion for Monitor<'_> {
         self.stay_with(command)
     }
 
-    /// A hostile root may have many links, and each look takes our time, which nobody limits. So whoever is attached
-    /// looks in our place; and nobody, when there is nobody.
+    /// A hostile root may have many links, and each look would take the monitor's time, which nobody limits. So a
+    /// client that is attached looks in its place. Without such a client nobody looks.
     fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight) {
         let code = outcome.as_ref().map_or_else(exit_code, |code| *code);
         if self.begins_again(code) {

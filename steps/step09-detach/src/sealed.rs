@@ -1,10 +1,10 @@
-//! This program, as no container can overwrite it.
+//! This program, in a file that no container can overwrite.
 //!
-//! A process of ours that is about to become a container's command is still this program, and in there
-//! `/proc/self/exe` leads to its file on the host. A container that has planted a script for `#!/proc/self/exe` is
-//! given that file to execute; by the container's own loader, which finds it in /proc, changes its mode, and writes to
-//! it when nobody executes it any more: CVE-2019-5736. So what goes near a container is executed from a mount for
-//! reading only, which is nowhere but here.
+//! A process of ours that is about to become a container's command is still this program, and in the container
+//! `/proc/self/exe` leads to the program's file on the host. A container can plant a script for `#!/proc/self/exe`, and
+//! the kernel executes that file. The container's own loader then finds the file in /proc, changes its mode, and writes
+//! to it when nobody executes it any more: CVE-2019-5736. So each process that goes near a container is executed from a
+//! mount for reading only, which is nowhere but here.
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -25,14 +25,14 @@ use step08_overlay::{MountAttributes, clone_tree};
 
 const ITSELF: &str = "/proc/self/exe";
 
-/// Executes this program anew with `words`, where nobody can change it. Returns only an error.
+/// Executes this program anew with `words`, from a file that nobody can change. Returns only an error.
 pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
     let read_only = MountAttributes {
         set: libc::MOUNT_ATTR_RDONLY,
         propagation: libc::MS_PRIVATE,
     };
     let program = match clone_tree(Path::new(ITSELF), &read_only) {
-        // Before Linux 5.12.
+        // Linux before 5.12 can't make such a mount.
         Err(error) if is_unknown(&error) => sealed_copy()?,
         program => program?,
     };
@@ -47,7 +47,7 @@ fn is_unknown(error: &anyhow::Error) -> bool {
         .is_some_and(|refused| refused.errno() == Errno::ENOSYS)
 }
 
-/// A copy of this program in memory, whose contents are as they are for good. See memfd_create(2), F_ADD_SEALS in
+/// A copy of this program in memory, whose contents can't be changed any more. See memfd_create(2), F_ADD_SEALS in
 /// fcntl(2).
 fn sealed_copy() -> Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -59,7 +59,7 @@ fn sealed_copy() -> Result<OwnedFd> {
     Ok(File::open(by_descriptor(&copy))?.into())
 }
 
-/// No contents can change, and no seal is broken.
+/// The contents can't change, and no seal can be added.
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
     .union(SealFlag::F_SEAL_GROW)
@@ -74,11 +74,11 @@ fn execveat(
     unistd::execveat(program, c"", words, variables, AtFlags::AT_EMPTY_PATH)
 }
 
-/// Executes this program anew with its own arguments, unless nobody can change what this process executes already: it
-/// is on a mount for reading only, or a sealed copy.
+/// Executes this program anew with its own arguments, unless the file that this process executes can't be changed
+/// already: the file is on a mount for reading only, or is a sealed copy.
 ///
-/// Somebody else who executes the same file keeps its contents from being written (ETXTBSY), and never its mode, its
-/// owner and its capabilities: so nothing but this will do.
+/// Another process that executes the same file keeps its contents from being written (ETXTBSY), but never its mode, its
+/// owner and its capabilities from being changed: so nothing but this will do.
 pub fn be_sealed() -> Result<()> {
     if statvfs(ITSELF)?.flags().contains(FsFlags::ST_RDONLY) || is_sealed_copy()? {
         return Ok(());
@@ -95,6 +95,6 @@ pub fn be_sealed() -> Result<()> {
 
 fn is_sealed_copy() -> Result<bool> {
     let seals = fcntl(File::open(ITSELF)?, FcntlArg::F_GET_SEALS);
-    // Other files have none.
+    // Other files have no seals.
     Ok(seals.is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS)))
 }

@@ -1,4 +1,4 @@
-//! The closure of step 8, with a name: a container's life from its first directory to its last account.
+//! The closure of step 8, with a name: all that happens to a container, from its first directory to its last account.
 
 use crate::container::Container;
 use crate::container::record::Record;
@@ -30,32 +30,33 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWNET);
 
-/// What a container's life has come to.
+/// How a container's run ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Its exit code.
+    /// The container's exit code.
     pub code: Result<u8>,
-    /// Whether the kernel killed one of its processes for want of memory.
+    /// Whether the kernel killed one of the container's processes for want of memory.
     pub oom_killed: bool,
-    /// What it used.
+    /// What the container used.
     pub usage: String,
 }
 
-/// Who stays with a container.
+/// A *companion*: what stays with a container while it runs, such as its monitor.
 pub trait Companion {
-    /// Stays with the command until it has ended and its last word is written. Returns its exit code.
+    /// Stays with the command until it has ended and the last of its output is written. Returns its exit code.
     fn relay(&mut self, child: &Child, ends: Ends) -> Result<u8>;
 
-    /// Asks somebody why the command came to that `outcome`, in the root that the host has at `root`. Returns when
-    /// nobody looks any more, since then the root goes.
+    /// Asks somebody why the command came to that `outcome`, in the root that the host has at `root`. The *sight* is
+    /// what it takes to look: two descriptors that the child hands over to the parent's *witness*. Returns when nobody
+    /// looks any more, since the root goes then.
     fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight);
 }
 
-/// Starts the container of `record`, has its `companion` stay with it until it has ended, and puts in order what it
-/// leaves. A terminal begins with `size`, in rows and columns.
+/// Starts the container of `record`, has its `companion` stay with it until it has ended, and puts in order what the
+/// container leaves. A terminal begins with `size`, in rows and columns.
 ///
 /// # Errors
-/// It didn't start. Nothing is left then.
+/// The container didn't start. Nothing is left then.
 pub fn start(
     container: &Container,
     record: &Record,
@@ -82,7 +83,7 @@ pub fn start(
     let cgroup = Cgroup::create(&record.id, &limits)?;
 
     let child = spawn(network.namespaces(NAMESPACES), || {
-        // Here, because it takes some memory, which the one who stays need not have.
+        // The child resolves these, because that takes some memory, which the process that stays need not have.
         let privileges = args.privileges(&container.folder).resolve()?;
         cgroup.enter()?;
         call!(sethostname(hostname))?;
@@ -129,13 +130,13 @@ pub fn start(
             return outcome.map(|_: u8| unreachable!("it didn't start"));
         }
     };
-    // The one who stays needs none of this.
+    // The process that stays needs none of this.
     drop((devices, names, volumes, given));
     let outcome = terminal
         .ends()
         .and_then(|ends| companion.relay(&child, ends));
     if outcome.is_err() {
-        // Nobody would stay with it. It has ended already, as a rule, and then nothing happens.
+        // Nobody would stay with the command. As a rule it has ended already, and then this does nothing.
         send(&child.pidfd, libc::SIGKILL)?;
         wait_for_end(&child.pidfd, None)?;
     }

@@ -1,9 +1,9 @@
-//! Copying files between two roots, of which one may be hostile: while we copy, somebody in there may put a link
-//! in the place of a directory.
+//! Copying files between two roots, of which one may be hostile: while we copy, a process in there may put a link in
+//! the place of a directory.
 //!
-//! So no path is ever followed twice. The root is opened once, and the path in it resolved by openat2(2) with
-//! RESOLVE_IN_ROOT, for which the root is the root, wherever a link points. From there on it is one name at a
-//! time in a directory that is open, and no name is followed.
+//! So no path is ever followed twice. The root is opened once, and the path in it is resolved by openat2(2) with
+//! RESOLVE_IN_ROOT, which keeps every link inside the root. From there on each step takes one name in a directory
+//! that is open, and follows no link.
 
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
@@ -31,20 +31,20 @@ use step05_tty::mounts::MountPoint;
 use step08_overlay::image::archive::DEEPEST;
 use step08_overlay::image::xattrs::{attributes, set_attribute};
 
-/// A root, as it is open, and what people call it.
+/// A root that is open, and its name in messages.
 pub struct Tree {
     root: OwnedFd,
-    /// Whether it is one that we don't trust: nothing leads out of it.
+    /// Whether this root isn't trusted: then nothing leads out of it.
     pub(crate) is_closed: bool,
     called: String,
 }
 
-/// What becomes of the copies.
+/// The owner and the mode that the copies get.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
-    /// Whose they are; whoever's the originals are, with none.
+    /// Owner and group of the copies; `None` keeps those of the originals.
     pub owner: Option<(u32, u32)>,
-    /// Whether they may be setuid or setgid.
+    /// Whether the copies may be setuid or setgid.
     pub keeps_setuid: bool,
 }
 
@@ -53,12 +53,12 @@ pub struct Place {
     directory: OwnedFd,
     name: OsString,
     shown: PathBuf,
-    /// How many directories below where the copy began.
+    /// How many directories this is below the place where the copy began.
     depth: usize,
 }
 
 impl Tree {
-    /// The tree below `root`: a container's, which is `closed`, or the host's own.
+    /// The tree below `root`: a container's, which `is_closed`, or the host's own.
     pub fn new(root: OwnedFd, is_closed: bool, called: String) -> Tree {
         Tree {
             root,
@@ -82,7 +82,7 @@ impl Tree {
         format!("{}{}", self.called, visible(&path.to_string_lossy()))
     }
 
-    /// What `path` leads to, links followed; `None`: nothing is there.
+    /// What `path` leads to, links followed; `None` when nothing is there.
     pub fn stat(&self, path: &Path) -> Result<Option<FileStat>> {
         match self.open(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => Ok(None),
@@ -93,7 +93,7 @@ impl Tree {
         }
     }
 
-    /// What `path` leads to, to mount something on; `None`: nothing is there.
+    /// What `path` leads to, as a point to mount something on; `None` when nothing is there.
     pub fn mount_point(&self, path: &Path) -> Result<Option<MountPoint>> {
         match self.open(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => Ok(None),
@@ -101,14 +101,14 @@ impl Tree {
         }
     }
 
-    /// The place of `path`: its directory, with all links followed, and its last name, which isn't.
+    /// The place of `path`: its directory, with all links followed, and its last name, with no link followed.
     ///
     /// # Errors
     /// There is no such directory.
     pub fn place(&self, path: &Path) -> Result<Place> {
         let (directory, name) = match (path.parent(), path.components().next_back()) {
             (Some(directory), Some(Component::Normal(name))) => (directory, name),
-            // The root itself, or `..`: the directory is what it is in.
+            // The root itself, or a path that ends in `..`: a directory, with `.` as the name in it.
             _ => (path, OsStr::new(".")),
         };
         let opened = self.open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY);
@@ -120,10 +120,10 @@ impl Tree {
         })
     }
 
-    /// The same, with the last name followed, too, where it is a link.
+    /// The place of `path` with the last name followed, too, where that is a link.
     pub fn followed(&self, path: &Path) -> Result<Place> {
         let mut path = path.to_owned();
-        // As many as the kernel follows.
+        // The kernel follows 40 links, too.
         for _ in 0..40 {
             let place = self.place(&path)?;
             match place.stat()? {
@@ -139,7 +139,7 @@ impl Tree {
 }
 
 impl Place {
-    /// What is there, links not followed; `None`: nothing.
+    /// What is at this place, links not followed; `None` when nothing is.
     pub fn stat(&self) -> Result<Option<FileStat>> {
         let name = self.name.as_os_str();
         match fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -153,12 +153,12 @@ impl Place {
         openat(&self.directory, self.name.as_os_str(), flags, mode)
     }
 
-    /// What people call it. Names in a container are its own choice, and no terminal is to obey them.
+    /// The place's name in messages. Names in a container are its own choice, and no terminal is to obey them.
     fn shown(&self) -> String {
         visible(&self.shown.to_string_lossy())
     }
 
-    /// Whether the kernel makes up what is in the directory that is here: no file in there is kept anywhere.
+    /// Whether the directory at this place is of a filesystem that the kernel makes up: its files are stored nowhere.
     fn is_kernels(&self) -> Result<bool> {
         let found = self.open(OFlag::O_PATH, Mode::empty())?;
         let kind = fstatfs(found)?.filesystem_type();
@@ -171,7 +171,7 @@ impl Place {
         .contains(&kind))
     }
 
-    /// Whether something is mounted on what is here.
+    /// Whether something is mounted on the file at this place.
     fn is_mounted(&self) -> Result<bool> {
         match self.open(OFlag::O_PATH, Mode::empty()) {
             Err(Errno::ENOENT) => Ok(false),
@@ -179,7 +179,7 @@ impl Place {
         }
     }
 
-    /// The place `name` in the directory that is here.
+    /// The place `name` in the directory at this place.
     pub fn below(&self, name: &OsStr) -> Result<Place> {
         let directory = self.open(OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty());
         Ok(Place {
@@ -191,15 +191,16 @@ impl Place {
     }
 }
 
-/// Copies what is at `from` to `to`, where what isn't a directory is replaced. A directory is copied with all
-/// that is in it, and into one that is there already. Devices and sockets are left out, which is said.
+/// Copies what is at `from` to `to`. A regular file or a link that is there is replaced, but not by a directory. A
+/// directory is copied with all that is in it, and into a directory that is there already. Devices, sockets and the
+/// kernel's own filesystems below `from` are left out, with a line on standard error.
 ///
 /// # Errors
 /// The first file that can't be read or written. What was copied before stays.
 pub fn copy(from: &Place, to: &Place, manner: Manner) -> Result<()> {
     let shown = || format!("{} to {}", from.shown(), to.shown());
     let Some(original) = from.stat()? else {
-        // It was there a moment ago.
+        // The file has been removed since it was found.
         return Ok(());
     };
     if kind(&original) == SFlag::S_IFDIR && from.depth > 0 && from.is_kernels()? {
@@ -216,12 +217,12 @@ pub fn copy(from: &Place, to: &Place, manner: Manner) -> Result<()> {
 
 fn leave_out(what: &Place, why: &str) -> Result<()> {
     let note = format!("{}: left out: {why}\n", what.shown());
-    // Nobody need read it.
+    // A note that can't be written is no reason to stop.
     let _ = stderr().write_all(note.as_bytes());
     Ok(())
 }
 
-/// Takes away what is at `to`, if that isn't a directory.
+/// Removes the file or the link at `to`, if there is one. Anything else there is an error.
 fn make_room(to: &Place) -> Result<()> {
     match to.stat()?.map(|found| kind(&found)) {
         None => Ok(()),
@@ -236,14 +237,15 @@ fn make_room(to: &Place) -> Result<()> {
 }
 
 fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
-    // To open a device is to use it, and it may have become one: first a look, then the file itself.
+    // Opening a device is using it, and the file may have become one. So O_PATH comes first, which only looks.
     let found = from.open(OFlag::O_PATH, Mode::empty())?;
     if kind(&fstat(&found)?) != SFlag::S_IFREG {
         bail!("it is being replaced");
     }
     let source = open_again(&found, OFlag::O_RDONLY)?;
     let copy = match to.is_mounted()? {
-        // It stays the same file. To take its name away would take the mount away, in the container.
+        // A file with something mounted on it stays the same file. Removing its name would remove the mount, in the
+        // container.
         true => open_again(
             &to.open(OFlag::O_PATH, Mode::empty())?,
             OFlag::O_WRONLY | OFlag::O_TRUNC,
@@ -255,7 +257,7 @@ fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
         }
     };
     let (source, mut copy) = (File::from(source), File::from(copy));
-    // Somebody may write to it as fast as it is copied.
+    // A process may write to the file as fast as it is copied: so the copy ends at the size that was seen first.
     let most = match original.st_size {
         0 => MOST_OF_THE_KERNELS,
         size => size as u64,
@@ -266,10 +268,10 @@ fn copy_file(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
     copy_attributes(&found, &copy, manner)
 }
 
-/// As much is copied of a file that has bytes and no size, as those of the kernel's have.
+/// The most bytes to copy of a file without a size: some of the kernel's files have bytes, and say 0.
 const MOST_OF_THE_KERNELS: u64 = 64 * 1024 * 1024;
 
-/// Opens a file that is known already. Somebody may have a lease on it (fcntl(2)): nobody waits for them.
+/// Opens a file by its O_PATH descriptor. If another process has a lease on it (fcntl(2)), this fails and doesn't wait.
 fn open_again(found: &OwnedFd, flags: OFlag) -> Result<OwnedFd> {
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     match open(&by_descriptor(found), flags, Mode::empty()) {
@@ -291,7 +293,7 @@ fn copy_fifo(to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
     if kind(&fstat(&made)?) != SFlag::S_IFIFO {
         bail!("it is being replaced");
     }
-    // Not to be opened, which would wait for somebody at the other end.
+    // A fifo isn't opened, which would wait for a process at its other end.
     finish(&made, original, manner)
 }
 
@@ -321,7 +323,8 @@ fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner)
         .with_context(shown)
 }
 
-/// What people and programs have noted on the file, and its capabilities, which are as good as setuid: xattr(7).
+/// Copies what people and programs have noted on the file (`user.`), and its capabilities, which are as good as
+/// setuid: xattr(7).
 fn copy_attributes(from: &OwnedFd, to: &OwnedFd, manner: Manner) -> Result<()> {
     for (key, value) in attributes(from)? {
         let is_wanted = match key.as_bytes() {
@@ -330,7 +333,7 @@ fn copy_attributes(from: &OwnedFd, to: &OwnedFd, manner: Manner) -> Result<()> {
         };
         if is_wanted {
             match set_attribute(to, &key, &value) {
-                // That filesystem has no such thing.
+                // The copy's filesystem has no such attributes.
                 Err(Errno::ENOTSUP) => {}
                 set => set.with_context(|| key.to_string_lossy().into_owned())?,
             }
@@ -382,7 +385,7 @@ fn copy_link(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> R
 /// Gives a copy its owner, its mode and its times, in this order: a change of owner takes setuid away.
 fn finish(copy: &OwnedFd, original: &FileStat, manner: Manner) -> Result<()> {
     let (uid, gid) = manner.owner.unwrap_or((original.st_uid, original.st_gid));
-    // By a path, because one that is only known, and not open, can't be changed by its descriptor.
+    // By a path, because fchown(2) and fchmod(2) refuse an O_PATH descriptor.
     let path = by_descriptor(copy);
     chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     let mut mode = original.st_mode & 0o7777;

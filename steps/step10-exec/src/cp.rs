@@ -43,7 +43,7 @@ enum Side<'a> {
     Container(&'a str, PathBuf),
 }
 
-/// What is before a colon is a container's name, unless it begins as a path does.
+/// Reads SOURCE or DESTINATION. What is before a colon is a container's name, unless the text begins as a path does.
 fn side(text: &str) -> Result<Side<'_>> {
     match text.split_once(':') {
         Some((name, path)) if !name.contains('/') && !text.starts_with('.') => {
@@ -53,7 +53,7 @@ fn side(text: &str) -> Result<Side<'_>> {
     }
 }
 
-/// With the slash that `text` ends in.
+/// The path with the slash at its end, if `text` ends in one.
 fn keep_end(path: PathBuf, text: &str) -> PathBuf {
     match text.ends_with('/') {
         true => path.join(""),
@@ -62,7 +62,7 @@ fn keep_end(path: PathBuf, text: &str) -> PathBuf {
 }
 
 impl Cp {
-    /// Copies them.
+    /// Copies SOURCE to DESTINATION.
     pub fn run(&self) -> Result<u8> {
         if self.source == "-" || self.destination == "-" {
             bail!("cp reads and writes no archives\nhelp: exec CONTAINER tar -c PATH | tar -x");
@@ -74,7 +74,7 @@ impl Cp {
         match (source, destination) {
             (Side::Container(name, from), Side::Host(to)) => {
                 let ours = (getuid().as_raw(), getgid().as_raw());
-                // A container's setuid program on the host would be everybody's.
+                // On the host everybody could run a container's setuid program, with its owner's rights.
                 let manner = self.manner(ours, false);
                 inside(&store.find(name)?, |tree| {
                     self.copy(&tree, &from, &host()?, &to, manner)
@@ -104,7 +104,7 @@ impl Cp {
         }
     }
 
-    /// Docker's rules of what goes where.
+    /// Copies by Docker's rules of what goes where.
     fn copy(
         &self,
         from: &Tree,
@@ -131,7 +131,7 @@ impl Cp {
             bail!("{}: it is no directory", self.source);
         }
         if !to.is_closed && !wants_directory {
-            // It may be what an earlier copy brought out, and then the container chose where it leads.
+            // A link may have come out of a container with an earlier copy: then the container chose where it leads.
             let place = to.place(target)?;
             if place
                 .stat()?
@@ -173,7 +173,7 @@ fn directory(path: &Path) -> Result<OwnedFd> {
     open(path, flags, Mode::empty()).with_context(|| path.display().to_string())
 }
 
-/// Has `work` done with a container's root, as its processes see it, or as they will.
+/// Calls `work` with a container's root, as its processes see it, or as they will.
 fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Result<()> {
     let record = container.record()?;
     let tree = |root| Tree::new(root, true, format!("{}:", record.name));
@@ -182,7 +182,7 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
             return work(tree(root));
         }
     }
-    // Nobody may start it meanwhile, or remove it.
+    // While this process has the container's life, nobody else may start or remove the container.
     let Some(_life) = container.take_life()? else {
         bail!(
             "container {0} is being started, removed or copied to by somebody else\nhelp: try again, or `stop {0}` \
@@ -199,7 +199,7 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
         Some(_) => None,
         None => Some(args.layers.open(&args.files, home, false)?),
     };
-    // Dropped before the layers, which tidy up what then isn't covered any more.
+    // The private mounts are dropped before the layers, which then remove directories that the mounts had covered.
     let _home = private_mounts()?;
     let root = match (&layers, &args.files.rootfs) {
         (Some(layers), _) => &layers.mount()?,
@@ -207,7 +207,7 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
     };
     let tree = tree(directory(root)?);
     for volume in args.layers.volumes()? {
-        // One that was never mounted has no place yet, and its container nothing in it.
+        // A volume without a place was never mounted, and the container has nothing in it.
         if let Some(point) = tree.mount_point(volume.target())? {
             volume.attach_on(&point)?;
         }
@@ -221,7 +221,7 @@ fn root_of(record: &Record) -> Result<Option<OwnedFd>> {
         return Ok(None);
     };
     let root = directory(Path::new(&format!("/proc/{}/root", process.pid)));
-    // Had it ended before that, its number might be somebody else's.
+    // If the process had ended before its root was opened, the PID might be another process's.
     match process.open()? {
         Some(_) => root.map(Some),
         None => Ok(None),

@@ -31,7 +31,7 @@ pub struct Diff {
     state: StateDir,
 }
 
-/// Files that a container's start puts there, for something to be mounted on.
+/// Files and directories that a container's start makes, for something to be mounted on.
 const PLACES: [&str; 6] = [
     "proc",
     "sys",
@@ -42,7 +42,7 @@ const PLACES: [&str; 6] = [
 ];
 
 impl Diff {
-    /// Lists it.
+    /// Lists the container's changes.
     pub fn run(&self) -> Result<u8> {
         let container = Store::open(&self.state)?.find(&self.container)?;
         let record = container.record()?;
@@ -60,7 +60,8 @@ impl Diff {
                 .with_context(|| upper.display().to_string())?;
         }
         for (path, kind) in changes {
-            // A terminal isn't to obey the names that a container has chosen; a program gets them as they are.
+            // A terminal isn't to obey the names that a container has chosen. A program that reads the list gets them
+            // as they are.
             let path = match stdout().is_terminal() {
                 true => visible(&path.to_string_lossy()).into_bytes(),
                 false => path.into_os_string().into_vec(),
@@ -71,7 +72,7 @@ impl Diff {
     }
 }
 
-/// What the layers below have at `path`; nothing where one of them has taken it away.
+/// What the layers below have at `path`; `None` where one of them has removed it.
 fn below(lower: &[PathBuf], path: &Path) -> Option<Metadata> {
     'layers: for layer in lower {
         let mut at = layer.clone();
@@ -97,7 +98,7 @@ fn below(lower: &[PathBuf], path: &Path) -> Option<Metadata> {
     None
 }
 
-/// The names in a directory of a layer, which is no link; none, when it is gone.
+/// The names in a directory of a layer; none when the directory is gone, or is a link or another file.
 fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened = match open(directory, flags, Mode::empty()) {
@@ -108,7 +109,7 @@ fn names_in(directory: &Path) -> Result<Vec<OsString>> {
     Ok(entries.flatten().map(|entry| entry.file_name()).collect())
 }
 
-/// Adds what `upper` has at `path` and below to `changes`.
+/// Adds to `changes` what `upper` has below `path`.
 fn compare(
     upper: &Path,
     lower: &[PathBuf],
@@ -121,7 +122,7 @@ fn compare(
     for name in names_in(&upper.join(path))? {
         let path = path.join(name);
         let now = match upper.join(&path).symlink_metadata() {
-            // It is gone again.
+            // The file is gone again.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             now => now.with_context(|| shown(&path))?,
         };
@@ -135,7 +136,8 @@ fn compare(
                     deleted(upper, lower, &path, changes)?;
                 }
                 compare(upper, lower, &path, changes)?;
-                // It is there for what is in it; or is it itself that changed?
+                // The directory may be in `upper` only for what is in it. So it has changed if something in it has,
+                // or its own mode or owner.
                 if changes.len() > known || differs(&now, &was) {
                     changes.insert(path, 'C');
                 }
@@ -152,7 +154,7 @@ fn compare(
     Ok(())
 }
 
-/// Adds what the layers below have in the directory `path`, which was replaced, and it hasn't any more.
+/// Adds to `changes` what the layers below have in the directory `path`, which was replaced, and the new one hasn't.
 fn deleted(
     upper: &Path,
     lower: &[PathBuf],

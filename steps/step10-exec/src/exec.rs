@@ -69,7 +69,7 @@ pub struct Exec {
 
 impl Exec {
     // ANCHOR: exec
-    /// Runs it, and returns its exit code.
+    /// Runs the command, and returns its exit code.
     pub fn run(self) -> Result<u8> {
         self.narration.begin()?;
         let container = Store::open(&self.state)?.find(&self.container)?;
@@ -79,7 +79,7 @@ impl Exec {
         be_sealed()?;
         let entered = self.enter(&container, &record, process);
         entered.map_err(|error| match error.downcast_ref::<Refused>() {
-            // The command couldn't be executed, whatever happened since.
+            // The command couldn't be executed, whatever happened to the container since.
             Some(refused) if refused.is("execve") => error,
             Some(refused) if is_too_late(refused) => error.context(ended()),
             _ if is_running(process) => error,
@@ -147,7 +147,7 @@ impl Exec {
     }
     // ANCHOR_END: exec
 
-    /// Pipes or a terminal of the container's own: what is ours stays outside.
+    /// Pipes or a terminal of the command's own: the caller's descriptors stay outside of the container.
     fn terminal(&self) -> Result<Terminal> {
         if self.detach {
             return Ok(Terminal::Streams([
@@ -166,10 +166,10 @@ impl Exec {
     }
 }
 
-/// Gives the calling process, which has joined a container, the limits of its PID 1: getrlimit(2). One that is higher
-/// than our own may be, becomes our own.
+/// Gives the calling process, which has joined a container, the limits of its PID 1: getrlimit(2). A limit that is
+/// higher than the calling process may have is lowered to the process's own.
 fn take_limits_of_the_first() {
-    // As many as the kernel has: RLIM_NLIMITS.
+    // The kernel has 16 limits: RLIM_NLIMITS.
     for resource in 0..16 {
         // SAFETY: rlimit is two numbers, which the kernel writes and reads.
         unsafe {
@@ -196,12 +196,12 @@ fn is_too_late(refused: &Refused) -> bool {
     }
 }
 
-/// The files by which one joins the control groups that the container's PID 1 is in: those of the container, or ones
-/// that it has made below them and moved to, as an init system does, since in version 2 a group with others below it
-/// takes no processes.
+/// Opens the files by which a process joins the control groups of the container's PID 1. These are the container's
+/// groups, or groups that PID 1 has made below them and moved to, as an init system does: in version 2 a group with
+/// others below it takes no processes.
 ///
 /// # Errors
-/// One of them can't be seen from here: who joins the others only, could use what PID 1 mustn't.
+/// One of the groups can't be seen from here: a process that joins only the others could use what PID 1 mustn't.
 fn doors(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
     let theirs = fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
     let ours = format!("/ten-steps/{}", record.id);
@@ -225,13 +225,13 @@ fn doors(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
     Ok(doors)
 }
 
-/// The two sides of `-d`: somebody has to stay, for the command ends with its parent, and when it has ended
-/// it waits for its parent to notice. Until then the container can't end either: zap_pid_ns_processes in the
-/// kernel waits for every process in there to be reaped.
+/// The two processes of `-d`: the caller, and a *keeper* that stays as the command's parent. The command ends with
+/// its parent, and a command that has ended waits until its parent reaps it. Until then the container can't end
+/// either: zap_pid_ns_processes in the kernel waits for every process in there to be reaped.
 enum Keeper {
-    /// The one who asked for it, and how it went.
+    /// This process is the caller. The value tells whether the command started.
     Caller(Result<()>),
-    /// The one who stays.
+    /// This process is the keeper, and tells the caller by the pipe whether the command started.
     Itself(ErrorPipe),
 }
 
@@ -241,7 +241,8 @@ impl Keeper {
         Ok(match call!(fork())? {
             Some(_) => Keeper::Caller(pipe.told()),
             None => {
-                // Whoever ends the caller meanwhile ends this one, too: as a request, which ends the joiner first.
+                // When the caller is killed before the command runs, the keeper gets SIGTERM. With a request, and not
+                // SIGKILL, it first ends the process that is joining the container.
                 set_pdeathsig(Signal::SIGTERM)?;
                 Keeper::Itself(pipe)
             }
@@ -249,13 +250,13 @@ impl Keeper {
     }
 }
 
-/// Tells the caller how it went, lets go of it, and stays until the command has ended.
+/// Tells the caller whether the command started, detaches from it, and stays until the command has ended.
 fn keep(pipe: ErrorPipe, child: Result<Child>, witness: &Witness) -> ! {
     let stayed = match child {
         Ok(child) => {
             let _ = set_pdeathsig(None);
             pipe.tell(&Ok(()));
-            // Its pidfd goes, too: the number is enough for a parent.
+            // The child's pidfd is closed, too: for a parent the PID is enough.
             detach(&[]).and_then(|()| child.wait())
         }
         Err(error) => {

@@ -1,10 +1,10 @@
 //! # Step 10: looking in from outside
 //!
 //! A container that runs can be joined: another process enters its namespaces, all in one call, and from
-//! then on sees what those inside see ([`join`]). But namespaces aren't the container. Whoever only enters
-//! them has all of root's capabilities, no filter, the host's limits and environment: a door without a lock.
-//! What confines PID 1 has to be put on once more ([`same_prison`]), and nothing of the host may be
-//! left open behind ([`close_behind`]).
+//! then on sees what the processes inside see ([`join`]). But namespaces aren't the container. A process that
+//! only enters them has all of root's capabilities, no filter, the host's limits and environment: a door
+//! without a lock. What confines PID 1 has to be put on once more ([`same_prison`]), and nothing of the host
+//! may be left open behind ([`close_behind`]).
 //!
 //! [`exec`] is the command that does all three. [`stats`], [`top`], [`diff`] and [`cp`] look in without
 //! entering.
@@ -46,15 +46,15 @@ pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
 /// Starts `body` as a process in `namespaces` of the process that `pidfd` stands for, and returns when it has
 /// become its command. The calling process itself stays where it was.
 ///
-/// With a pidfd `setns` enters several namespaces at once: all of them or none, and always of this process,
-/// never of a later one with its number. One of them it doesn't enter: a process has its PID namespace for
-/// life, and only the children made from now on are born in the other. So a process between goes in and makes that
-/// child, which is ours by CLONE_PARENT, and ends. See setns(2), clone(2), pid_namespaces(7).
+/// With a pidfd `setns` enters several namespaces at once: all of them or none, and always those of this
+/// process, never of a later one with its number. The PID namespace is an exception: a process keeps its own
+/// for life, and only the children made from now on are born in the other. So a process between goes in,
+/// makes that child, which is ours by CLONE_PARENT, and ends. See setns(2), clone(2), pid_namespaces(7).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): ESRCH when the process has ended, ENOMEM when it was PID 1 and ended
-/// just now: a namespace without one takes nobody. [`Ended`](step01_uts::program::Ended), when somebody asked this
-/// process to end before the command ran: those in there can hold it up.
+/// just now: a namespace without a PID 1 takes no process. [`Ended`](step01_uts::program::Ended), when this
+/// process was asked to end before the command ran: the container's processes can hold the start up.
 pub fn join(
     pidfd: &OwnedFd,
     namespaces: CloneFlags,
@@ -75,7 +75,7 @@ pub fn join(
             }
         })
     };
-    // Not by its signal, which may be that of the child, too.
+    // The pidfd tells, and not SIGCHLD, which may come from the child, too.
     wait_for_end(&between.pidfd, None)?;
     reap(Some(between.pid))?;
     match birth.child()? {
@@ -91,7 +91,7 @@ pub fn join(
 }
 
 // ANCHOR: Birth
-/// How a process learns of a child that another one has made for it.
+/// A pipe by which a process learns of a child that another process has made for it.
 struct Birth {
     reader: File,
     writer: File,
@@ -100,7 +100,7 @@ struct Birth {
 
 impl Birth {
     fn new() -> Result<Birth> {
-        // Whoever has ended has told, or never will.
+        // Reading needn't wait: the process between has ended by then, and has told or never will.
         let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK))?;
         Ok(Birth {
             reader: reader.into(),
@@ -108,13 +108,13 @@ impl Birth {
         })
     }
 
-    /// Tells which one it is, and ends.
+    /// Tells the PID of `child`, and ends this process.
     fn announce(&self, child: &Child) -> Result<Infallible> {
         (&self.writer).write_all(&child.pid.as_raw().to_ne_bytes())?;
         leave(0)
     }
 
-    /// The child; `None`: there is none.
+    /// The child; `None` when the process between announced none.
     fn child(self) -> Result<Option<Child>> {
         drop(self.writer);
         let mut pid = [0; size_of::<i32>()];
@@ -130,7 +130,7 @@ impl Birth {
             read => {
                 read?;
                 let pid = i32::from_ne_bytes(pid);
-                // It is ours: until we reap it nobody else gets its number.
+                // The child is ours: until we reap it no other process gets its number.
                 Ok(Some(Child {
                     pid: Pid::from_raw(pid),
                     pidfd: call!(pidfd_open(pid))?,
@@ -144,8 +144,7 @@ impl Birth {
 /// What holds a container's processes, besides its namespaces.
 #[derive(Debug)]
 pub struct Prison {
-    /// Of each of its control groups, the path of the file by which one joins, and that file, which was
-    /// opened on the host.
+    /// The path and the file of each control group by which a process joins the group. The file was opened on the host.
     pub groups: Vec<(PathBuf, File)>,
     /// What each process may use up.
     pub rlimits: Vec<Ulimit>,
@@ -153,17 +152,17 @@ pub struct Prison {
 // ANCHOR_END: Prison
 
 // ANCHOR: same_prison
-/// Confines the calling process, which has joined a container, as those that were born there: into its
-/// control groups, to its limits, and to what the process may do that `make_ready` returns.
-///
-/// The order is that of a container's own start. Control groups come first: what `make_ready` does in there, it
-/// does on the container's account, and a device that it is led to isn't opened. See cgroups(7), and `confine` of
-/// step 6.
+/// Confines the calling process, which has joined a container, like the processes that were born there: to
+/// the container's control groups, to its limits, and to what a process may do according to the [`Process`]
+/// that `make_ready` returns.
+/// The order is that of a container's own start. Control groups come first: what `make_ready` does in there
+/// is on the container's account, and a device that `make_ready` is led to isn't opened. See cgroups(7), and
+/// `confine` of step 6.
 pub fn same_prison(prison: &Prison, make_ready: impl FnOnce() -> Result<Process>) -> Result<()> {
     // ANCHOR_END: same_prison
     // ANCHOR: exercise_same_prison
     for (path, mut group) in prison.groups.iter().map(|(path, file)| (path, file)) {
-        // "0" stands for whoever writes it.
+        // "0" stands for the process that writes it.
         let joined = group.write_all(b"0");
         joined.with_context(|| format!("0 to {}", path.display()))?;
     }
@@ -177,10 +176,10 @@ pub fn same_prison(prison: &Prison, make_ready: impl FnOnce() -> Result<Process>
 /// Closes every directory that is open here, above the three standard descriptors, and makes `workdir` the
 /// working directory.
 ///
-/// A descriptor is a door: while one of the host's directories is open, `/proc/self/fd/9` is a way to it,
-/// and the container may choose `workdir`. Through such a door containers have broken out of their runtimes
-/// more than once. So first the doors are closed, then the step is taken, and then a look tells where one is.
-/// See proc_pid_fd(5).
+/// A descriptor is a door: while one of the host's directories is open, `/proc/self/fd/9` is a way to it, and
+/// the container may choose `workdir`. Through such a door containers have broken out of their runtimes more
+/// than once. So the doors are closed first, then the working directory changes, and then a check tells
+/// whether it is in the container. See proc_pid_fd(5).
 pub fn close_behind(workdir: &str) -> Result<()> {
     // ANCHOR_END: close_behind
     // ANCHOR: exercise_close_behind
@@ -195,14 +194,14 @@ pub fn close_behind(workdir: &str) -> Result<()> {
 
 /// Whether a directory is open as `descriptor`.
 pub fn is_directory(descriptor: RawFd) -> Result<bool> {
-    // SAFETY: it is only borrowed for this call.
+    // SAFETY: the descriptor is only borrowed for this call.
     let file = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT;
     Ok(kind == SFlag::S_IFDIR)
 }
 
-/// The namespaces that are to be entered to be where the process `pid` is: all of [`NAMESPACES`], and the user
-/// namespace if that is another. One's own can't be entered: user_namespaces(7).
+/// The namespaces to enter to be where the process `pid` is: all of [`NAMESPACES`], and the user namespace if
+/// that isn't ours. A process can't enter the user namespace that it is in: user_namespaces(7).
 pub fn namespaces_of(pid: i32) -> Result<CloneFlags> {
     let user = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/user"));
     let (ours, theirs) = (user("self")?, user(&pid.to_string())?);

@@ -35,10 +35,10 @@ pub struct Stats {
     state: StateDir,
 }
 
-/// How long one looks to see how busy somebody is.
+/// The time between two looks, in which the use of the processor is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A line of the table. Docker's names.
+/// A line of the table. The JSON keys are Docker's names.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Line {
@@ -57,7 +57,8 @@ struct Line {
 }
 
 impl Stats {
-    /// Shows it, until somebody has seen enough or none of the containers runs any more.
+    /// Shows what containers use, once or again and again: until the user ends it, or none of the named containers
+    /// runs any more.
     pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.state)?;
         let mut wanted = Vec::new();
@@ -119,7 +120,7 @@ impl Stats {
     }
 }
 
-/// The records of those that run, and are among the IDs that are `wanted`, if any is.
+/// The records of the containers that run: only those among the `wanted` IDs, if there are any.
 fn running(store: &Store, wanted: &[String]) -> Result<Vec<Record>> {
     let records = store.records()?.records.into_iter();
     let is_wanted = |id: &String| wanted.is_empty() || wanted.contains(id);
@@ -151,7 +152,7 @@ fn measure(records: &[Record]) -> HashMap<String, Look> {
     records.iter().filter_map(look).collect()
 }
 
-/// What the interfaces of a process's network have received and sent, but for the loopback.
+/// The bytes that the interfaces of a process's network have received and sent, except the loopback.
 fn network(pid: i32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     let counts = text.lines().filter_map(|line| {

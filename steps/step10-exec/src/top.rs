@@ -24,7 +24,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// Shows them: their numbers on the host and in the container, where these differ.
+    /// Shows the processes: their numbers on the host and in the container, where these differ.
     pub fn run(&self) -> Result<u8> {
         let container = Store::open(&self.state)?.find(&self.container)?;
         let record = container.up()?;
@@ -38,7 +38,7 @@ impl Top {
         let mut pids = members(folder);
         pids.sort_unstable();
         let ticks = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).max(1) as u64;
-        // One that has ended meanwhile is left out.
+        // A process that has ended meanwhile is left out.
         let lines = pids.into_iter().filter_map(|pid| describe(pid, ticks));
         let heading = ["UID", "PID", "PPID", "INSIDE", "STAT", "TIME", "CMD"];
         say(table(heading, lines))?;

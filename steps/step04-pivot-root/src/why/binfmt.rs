@@ -14,7 +14,7 @@ pub struct Handler {
     pub preloaded: bool,
 }
 
-/// The entry whose magic number `head`, the first bytes of a file, has.
+/// The enabled entry whose magic number is in `head`, the first bytes of a file.
 ///
 /// # Errors
 /// binfmt_misc isn't mounted, so nothing can be said.
@@ -54,7 +54,7 @@ fn parse(entry: &str, head: &[u8]) -> Option<Handler> {
     })
 }
 
-/// `7f45` as bytes.
+/// The bytes of a hexadecimal number such as `7f45`.
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes().chunks(2);
     digits

@@ -3,7 +3,7 @@
 use crate::root::{LONGEST_PATH, path_from};
 use std::path::PathBuf;
 
-/// Libraries that are looked at, and paths of one.
+/// The most libraries that are looked at, and the most paths of one.
 const MOST_CACHED: usize = 20_000;
 const MOST_PATHS: usize = 64;
 
@@ -22,7 +22,7 @@ impl Cache {
     const HEADER: usize = 48;
     const ENTRY: usize = 24;
 
-    /// Reads the file's contents; what makes no sense has no libraries.
+    /// Reads the file's contents. A file that makes no sense is a cache without libraries.
     pub fn read(bytes: Vec<u8>) -> Cache {
         let start = bytes
             .windows(Self::MAGIC.len())

@@ -13,11 +13,11 @@ pub struct Elf {
     pub bits: u8,
     /// The processor: e_machine, such as [`X86_64`].
     pub machine: u16,
-    /// What it is: e_type, such as [`EXECUTABLE`].
+    /// The kind of file: e_type, such as [`EXECUTABLE`].
     pub kind: u16,
     /// The loader that it asks for: PT_INTERP. A static program has none.
     pub interpreter: Option<Vec<u8>>,
-    /// What it says to the loader: PT_DYNAMIC.
+    /// What the file says to the loader: PT_DYNAMIC.
     pub dynamic: Dynamic,
 }
 
@@ -26,9 +26,9 @@ pub struct Elf {
 pub struct Dynamic {
     /// The libraries that it needs: DT_NEEDED.
     pub needed: Vec<Vec<u8>>,
-    /// Where to look for libraries, its own and theirs: DT_RPATH, directories with `:` between.
+    /// Where to look for the file's libraries, and for theirs: DT_RPATH, directories with `:` between.
     pub rpath: Option<Vec<u8>>,
-    /// Where to look for its own libraries: DT_RUNPATH.
+    /// Where to look for the file's own libraries: DT_RUNPATH.
     pub runpath: Option<Vec<u8>>,
 }
 
@@ -80,9 +80,9 @@ pub const THIS_MACHINE: [u16; 2] = if cfg!(target_arch = "aarch64") {
     [X86_64, I386]
 };
 
-/// Program headers: no more than the kernel reads, 64 KiB of them.
+/// The most bytes of program headers: 64 KiB, as many as the kernel reads.
 const MOST_HEADERS: usize = 65536;
-/// Entries of the dynamic section.
+/// The most entries of the dynamic section that are read.
 const MOST_ENTRIES: usize = 4096;
 
 const PT_LOAD: u64 = 1;
@@ -102,7 +102,7 @@ struct Header {
     size: u64,
 }
 
-/// How the numbers of this file are laid out.
+/// How the numbers of an ELF file are laid out.
 struct Layout {
     little_endian: bool,
     bits: u8,
@@ -189,7 +189,8 @@ fn read_headers(file: &File, layout: &Layout, start: &[u8]) -> Option<Vec<Header
     bytes.chunks_exact(size).map(header).collect()
 }
 
-/// `Some(None)` for a static program; `None` for a string that the kernel wouldn't take either.
+/// The loader that the file asks for: `Some(None)` for a static program, `None` for a string that
+/// the kernel wouldn't take either.
 fn read_interpreter(file: &File, headers: &[Header]) -> Option<Option<Vec<u8>>> {
     let Some(header) = headers.iter().find(|header| header.kind == PT_INTERP) else {
         return Some(None);
@@ -229,7 +230,7 @@ fn read_dynamic(file: &File, layout: &Layout, headers: &[Header]) -> Dynamic {
         let at = strings.checked_add(value)?;
         Some(until_nul(read_at(file, at, LONGEST_PATH)))
     };
-    // Of what is said several times the last counts.
+    // Of several entries with the same tag the last counts.
     let last = |wanted| entries.iter().rfind(|(tag, _)| *tag == wanted);
     dynamic.rpath = last(DT_RPATH).and_then(|(_, value)| text(*value));
     dynamic.runpath = last(DT_RUNPATH).and_then(|(_, value)| text(*value));

@@ -10,7 +10,7 @@ use step01_uts::program::visible;
 pub struct Explanation {
     /// The command's name as it was given.
     pub command: String,
-    /// What keeps it from starting; nothing, and it would start.
+    /// What keeps the command from starting; `None` when it would start.
     pub fault: Option<Fault>,
     /// What was found on the way, a line each.
     pub evidence: Vec<String>,
@@ -19,7 +19,7 @@ pub struct Explanation {
 /// What keeps a command from starting.
 #[derive(Debug)]
 pub struct Fault {
-    /// What comes of it.
+    /// What comes of the fault.
     pub consequence: Consequence,
     /// The reason, to be read after "No such file or directory: ".
     pub why: String,
@@ -36,7 +36,7 @@ pub enum Consequence {
     Refused(Errno),
     /// `execve` succeeds, and then the loader, or env, gives up with this status.
     Ends(u8),
-    /// Who asks may not look closely enough.
+    /// Nothing can be said: the user may not look closely enough, or there is too much to look at.
     Unknown,
 }
 
@@ -64,7 +64,7 @@ impl Explanation {
         }
     }
 
-    /// `refused` with what was found, where that explains it.
+    /// `refused` with this explanation, where the explanation is about the same errno.
     pub fn of(&self, refused: Refused) -> Refused {
         match &self.fault {
             Some(fault) if fault.consequence == Consequence::Refused(refused.errno()) => {
@@ -91,7 +91,7 @@ impl Explanation {
     }
 }
 
-/// A line as a terminal may have it, and no longer than anybody reads.
+/// A line that a terminal may have ([`visible`]), and no longer than anybody reads.
 fn line(text: &str) -> String {
     const LONG: usize = 1000;
     match text.char_indices().nth(LONG) {

@@ -10,22 +10,22 @@ use nix::unistd::geteuid;
 use std::path::Path;
 use step01_uts::{candidates, host_environment, search_path};
 
-/// A way through the root, and what was met on it.
+/// The inspection of a command: a way through the root, and what was met on it.
 ///
-/// Each kind of file has its part of it beside this one, and one leads to the next: a script to its interpreter, that to its
-/// loader.
+/// Each kind of file has its part in a module beside this one, and one leads to the next: a script to its interpreter,
+/// an interpreter to its loader.
 pub struct Inspection<'a> {
-    /// Where it looks.
+    /// The root in which the command is looked for.
     pub root: &'a Root,
     /// The command's environment.
     pub environment: &'a [String],
     /// The directory that the command starts in.
     pub workdir: &'a Path,
-    /// What was met, a line each.
+    /// What was met on the way, a line each.
     pub evidence: Vec<String>,
 }
 
-/// Nothing keeps it from starting, or this.
+/// `Ok` when nothing keeps the command from starting, or the fault that does.
 pub type Verdict = Result<(), Fault>;
 
 /// A fault for which `execve` refuses.
@@ -33,14 +33,14 @@ pub fn fault(errno: Errno, why: impl Into<String>, help: impl Into<String>) -> V
     Err(Fault::new(Consequence::Refused(errno), why, help))
 }
 
-/// Nobody reads more lines than these.
+/// The most lines of evidence: nobody reads more.
 const MOST_EVIDENCE: usize = 300;
 
-/// What the kernel reads of a file to see how to run it: BINPRM_BUF_SIZE.
+/// How many bytes of a file the kernel reads to see how to run it: BINPRM_BUF_SIZE.
 pub const HEAD: usize = 256;
 
 impl Inspection<'_> {
-    /// Adds a line to what was met.
+    /// Adds a line to the evidence.
     pub fn note(&mut self, line: impl Into<String>) {
         if self.evidence.len() < MOST_EVIDENCE {
             self.evidence.push(line.into());
@@ -62,7 +62,8 @@ impl Inspection<'_> {
             };
             match fault.consequence {
                 _ if fault.absent => {}
-                // Another directory may have a better one; if none has, the first fault is told.
+                // Another directory may have a better file. If none has, the last EACCES is told,
+                // or else the first ENOENT.
                 Consequence::Refused(errno @ (Errno::ENOENT | Errno::EACCES)) => {
                     if worst.is_none() || errno == Errno::EACCES {
                         worst = Some((fault, self.evidence.split_off(before)));
@@ -123,7 +124,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// Looks at the file `path`, which is to be run as `role`: the command itself, an interpreter.
+    /// Looks at the file `path`. `role` is what a fault calls it: "it" for the command, or "its interpreter".
     pub fn program(&mut self, path: &Path, role: &str, depth: u32) -> Verdict {
         let trail = self.root.follow(self.workdir, path);
         self.note_links(&trail);
@@ -177,7 +178,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// Adds the links that were met.
+    /// Adds the links that were met on the `trail`.
     pub fn note_links(&mut self, trail: &Trail) {
         // A chain that goes in a circle says all that it has to say in its first turns.
         let circle = matches!(&trail.end, Err(broken) if broken.errno == Errno::ELOOP);
@@ -187,7 +188,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// A path that leads to no file.
+    /// The fault of a path that leads to no file.
     fn broken(&mut self, path: &Path, broken: &Broken) -> Verdict {
         let end = broken.path.display();
         match broken.errno {
@@ -252,7 +253,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// Neither ELF nor `#!`: the kernel knows no way to run it.
+    /// The fault of a file that is neither ELF nor begins with `#!`: the kernel knows no way to run it.
     fn unknown(&mut self, found: &Found, head: &[u8]) -> Verdict {
         let host = self.root.on_host(&found.path);
         let (shown, host) = (found.path.display(), host.display());
@@ -290,7 +291,7 @@ impl Inspection<'_> {
     }
 }
 
-/// What a file is that can't be executed whatever its mode; nothing for a plain file.
+/// The kind of a file that can't be executed whatever its mode is; `None` for a plain file.
 fn what_is(found: &Found) -> Option<&'static str> {
     match kind(&found.stat) {
         SFlag::S_IFREG => None,
@@ -302,7 +303,7 @@ fn what_is(found: &Found) -> Option<&'static str> {
     }
 }
 
-/// A limit of who asks, not of the root.
+/// The fault when the user who asks may not look: it says nothing about the root.
 pub fn forbidden(what: &str) -> Fault {
     let why = format!("this user may not {what}");
     Fault::new(Consequence::Unknown, why, "ask again with sudo")

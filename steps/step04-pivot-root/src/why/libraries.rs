@@ -1,9 +1,8 @@
 //! Where the loader looks for libraries: glibc's in ld.so(8), and musl's.
 //!
-//! The loader runs after `execve` has succeeded; when it doesn't find a library it says so and
-//! ends with status 127. This follows the same rules from outside. Where distributions differ, as
-//! in the directories built into a loader, all are taken: to miss a fault is better than to invent
-//! one.
+//! The loader runs after `execve` has succeeded; when it doesn't find a library it says so and ends
+//! with status 127. This module follows the same rules from outside. Where distributions differ, as in
+//! the directories built into a loader, all are taken: to miss a fault is better than to invent one.
 
 use crate::root::{Found, LONGEST_PATH, READING, Root, Trail, kind, path_from};
 use crate::why::cache::Cache;
@@ -14,20 +13,21 @@ use std::path::{Path, PathBuf};
 
 /// A library that the loader won't find.
 pub struct Missing {
-    /// Its name, or its path where the name has a slash.
+    /// The library's name, or its path where the name has a slash.
     pub name: PathBuf,
     /// The program or library that needs it.
     pub needed_by: PathBuf,
-    /// The directories in which it isn't.
+    /// The directories that were searched in vain.
     pub searched: Vec<PathBuf>,
-    /// Files and links of that name that are no use, and why.
+    /// Files and links of that name that the loader can't use, and why.
     pub useless: Vec<(Trail, &'static str)>,
     /// Whether the loader also looks into /etc/ld.so.cache, as glibc's does.
     pub has_cache: bool,
 }
 
 impl Missing {
-    /// Whether that file is among the useless ones already: two directories may be the same.
+    /// Whether the file at the end of `trail` isn't to be listed as useless: it is already, as two
+    /// directories may be the same, or the list is full.
     fn knows(&self, trail: &Trail) -> bool {
         let known = self
             .useless
@@ -66,7 +66,7 @@ struct Loaded {
     rpath: Vec<PathBuf>,
 }
 
-/// As many missing libraries are told of: with each goes the list of the places where it was looked for.
+/// The most missing libraries that are told of: each comes with a list of the places where it was looked for.
 const MOST_MISSING: usize = 20;
 
 // A real program has tens of these; a crafted one mustn't keep us busy.
@@ -86,7 +86,8 @@ pub fn missing(
     path: &Path,
     program: &Elf,
 ) -> Vec<Missing> {
-    // What it is, not what it is called: a link may lead from one's name to the other.
+    // The name of the file that was found counts, not the name that was asked for: a link may lead
+    // from one loader's name to the other's.
     let name = loader
         .path
         .file_name()
@@ -119,7 +120,7 @@ pub fn missing(
         }
         Loader::Musl => search.defaults = search.musl_directories(&name),
     }
-    // A loader that was built for a place of its own, as Nix has them, looks around itself.
+    // A loader that was built for a place of its own, as Nix has them, looks in its own directory.
     search
         .defaults
         .extend(loader.path.parent().map(Path::to_owned));
@@ -127,7 +128,7 @@ pub fn missing(
 }
 
 impl Search<'_> {
-    /// Loads what the program needs, what that needs, and so on, as the loader does.
+    /// Loads what the program needs, then what those libraries need, and so on, as the loader does.
     fn run(&self, path: &Path, program: &Elf) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut seen = HashSet::new();
@@ -177,8 +178,8 @@ impl Search<'_> {
         };
         let runpath = list(&elf.dynamic.runpath);
         let rpath = list(&elf.dynamic.rpath);
-        // DT_RUNPATH makes glibc forget DT_RPATH, and is for the object's own libraries. To musl
-        // the two are one, and for the libraries' libraries too.
+        // With DT_RUNPATH glibc ignores DT_RPATH. DT_RUNPATH is for the object's own libraries
+        // only. To musl the two are one, and are for the libraries' own libraries too.
         let (passed_on, own) = match self.loader {
             Loader::Glibc if runpath.is_some() => (None, runpath),
             Loader::Glibc => (rpath, None),
@@ -187,7 +188,7 @@ impl Search<'_> {
         let mut rpath = passed_on.unwrap_or_default();
         rpath.extend_from_slice(inherited);
         rpath.truncate(MOST_DIRECTORIES);
-        // Each is a text that takes its place.
+        // Each directory is a text that takes memory.
         let texts = rpath.iter().chain(own.iter().flatten());
         let _ = self
             .root
@@ -219,7 +220,7 @@ impl Search<'_> {
             candidates.extend(in_directories.map(|directory| directory.join(&absent.name)));
             candidates.extend_from_slice(&cached);
         }
-        // Each is a text that takes its place, again for each library.
+        // Each directory is a text that takes memory, again for each library.
         let texts = absent
             .searched
             .iter()
@@ -234,7 +235,7 @@ impl Search<'_> {
                     }
                 }
                 Err(why) => {
-                    // A file that the cache has and nobody else deserves a word of its own.
+                    // A file that only the cache knows gets a reason of its own.
                     let stale = cached
                         .contains(&candidate)
                         .then_some("isn't there: ld.so.cache is old");
@@ -247,8 +248,8 @@ impl Search<'_> {
         Err(absent)
     }
 
-    /// The library at the end of `trail`; or why the loader passes it over, where there is
-    /// anything at all.
+    /// The library at the end of `trail`. The error is why the loader passes the file over, or
+    /// `None` where there is nothing at all.
     fn usable(&self, trail: &Trail) -> Result<Elf, Option<&'static str>> {
         let found = match &trail.end {
             Ok(found) => found,
@@ -311,7 +312,7 @@ impl Search<'_> {
             return vec![".".into()];
         }
         let origin = object.parent().unwrap_or(Path::new("/")).to_string_lossy();
-        // Each takes the place of a few letters. No directory has a longer name than the kernel takes.
+        // `$ORIGIN` and `$LIB` become longer texts. No directory has a longer name than the kernel takes.
         let grown = text.len() + text.matches('$').count() * origin.len().max(32);
         if grown > LONGEST_PATH {
             return Vec::new();
@@ -371,7 +372,7 @@ fn triplet(machine: u16) -> &'static str {
     }
 }
 
-/// The names that musl's loader answers itself: it is the C library too.
+/// Whether musl's loader is itself the library `name`: it is the C library too.
 fn is_musl_itself(name: &[u8]) -> bool {
     let parts = ["c", "pthread", "rt", "m", "dl", "util", "xnet"];
     let name = String::from_utf8_lossy(name);

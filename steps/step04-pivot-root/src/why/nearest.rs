@@ -1,4 +1,4 @@
-//! The name that somebody may have meant.
+//! The name that the user may have meant.
 
 use crate::root::Root;
 use std::collections::HashSet;
@@ -10,15 +10,15 @@ pub struct Nearest {
     name: String,
     /// The nearest so far: how far it is, and its path.
     found: Option<(usize, PathBuf)>,
-    /// Directories seen: more than one name in PATH may lead to the same.
+    /// Directories that were read: more than one name in PATH may lead to the same.
     seen: HashSet<PathBuf>,
 }
 
-/// Names read in one directory.
+/// The most names that are read in one directory.
 const MOST_NAMES: usize = 10_000;
 /// A name that is longer than any command isn't mistyped.
 const LONGEST_NAME: usize = 64;
-/// In a shorter name every letter counts: only two that changed places are a slip.
+/// In a shorter name every letter counts: only two letters that changed places are a slip.
 const SHORT_NAME: usize = 3;
 
 impl Nearest {

@@ -121,8 +121,8 @@ impl Inspection<'_> {
         ))
     }
 
-    /// What the kernel asks of a loader. It is loaded beside the program, so what it may ask for
-    /// itself doesn't count.
+    /// What the kernel asks of a loader. The loader is loaded beside the program, so a loader that
+    /// it may ask for itself doesn't count.
     fn loader(&self, loader: &Found) -> Verdict {
         let role = "the loader that it asks for";
         self.executable(loader, role)?;
@@ -168,7 +168,7 @@ impl Inspection<'_> {
     }
 }
 
-/// What to do about a program whose surroundings are missing.
+/// What to do about a program whose loader or libraries are missing.
 fn bring(program: &Path) -> String {
     format!(
         "the program is whole, the root isn't: copy the loader and the libraries with it, and the \

@@ -5,7 +5,8 @@ use crate::why::explanation::{Consequence, Fault};
 use crate::why::inspection::{HEAD, Inspection, Verdict, fault};
 use nix::errno::Errno;
 
-/// The kernel follows a script's interpreter to another script, and so on, this often: ELOOP.
+/// The most scripts in a row, each the interpreter of the one before, that the kernel follows. To
+/// more of them execve answers ELOOP.
 const DEEPEST_SCRIPT: u32 = 5;
 
 /// env's status when it doesn't find a program, and when it can't execute one: env(1).
@@ -21,7 +22,7 @@ impl Inspection<'_> {
     pub(super) fn script(&mut self, found: &Found, head: &[u8], depth: u32) -> Verdict {
         let line = match head.iter().position(|&byte| byte == b'\n') {
             Some(end) => &head[..end],
-            // A line that goes on is cut, which does no harm to an interpreter that is complete.
+            // The kernel cuts a longer line, which does no harm to an interpreter whose name is complete.
             None => {
                 let name = head.iter().skip_while(|byte| is_blank(byte));
                 let whole = name.clone().any(|byte| is_blank(byte) || *byte == 0);
@@ -101,7 +102,7 @@ impl Inspection<'_> {
             .iter()
             .find_map(|option| argument.strip_prefix(option));
         let name = match split {
-            // Only -S has env take the word apart. Options and variables come first.
+            // Only -S has env take the rest of the line apart. Options and variables come first.
             Some(words) => {
                 let is_program = |word: &&str| !word.starts_with('-') && !word.contains('=');
                 words
@@ -140,7 +141,7 @@ impl Inspection<'_> {
     }
 }
 
-/// A file that is found and may not be run: its name was right.
+/// Whether a file was found that may not be run: then its name was right.
 fn is_forbidden(fault: &Fault) -> bool {
     let forbidden = [
         Consequence::Refused(Errno::EACCES),

@@ -1,9 +1,9 @@
 //! How the parent gets to see the container's root, and explains what went wrong in there.
 //!
-//! Only the child can open its own root, and after a failed `execve` it is as good as gone; once it
-//! has changed its user or put on a seccomp filter it couldn't even look. So before it executes
-//! anything it hands two descriptors to the parent: its root directory, and its mount namespace,
-//! without which the mounts below that directory would vanish together with the child.
+//! Only the child can open its own root, and after a failed `execve` the child is about to end. A
+//! child that has changed its user or put on a seccomp filter couldn't even look. So before the
+//! child executes anything it hands two descriptors to the parent: its root directory, and its mount
+//! namespace, without which the mounts below that directory would vanish together with the child.
 
 use crate::descriptors::{passage, receive, send};
 use crate::root::{Root, kind};
@@ -22,18 +22,18 @@ use step01_uts::{Refused, call};
 pub struct Question<'a> {
     /// Where the host has the container's root.
     pub root: &'a Path,
-    /// The command's name, and what decides where it is looked for.
+    /// The command's name: a path, or a name that is looked for in PATH.
     pub command: &'a str,
-    /// Its environment.
+    /// The command's environment.
     pub environment: &'a [String],
-    /// The directory that it starts in.
+    /// The directory that the command starts in.
     pub workdir: &'a str,
 }
 
-/// A container's root directory and its mount namespace: all that it takes to look.
+/// A *sight* of a container: its root directory and its mount namespace, all that it takes to look into the root.
 pub struct Sight([OwnedFd; 2]);
 
-/// What the loader, and env, end with when they don't find what they need, or may not run it.
+/// The statuses of the loader, and of env, when they don't find what they need, or may not run it.
 const NOT_FOUND: u8 = 127;
 const FORBIDDEN: u8 = 126;
 
@@ -42,7 +42,7 @@ impl Question<'_> {
         explain(root, self.command, self.environment, self.workdir)
     }
 
-    /// Adds to the outcome of the command's life why it didn't start, where the container's root tells.
+    /// Adds to a command's `outcome` why the command didn't start, where the container's root tells.
     pub fn answer(&self, outcome: Result<u8>, sight: Sight) -> Result<u8> {
         let Sight([directory, namespace]) = sight;
         let explanation = self.explain(&Root::in_namespace(directory, namespace, self.root));
@@ -52,8 +52,8 @@ impl Question<'_> {
                 Some(refused) => explanation.of(refused.clone()).into(),
                 None => error,
             }),
-            // It succeeded, and then somebody didn't find something. The loader has said what, but not where it
-            // looked; and most often it was the command itself that ended so.
+            // `execve` succeeded, and then the loader or env may not have found something. The loader has said what,
+            // but not where it looked. Most often the command itself ended with this code.
             Ok(code) => match &explanation.fault {
                 Some(fault) if fault.consequence == Consequence::Ends(code) => Err(Ended {
                     code,
@@ -66,7 +66,7 @@ impl Question<'_> {
     }
 }
 
-/// Whether the root may tell more about an outcome.
+/// Whether the root may tell more about a command's outcome.
 fn raises_a_question(outcome: &Result<u8>) -> bool {
     match outcome {
         Ok(code) => [NOT_FOUND, FORBIDDEN].contains(code),
@@ -77,18 +77,18 @@ fn raises_a_question(outcome: &Result<u8>) -> bool {
 }
 
 impl Sight {
-    /// That of a container whose descriptors somebody has handed on.
+    /// The sight of a container by descriptors that another process has handed on.
     pub fn of(descriptors: [OwnedFd; 2]) -> Sight {
         Sight(descriptors)
     }
 
-    /// To be handed on.
+    /// The two descriptors, to be handed on to another process.
     pub fn into_descriptors(self) -> [OwnedFd; 2] {
         self.0
     }
 }
 
-/// Somebody who sees a command start, or not start, and can say why.
+/// A *witness* of a command's start: it can look into the container's root, and say why the command didn't start.
 pub struct Witness<'a> {
     question: Question<'a>,
     /// A socket with one end for the child and one for the parent.
@@ -145,15 +145,15 @@ impl<'a> Witness<'a> {
         Ok(())
     }
 
-    /// The parent's half: what the child has handed over, if the outcome of the command's life raises a question that
-    /// it may answer. Doesn't wait.
+    /// The parent's half: what the child has handed over, if the command's `outcome` raises a question that the root
+    /// may answer. Doesn't wait.
     pub fn sight(&self, outcome: &Result<u8>) -> Option<Sight> {
         let raised = raises_a_question(outcome);
         let received = raised.then(|| receive(&self.parent).map(Sight));
         received?.ok()
     }
 
-    /// The same, and the answer.
+    /// The command's `outcome`, with the answer to the question that it raises, if there is one.
     pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
         match self.sight(&outcome) {
             Some(sight) => self.question.answer(outcome, sight),

@@ -10,11 +10,11 @@ use syscalls::{
 pub struct Arch {
     /// Its name in a profile.
     pub name: &'static str,
-    /// Its name in `arches`.
+    /// Its name in a rule's `arches`.
     pub short: &'static str,
     /// Its AUDIT_ARCH_… number: the ELF machine, and whether it has 64 bits and is little-endian.
     pub audit: u32,
-    /// The number of a system call.
+    /// The number of a system call, by the call's name.
     pub number: fn(&str) -> Option<u32>,
 }
 
@@ -72,12 +72,12 @@ pub const ARCHES: [Arch; 2] = [
     },
 ];
 
-/// That of 64-bit programs on a PC.
+/// The AUDIT_ARCH_… number of 64-bit programs on a PC.
 pub const AUDIT_ARCH_X86_64: u32 = libc::EM_X86_64 as u32 | BITS_64 | LITTLE_ENDIAN;
 /// A bit in the numbers of x32's calls.
 pub const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 
-/// Above all numbers of the common table.
+/// A number above all those of the common table.
 pub const FAR: u32 = 0x000f_0000;
 
 /// ARM has a few calls of its own, far from the others: asm/unistd.h.

@@ -1,9 +1,9 @@
 //! A seccomp profile in Docker's JSON format, and how it becomes a filter.
 //!
 //! A profile says by name what each system call gets, perhaps only with certain arguments, and only
-//! for containers with certain capabilities, on certain architectures or kernels. Names stand for
-//! other numbers on each architecture, and a 64-bit machine runs 32-bit programs too, so a filter
-//! has a table for each.
+//! for containers with certain capabilities, on certain architectures or kernels. A name stands for
+//! another number on each architecture, and a 64-bit machine runs 32-bit programs too, so a filter
+//! has a table for each architecture.
 
 use crate::capabilities::Capability;
 use crate::seccomp::arches::{ARCHES, AUDIT_ARCH_X86_64, Arch, FAR, X32_SYSCALL_BIT, is_known};
@@ -19,7 +19,7 @@ use std::path::Path;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Profile {
-    /// Where it was read, to be named in errors.
+    /// The profile's source, to be named in errors.
     #[serde(skip)]
     origin: String,
     default_action: String,
@@ -74,7 +74,7 @@ struct Arg {
     op: String,
 }
 
-/// When a rule is meant at all.
+/// The capabilities, architectures and kernels for which a rule is meant, or not meant.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Only {
@@ -138,7 +138,7 @@ impl Profile {
             ));
         }
         let kernel = kernel_version();
-        // A program for another machine's numbers would mean other calls by them.
+        // A program for another architecture would mean other calls by the same numbers.
         let foreign = libc::SECCOMP_RET_KILL_PROCESS;
         for rule in &self.syscalls {
             let meant = rule.is_meant(capabilities, kernel)?;
@@ -151,7 +151,7 @@ impl Profile {
                         continue;
                     };
                     found = true;
-                    // ARM's own lie far above the others.
+                    // ARM's own calls lie far above the others.
                     if number < FAR {
                         table.newest = table.newest.max(Some(number));
                     }
@@ -173,15 +173,15 @@ impl Profile {
         }
         let mut tables: Vec<_> = tables.into_iter().map(|(_, table)| table).collect();
         for table in &mut tables {
-            // A call that is newer than the profile isn't refused, it isn't there: then the C library takes
-            // an older one.
+            // A call that is newer than the profile isn't refused, but answered as a missing one (ENOSYS): then the C
+            // library takes an older call.
             let is_refused = default & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO;
             if let (true, Some(newest)) = (is_refused, table.newest) {
                 table
                     .from
                     .push((newest + 1, libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32));
             }
-            // The numbers of x32, which has the same architecture by name, and other calls.
+            // The numbers of x32, which has the same AUDIT_ARCH_… number, and other calls.
             if table.architecture == AUDIT_ARCH_X86_64 {
                 table.from.push((X32_SYSCALL_BIT, foreign));
             }
@@ -191,7 +191,7 @@ impl Profile {
         })
     }
 
-    /// The architectures of this machine that the profile is for: its own, always.
+    /// The architectures of this machine that the profile is for. The machine's own is always among them.
     fn arches(&self) -> Vec<&'static Arch> {
         let native = ARCHES[0].name;
         let map = self.arch_map.iter().find(|map| map.architecture == native);
@@ -253,7 +253,8 @@ impl Rule {
                 .map_or(Ok(false), new_enough)?)
     }
 
-    /// Its conditions. All have to hold; but two of one argument are two rules, as in libseccomp.
+    /// The rule's conditions, which all have to hold. But when two are about one argument, each condition
+    /// becomes a rule of its own, as in libseccomp.
     fn alternatives(&self) -> Result<Vec<Vec<Condition>>> {
         let conditions = self.args.iter().flatten().map(Arg::condition);
         let conditions = conditions.collect::<Result<Vec<_>>>()?;
@@ -292,7 +293,7 @@ impl Arg {
     }
 }
 
-/// Puts a rule behind those that a call has. One without conditions comes before all others, as in
+/// Puts a rule behind those that a call has. A rule without conditions comes before all others, as in
 /// libseccomp.
 fn add(rules: &mut Rules, alternatives: &[Vec<Condition>], action: Action) {
     for conditions in alternatives {
@@ -357,7 +358,7 @@ mod tests {
         assert_ne!(whole.instructions().len(), more.instructions().len());
     }
 
-    /// What this machine's own calls come to, as the kernel would answer.
+    /// The answers to this machine's own calls, as the kernel would give them.
     #[test]
     fn what_our_own_profile_answers() {
         let refused = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
@@ -379,11 +380,11 @@ mod tests {
         assert_eq!(ask(libc::SYS_clone3, 0), absent);
         let (inet, alg, vsock) = (2, 38, 40);
         assert_eq!(ask(libc::SYS_socket, inet), allowed);
-        // The kernel looks at the lower half only.
+        // The kernel looks at the lower half of the argument only.
         for family in [alg, vsock, 1 << 32 | vsock] {
             assert_eq!(ask(libc::SYS_socket, family), refused, "{family:#x}");
         }
-        // Newer than the profile, and in the way of x32.
+        // A number that is newer than the profile, and one of x32's.
         assert_eq!(ask(0xf000, 0), absent);
         if cfg!(target_arch = "x86_64") {
             assert_eq!(
@@ -393,7 +394,7 @@ mod tests {
         }
     }
 
-    /// Where a profile says nothing, Docker's and runc's meaning.
+    /// A profile that says nothing means what Docker and runc take it for.
     #[test]
     fn what_a_profile_leaves_out() {
         let filter = compiled(
@@ -408,7 +409,7 @@ mod tests {
             libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32
         );
         assert_eq!(ask(libc::SYS_write), libc::SECCOMP_RET_ALLOW);
-        // Of a number in between, what the profile says of all others.
+        // A number in between gets what the profile says of all others.
         let between = libc::SYS_read.min(libc::SYS_write) - 1;
         assert!(between < 0 || ask(between) == libc::SECCOMP_RET_ERRNO | 13);
     }

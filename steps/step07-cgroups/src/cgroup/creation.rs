@@ -1,4 +1,4 @@
-//! How a container's control groups are made and configured, and how those are removed that a crash has left.
+//! How a container's control groups are made and configured, and how groups that a crash has left are removed.
 
 use crate::cgroup::group::{Group, OURS, members_of, remove_above, remove_below};
 use crate::cgroup::hierarchy::{Hierarchy, Version};
@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use std::fs;
 
 impl Cgroup {
-    /// Makes the groups of the container `id`, with its limits, in which nobody is yet; and removes
-    /// those that a crash has left.
+    /// Makes the groups of the container `id`, with its limits and still without processes, and removes
+    /// groups that a crash has left.
     ///
     /// # Errors
-    /// A controller that a limit needs isn't there, or the kernel takes a value for none: the text
+    /// A controller that a limit needs isn't there, or the kernel doesn't accept a value: the text
     /// names the controller and the file. Nothing is left behind then.
     pub fn create(id: &str, limits: &Limits) -> Result<Cgroup> {
         let hierarchies = hierarchies(limits)?;
@@ -30,7 +30,7 @@ impl Cgroup {
         for hierarchy in hierarchies {
             let group = Group::create(hierarchy, id)?;
             let made = group.configure(limits);
-            // It is there, and so it is to be removed, whether it could be configured or not.
+            // The group is there, and so has to be removed, whether it could be configured or not.
             cgroup.groups.push(group);
             made?;
         }
@@ -39,7 +39,7 @@ impl Cgroup {
 }
 
 impl Group {
-    /// Writes what of `limits` is this hierarchy's.
+    /// Writes the part of `limits` that this hierarchy controls.
     fn configure(&self, limits: &Limits) -> Result<()> {
         let Hierarchy {
             top, controllers, ..
@@ -64,8 +64,8 @@ impl Group {
         }
     }
 
-    /// In version 1 nobody can join a group with a set of processors as long as it has no memory
-    /// nodes: it takes those of the group above, which has its own first.
+    /// Copies processors and memory nodes from the group above, which gets its own first. In version 1
+    /// no process can join a group of the cpuset controller that has no memory nodes.
     fn allow_memory_nodes(&self) -> Result<()> {
         if self.hierarchy.version == Version::V2 {
             return Ok(());
@@ -82,7 +82,7 @@ impl Group {
     }
 }
 
-/// Removes the groups of ours that nobody has locked: those of programs that were killed before they could.
+/// Removes our groups that no program has locked: a program that was killed couldn't remove its own.
 pub fn sweep_all() -> Result<()> {
     let hierarchies = hierarchies(&Limits::default())?;
     if let Some(first) = hierarchies.first() {
@@ -94,8 +94,8 @@ pub fn sweep_all() -> Result<()> {
     Ok(())
 }
 
-/// Removes the groups that nobody has locked. What tells is the group in the hierarchy `first`, which is made first
-/// and removed last.
+/// Removes the groups that no program has locked. The lock that counts is that of the group in the hierarchy `first`,
+/// which is made first and removed last.
 fn sweep(first: &Hierarchy) -> Result<()> {
     let ours = first.top.join(OURS);
     for entry in fs::read_dir(ours).into_iter().flatten().flatten() {
@@ -104,11 +104,11 @@ fn sweep(first: &Hierarchy) -> Result<()> {
             continue;
         }
         let mut tops: Vec<_> = places()?.into_iter().map(|(top, ..)| top).collect();
-        // The first one again, now as the last.
+        // The hierarchy `first` now comes last.
         tops.retain(|top| *top != first.top);
         tops.push(first.top.clone());
         for top in tops {
-            // Who is still in there ends by itself, and then it is the next one's.
+            // A process that is still in the group ends by itself. The next sweep then removes the group.
             let folder = top.join(OURS).join(entry.file_name());
             remove_below(&folder);
             if fs::remove_dir(&folder).is_err() && folder.exists() {

@@ -1,9 +1,9 @@
-//! Stopping all processes of a control group at once, so that none notices: the freezer controller of
+//! Stopping all processes of a control group at once, so that no process notices: the freezer controller of
 //! version 1, and `cgroup.freeze`, which every group of version 2 has.
 //!
-//! A stopped process could be continued by anybody who may send it SIGCONT, and its parent is told. A frozen one
-//! is in the middle of nothing, and no signal wakes it. See cgroups(7), and the kernel's documentation of
-//! both freezers.
+//! SIGSTOP would be no substitute: any process that may send SIGCONT can continue a stopped process, and the
+//! stopped process's parent is told. No signal continues a frozen process. See cgroups(7), and the kernel's
+//! documentation of both freezers.
 
 use crate::Version;
 use crate::cgroup::places::Groups;
@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 impl Groups {
-    /// Stops every process, or has them go on, and returns when all of them have.
+    /// Stops every process of the groups, or continues them, and returns when all have stopped, or go on.
     ///
     /// # Errors
     /// This machine has no freezer, or a process doesn't come to a stop within ten seconds: one that waits for
@@ -49,7 +49,7 @@ impl Groups {
         }
     }
 
-    /// Whether all of them are stopped.
+    /// Whether all processes of the groups are stopped.
     pub fn is_frozen(&self) -> Result<bool> {
         let (file, version) = self.freezer()?;
         let read =

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// All groups of ours are below this one.
+/// The group that all groups of ours are below.
 pub(super) const OURS: &str = "ten-steps";
 
-/// A folder, and a file in it that was opened before there was a container.
+/// A control group: its folder, and a file in it that was opened before there was a container.
 pub(crate) struct Group {
     pub(crate) hierarchy: Hierarchy,
     pub(crate) folder: PathBuf,
-    /// The file of [`members_of`]. As long as it is locked, somebody uses the group.
+    /// The file of [`members_of`]. As long as the file is locked, a program uses the group.
     pub(crate) members: Flock<File>,
 }
 
@@ -32,7 +32,7 @@ impl Group {
         let make = || {
             make_group(&ours)?;
             match fs::create_dir(&folder) {
-                // Whoever removed another one, the last, has just taken ours along.
+                // A program that removed its group, the last one, has just removed `ours` with it. `claim` tries again.
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 made => made,
             }
@@ -46,9 +46,9 @@ impl Group {
     }
 }
 
-/// The file to which a process writes to join. It has one thread, and `tasks` is for threads: then the
-/// kernel needn't stop all forks of the machine, which takes it some milliseconds. Version 2 has no such
-/// file.
+/// The file to which a process writes to join. In version 1 that is `tasks`, the file for single threads: the
+/// process has only one. The kernel then needn't stop all forks of the machine, which takes some
+/// milliseconds. Version 2 has no `tasks`.
 pub fn members_of(version: Version) -> &'static str {
     match version {
         Version::V1 => "tasks",
@@ -63,10 +63,10 @@ fn make_group(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the group above `folder`, if that was the last one in it.
+/// Removes the group above `folder`, if `folder` was the last one in it.
 pub(super) fn remove_above(folder: &Path) {
     if let Some(ours) = folder.parent() {
-        // It is busy as long as there are others.
+        // The group above is busy as long as others are in it.
         let _ = fs::remove_dir(ours);
     }
 }
@@ -79,7 +79,7 @@ fn cannot_make(folder: &Path, error: &io::Error) -> Error {
     )
 }
 
-/// Removes the groups that somebody made below `folder`: a container that was allowed to.
+/// Removes the groups that a container made below `folder`, if it was allowed to.
 pub(super) fn remove_below(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -89,20 +89,20 @@ pub(super) fn remove_below(folder: &Path) {
     }
 }
 
-/// A new name for a container: 64 hexadecimal digits that nobody else draws.
+/// A new ID for a container: 64 random hexadecimal digits, which no other container gets.
 pub fn new_id() -> Result<String> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes an empty group, and waits for the end of those who are about to leave it. The last one takes the one
-/// above along.
+/// Removes a group, and waits for processes that are about to leave it. The group above goes with the last group
+/// in it.
 pub fn remove_group(folder: &Path) -> Result<()> {
     const PATIENCE: u32 = 10_000;
     for turn in 0.. {
         match fs::remove_dir(folder) {
-            // Or has groups below it.
+            // A busy group may have groups below it instead of processes.
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && turn == 0 => {
                 remove_below(folder);
             }

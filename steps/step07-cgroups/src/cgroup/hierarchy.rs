@@ -6,11 +6,11 @@ use std::path::PathBuf;
 /// A tree of control groups, as it is mounted here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// The folder of its topmost group that can be seen from here.
+    /// The folder of the topmost group that can be seen from here.
     pub top: PathBuf,
-    /// Which files its groups have.
+    /// The version, which says what files the groups have.
     pub version: Version,
-    /// What was asked for and is controlled in it.
+    /// The controllers that were asked for and that this hierarchy has.
     pub controllers: Vec<&'static str>,
 }
 
@@ -19,7 +19,7 @@ pub struct Hierarchy {
 pub enum Version {
     /// A hierarchy for each controller, or for a few.
     V1,
-    /// One for all.
+    /// One hierarchy for all controllers.
     V2,
 }
 // ANCHOR_END: Hierarchy

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// What a container is accounted for and limited in. A controller that isn't there is missed only
-/// when a limit asks for it.
+/// The controllers that limit a container and keep its accounts. A controller that isn't there is an error
+/// only when a limit asks for it.
 const CONTROLLERS: [&str; 7] = [
     "memory", "cpu", "cpuacct", "pids", "devices", "cpuset", "freezer",
 ];
@@ -21,7 +21,7 @@ pub(super) fn places() -> Result<Vec<(PathBuf, Version, &'static str)>> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let place = |controller| {
         let (top, version) = find(controller, &mountinfo, &own)?;
-        // In version 2 these are no controllers: a program decides, and every group has a freezer.
+        // In version 2 these are no controllers: a program decides about devices, and every group has a freezer.
         let always = ["devices", "freezer"].contains(&controller);
         let here = version == Version::V1 || always || v2::has(&top, controller);
         here.then_some((top, version, controller))
@@ -63,12 +63,12 @@ pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
     Ok(hierarchies)
 }
 
-/// The groups of one container, wherever they are: for looking, and for joining later.
+/// The groups of one container, in all hierarchies: for looking, and for joining later.
 #[derive(Debug, Clone)]
 pub struct Groups(pub(super) Vec<(Hierarchy, PathBuf)>);
 
 impl Groups {
-    /// Those that the container `id` has now.
+    /// The groups that the container `id` has now.
     pub fn of(id: &str) -> Result<Groups> {
         let mut groups: Vec<(Hierarchy, PathBuf)> = Vec::new();
         for (top, version, controller) in places()? {
@@ -101,8 +101,8 @@ impl Groups {
         Some((folder, hierarchy.version))
     }
 
-    /// Opens of each group the file of [`members_of`], for who joins; in version 2 that of the group `below` it, whose
-    /// processes have moved there.
+    /// Opens the *doors* of the groups: the file of [`members_of`] in each, by which a process joins. In version 2 the
+    /// door is that of the group `below`, to which the container's processes have moved.
     pub fn doors(&self, below: &str) -> Result<Vec<(PathBuf, File)>> {
         let open = |(hierarchy, folder): &(Hierarchy, PathBuf)| {
             let path = match hierarchy.version {
@@ -118,7 +118,7 @@ impl Groups {
 }
 
 impl Cgroup {
-    /// Where its groups are, for whoever only looks.
+    /// The groups' places, for a caller that only looks.
     pub fn groups(&self) -> Groups {
         let place = |group: &Group| (group.hierarchy.clone(), group.folder.clone());
         Groups(self.groups.iter().map(place).collect())

@@ -12,7 +12,7 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
         Swap::Bytes(both) => both.to_string(),
         Swap::Unlimited => "-1".into(),
     });
-    // Swap alone, where the flag counts both.
+    // Version 2 counts swap alone, where the flag counts both.
     let swap_alone = swap.zip(limits.memory).map(|(swap, memory)| match swap {
         Swap::Bytes(both) => (both - memory).to_string(),
         Swap::Unlimited => "max".into(),
@@ -25,7 +25,7 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
     #[rustfmt::skip]
     let table = [
         ("--memory", "memory", ("memory.limit_in_bytes", text(limits.memory)), ("memory.max", text(limits.memory))),
-        // After the other: together they can't be less.
+        // Written after the limit on memory: memory and swap together can't be less.
         ("--memory-swap", "memory", ("memory.memsw.limit_in_bytes", memory_and_swap), ("memory.swap.max", swap_alone)),
         ("--cpus", "cpu", ("cpu.cfs_period_us", period), ("cpu.max", max)),
         ("--cpus", "cpu", ("cpu.cfs_quota_us", text(quota)), ("cpu.max", None)),
@@ -49,7 +49,8 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
         .collect()
 }
 
-/// The rules for devices, in version 1. A new group may do all that the one above it may: first none, then each.
+/// The rules for devices, in version 1. A new group may do all that the group above it may. So the settings first
+/// deny all devices, and then allow each.
 fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting> {
     let setting = |file, value| Setting {
         flag: "--device",

@@ -16,8 +16,8 @@ pub struct Usage {
     pub memory_peak: Option<u64>,
     /// Processor time, of all processors together.
     pub cpu_time: Option<Duration>,
-    /// In how many periods there were runnable processes, in how many of them the quota was used
-    /// up, and how long they waited then.
+    /// The number of periods with runnable processes, in how many of these periods the quota was used
+    /// up, and how long the processes waited then.
     pub throttled: Option<(u64, u64, Duration)>,
     /// The most processes and threads at any moment.
     pub pids_peak: Option<u64>,
@@ -27,7 +27,7 @@ pub struct Usage {
 }
 
 impl Groups {
-    /// Reads the accounts.
+    /// Reads the groups' accounts.
     pub fn usage(&self) -> Usage {
         let text = |controller, v1: &str, v2: &str| {
             let (folder, version) = self.folder(controller)?;
@@ -68,7 +68,7 @@ impl Groups {
 pub struct Current {
     /// Memory in bytes, without what the kernel would give up at once: files that nobody has used for a while.
     pub memory: u64,
-    /// The most that it may be.
+    /// The most memory that the container may use.
     pub memory_limit: Option<u64>,
     /// Processor time since the beginning, of all processors together.
     pub cpu_time: Duration,
@@ -77,7 +77,7 @@ pub struct Current {
 }
 
 impl Groups {
-    /// Reads how it is now.
+    /// Reads what the groups use now.
     pub fn current(&self) -> Current {
         let text = |controller, v1: &str, v2: &str| {
             let (folder, version) = self.folder(controller)?;
@@ -91,7 +91,7 @@ impl Groups {
         let used = number("memory", "memory.usage_in_bytes", "memory.current");
         Current {
             memory: used.unwrap_or(0).saturating_sub(inactive.unwrap_or(0)),
-            // Version 1 has a number for no limit, as large as its counters go.
+            // For "no limit", version 1 has a number as large as its counters go.
             memory_limit: number("memory", "memory.limit_in_bytes", "memory.max")
                 .filter(|limit| *limit < i64::MAX as u64 / 2),
             cpu_time: self.usage().cpu_time.unwrap_or_default(),
@@ -101,12 +101,12 @@ impl Groups {
 }
 
 impl Cgroup {
-    /// Ends the account: prints it when `stats` asks for it, removes the groups, and adds to the
-    /// `outcome` of the command's life that memory ran out, if it did.
+    /// Ends the account: removes the groups, prints the usage when `stats` asks for it, and adds to the
+    /// command's `outcome` that memory ran out, if it did.
     pub fn settle(mut self, outcome: Result<u8>, stats: bool) -> Result<u8> {
         let (usage, limit) = (self.groups().usage(), self.limits().memory);
         if let Err(error) = self.remove() {
-            // The command's life is over, and its outcome is what counts.
+            // The command has ended, and its outcome is what counts.
             eprintln!(
                 "{error:#}\nhelp: the next run removes what is left, when nobody is in it any more"
             );
@@ -130,7 +130,7 @@ fn value(text: &str, key: &str) -> Option<u64> {
 }
 
 impl Usage {
-    /// What there is to say when memory ran out, whatever the command ended with.
+    /// The message when memory ran out, whatever the command ended with.
     pub fn out_of_memory(&self, limit: Option<u64>) -> Option<String> {
         let (kills, file) = self.oom_kills.as_ref().filter(|(kills, _)| *kills > 0)?;
         let processes = if *kills == 1 {

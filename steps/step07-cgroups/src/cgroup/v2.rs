@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Whether the hierarchy at `top` has `controller`: one that is mounted as version 1, or that the
-/// kernel was built without, it hasn't. Processor time alone is accounted for in every group.
+/// Whether the hierarchy at `top` has `controller`. A controller that is mounted as version 1, or that the
+/// kernel was built without, is missing. Version 2 accounts for processor time in every group, without `cpuacct`.
 pub fn has(top: &Path, controller: &str) -> bool {
     let available = fs::read_to_string(top.join("cgroup.controllers")).unwrap_or_default();
     let available: Vec<_> = available.split_whitespace().collect();
@@ -21,9 +21,9 @@ pub fn has(top: &Path, controller: &str) -> bool {
 
 /// Has the groups below `folder` controlled by `controllers`.
 ///
-/// This is written also where it was written before, and the file isn't asked whether it was: it says so
-/// from the moment on in which another program's write begins, and the groups below get their files
-/// during that. A write waits for the one before.
+/// The controllers are written even if the file names them already. The file names a controller as soon as
+/// another program's write begins, but the groups below get their files only during that write. A second
+/// write waits for the first.
 ///
 /// # Errors
 /// EBUSY: a group that has processes of its own can't hand a controller on, unless it is the

@@ -1,7 +1,7 @@
 //! What the container sees of its control groups: /sys/fs/cgroup, for reading.
 //!
-//! A program asks there how much memory it has. In a cgroup namespace of its own the topmost group
-//! that it sees is the container's, and of the host's other groups there is nothing.
+//! A program reads there how much memory it has. In a cgroup namespace of its own, the topmost group
+//! that the program sees is the container's, and the host's other groups aren't visible.
 
 use crate::{Cgroup, Hierarchy, Version};
 use anyhow::Result;
@@ -18,9 +18,8 @@ const FLAGS: MsFlags = MsFlags::MS_NOSUID
 const PLACE: &str = "/sys/fs/cgroup";
 
 impl Cgroup {
-    /// Mounts the groups' hierarchies on /sys/fs/cgroup, read-only, as they are mounted on the host:
-    /// one by itself, or several in a directory each. Call it in the container, after
-    /// [`Cgroup::enter`].
+    /// Mounts the groups' hierarchies on /sys/fs/cgroup, read-only, as on the host: a single one there
+    /// itself, or several in a directory each. Call this in the container, after [`Cgroup::enter`].
     pub fn mount(&self) -> Result<()> {
         if !Path::new(PLACE).exists() {
             return Ok(());

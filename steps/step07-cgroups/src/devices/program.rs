@@ -15,7 +15,7 @@ use step01_uts::call;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Instruction {
     code: u8,
-    /// The destination's number in the low half, the source's in the high one.
+    /// The destination register's number in the low half, the source register's in the high one.
     registers: u8,
     offset: i16,
     immediate: i32,
@@ -77,7 +77,7 @@ fn copy(to: u8, from: u8) -> Instruction {
     immediate(MOVE_X, to | from << 4, 0)
 }
 
-/// The program: yes as soon as a rule allows all that is asked for, and no at the end.
+/// The program for `rules`: yes as soon as a rule allows all that is asked for, and no at the end.
 fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     let mut program = vec![
         load(TYPE, ACCESS_AND_TYPE),
@@ -92,14 +92,14 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
             SFlag::S_IFBLK => BPF_DEVCG_DEV_BLOCK,
             _ => BPF_DEVCG_DEV_CHAR,
         };
-        // Each of these leads on to the next rule unless what it compares is equal.
+        // Each test jumps to the next rule unless the two numbers are equal.
         let mut tests = vec![immediate(JUMP_UNLESS_EQUAL, TYPE, kind)];
         let major = rule.major.map(|major| (MAJOR_ASKED, major));
         let minor = rule.minor.map(|minor| (MINOR_ASKED, minor));
         for (register, number) in major.into_iter().chain(minor) {
             tests.push(immediate(JUMP_UNLESS_EQUAL, register, number as i32));
         }
-        // What is asked for and not allowed must be nothing. CONTEXT isn't needed any more.
+        // No access may be asked for that isn't allowed. The register CONTEXT isn't needed for the context any more.
         tests.push(copy(CONTEXT, ASKED));
         tests.push(immediate(AND, CONTEXT, !bits(rule.access)));
         tests.push(immediate(JUMP_UNLESS_EQUAL, CONTEXT, 0));
@@ -173,7 +173,7 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
         flags: 0,
     };
     let size = size_of::<Load>();
-    // SAFETY: the kernel reads the structure and what they point to, and returns a descriptor.
+    // SAFETY: the kernel reads the structure and what its members point to, and returns a descriptor.
     unsafe {
         let program = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size);
         Ok(OwnedFd::from_raw_fd(Errno::result(program)? as i32))

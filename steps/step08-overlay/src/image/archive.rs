@@ -1,9 +1,9 @@
 //! Unpacking an archive that a stranger made.
 //!
-//! Its names may be absolute, have `..` in them, or go through links that the archive itself made; its
-//! sizes may be a bomb's; it may be cut off. Each entry is put into a directory that openat2(2) has
-//! found *inside* the image (RESOLVE_IN_ROOT), by a call that follows no link. What is wrong is an
-//! error that names the entry, and the caller throws away what there is so far. See tar(5).
+//! Names in the archive may be absolute, have `..` in them, or go through links that the archive itself made. Sizes
+//! may be a bomb's, and the archive may be cut off. Each entry is put into a directory that openat2(2) has found
+//! *inside* the image (RESOLVE_IN_ROOT), by a call that follows no link. An error names the entry that is wrong, and
+//! the caller throws away what there is so far. See tar(5).
 
 use crate::image::headers::{BLOCK, Entries, Entry};
 use crate::image::xattrs::set_attribute;
@@ -41,15 +41,15 @@ pub const DEEPEST: usize = 200;
 /// kernel's documentation.
 pub const WHITEOUT: (u32, u32) = (0, 0);
 
-/// As many entries as a large system has files, ten times over.
+/// The most entries of an archive: ten times as many as a large system has files.
 const MOST_ENTRIES: u64 = 10_000_000;
 
 /// Unpacks `archive`, compressed or not, into the empty directory `into`, and returns the SHA-256 of
 /// the archive's bytes in hexadecimal digits.
 ///
 /// # Errors
-/// It isn't a tar archive, or cut off, or damaged; it holds more than `limit` bytes, or a name that
-/// leads out.
+/// A file that isn't a tar archive, or is cut off or damaged. An archive that holds more than `limit` bytes, or a
+/// name that leads out.
 pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
     let hash = Rc::new(RefCell::new(Sha256::new()));
     let mut raw = BufReader::with_capacity(
@@ -65,13 +65,13 @@ pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The archive's contents: what it is compressed by shows in its first bytes.
+/// The archive's decompressed contents. The first bytes tell the compression.
 fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
     Ok(match raw.fill_buf()? {
         [] => bail!("it is empty"),
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Zstd::new(raw)),
-        // A file's name may begin with these letters.
+        // A tar archive begins with a file's name, which may begin with `BZh`, too: so more bytes are compared.
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
             bail!("it is compressed by bzip2\nhelp: bunzip2 it first")
         }
@@ -95,7 +95,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// A name as people can read it, on a line.
+/// A name that an archive chose, made readable on one line.
 pub fn shown(name: &Path) -> String {
     const LONG: usize = 200;
     let name = visible(&name.to_string_lossy());
@@ -130,7 +130,7 @@ fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
         let made = target.made;
         let put = target.put(&entry, &mut entries);
         put.with_context(|| format!("its entry {}", shown(&name)))?;
-        // Directories that nobody has named have no header, and take as much.
+        // A directory that no entry names has no header, and is charged as much.
         entries.charge((target.made - made) * BLOCK)?;
         target.made += 1;
         if target.made > MOST_ENTRIES {
@@ -138,7 +138,7 @@ fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
         }
         last = Some(name);
     }
-    // What comes behind the end belongs to the archive's bytes, and a checksum may be there.
+    // The digest is of all bytes, also of those behind the end, and the compression's checksum may be there.
     entries.read_to_end().context("behind its last entry")?;
     // A directory's time changes with what is put in, so it is set last.
     set_times(&target.root, &target.times)
@@ -153,7 +153,7 @@ fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
     for entry in entries.iter() {
         let entry = entry?;
         let name = entry.file_name();
-        // Not every filesystem says of what kind it is.
+        // Not every filesystem tells the type of an entry here.
         let is_other = entry
             .file_type()
             .is_some_and(|kind| kind != Type::Directory);
@@ -174,21 +174,21 @@ fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
 /// Where the entries go.
 struct Target {
     root: OwnedFd,
-    /// The directory that the last entry went into: the next one most often does, too.
+    /// The directory that the last entry went into: the next entry most often goes there, too.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
-    /// The times of directories, by inode: a name may be as long as the archive likes.
+    /// The times of directories, by inode and not by name: a name may be as long as the archive likes.
     times: HashMap<u64, TimeSpec>,
-    /// How many entries were put, and directories made for them.
+    /// The number of entries put so far, and of directories made for them.
     made: u64,
 }
 
 impl Target {
-    /// Puts the file of `entry` where it belongs, whose `contents` follow.
+    /// Puts the file of `entry`, whose `contents` follow, where it belongs.
     fn put(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<()> {
         let kind = entry.kind;
         let path = inside(Path::new(OsStr::from_bytes(&entry.name)))?;
         if path.as_os_str().is_empty() {
-            // The image's own directory: only what it is like.
+            // The image's own directory is there already: only its owner, mode and times are set.
             self.times.insert(fstat(&self.root)?.st_ino, time(entry));
             return apply(entry, &self.root, OsStr::new("."));
         }
@@ -197,7 +197,7 @@ impl Target {
             Ok::<_, Error>(OsStr::from_bytes(link))
         };
         if kind == EntryType::Link && inside(Path::new(link()?)).is_ok_and(|link| link == path) {
-            // GNU tar writes one when it is told a file's name twice.
+            // GNU tar writes such a link when it is given a file's name twice.
             return Ok(());
         }
         let (parent, name) = self.place(&path)?;
@@ -215,7 +215,7 @@ impl Target {
                 }
                 match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
                     Err(Errno::EEXIST) => {
-                        // A link to a directory isn't one: its target is somebody else's business.
+                        // A link to a directory isn't a directory: nothing of this entry may reach the link's target.
                         let flags = OFlag::O_PATH
                             | OFlag::O_DIRECTORY
                             | OFlag::O_NOFOLLOW
@@ -242,7 +242,7 @@ impl Target {
                     AtFlags::empty(),
                 )
                 .with_context(|| format!("a hard link to {}", shown(&to)))?;
-                // What the file is like was said where it was put.
+                // The file's owner, mode and times were set when the file itself was put.
                 return Ok(());
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
@@ -266,8 +266,8 @@ impl Target {
         apply(entry, parent, name)
     }
 
-    /// The directory of `path`, which is made where it is missing, and the name in it. No link leads
-    /// out: the image is the root of all that is looked up.
+    /// The directory of `path`, which is made where it is missing, and the name in it. No link leads out: every
+    /// lookup takes the image as its root.
     fn place(&mut self, path: &Path) -> Result<(Rc<OwnedFd>, OsString)> {
         let name = path.file_name().context("an empty name")?.to_owned();
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -312,11 +312,11 @@ impl Target {
         openat2(&self.root, directory, how)
     }
 
-    /// Takes away what has the name already: of two entries of one name the later one counts.
+    /// Removes a file that has the name already: of two entries of one name the later one counts.
     fn make_way(&mut self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
         match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => {
-                // It may have been a link on the way to a directory that we hold open.
+                // The removed file may have been a link on the way to the directory that is held open.
                 self.parent = None;
                 Ok(())
             }
@@ -327,7 +327,7 @@ impl Target {
     }
 }
 
-/// Makes the file `name`, with what `entry` has of it.
+/// Makes the file `name`, with the contents of `entry`.
 fn write(entry: &Entry, contents: &mut impl Read, parent: &OwnedFd, name: &OsStr) -> Result<()> {
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -346,7 +346,7 @@ fn write(entry: &Entry, contents: &mut impl Read, parent: &OwnedFd, name: &OsStr
     Ok(())
 }
 
-/// A name of the archive, relative to the image.
+/// A name from the archive, as a path relative to the image.
 fn inside(name: &Path) -> Result<PathBuf> {
     let mut path = PathBuf::new();
     for part in name.components() {
@@ -357,14 +357,14 @@ fn inside(name: &Path) -> Result<PathBuf> {
         }
     }
     match path.components().count() {
-        // The last one may be a file.
+        // The last component may be a file.
         depth if depth > DEEPEST + 1 => bail!("deeper than {DEEPEST} directories"),
         _ => Ok(path),
     }
 }
 
-/// Makes the file what its header says. The owner comes first: a change of owner takes setuid bits and capabilities
-/// away.
+/// Sets the file's owner, mode, attributes and time as its header says. The owner comes first: a change of owner
+/// takes setuid bits and capabilities away.
 fn apply(entry: &Entry, parent: &OwnedFd, name: &OsStr) -> Result<()> {
     let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
@@ -377,7 +377,7 @@ fn apply(entry: &Entry, parent: &OwnedFd, name: &OsStr) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let put = openat(parent, name, flags, Mode::empty())?;
         match set_attribute(&put, key, value) {
-            // What this filesystem, or this kernel's security modules, don't have.
+            // This filesystem, or this kernel's security modules, have no such attribute.
             Err(Errno::ENOTSUP) => {}
             set => set.with_context(|| format!("its attribute {}", shown(Path::new(key))))?,
         }

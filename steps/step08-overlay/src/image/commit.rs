@@ -27,7 +27,7 @@ use std::rc::Rc;
 use step04_pivot_root::root::{LONGEST_PATH, by_descriptor};
 use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header, HeaderMode};
 
-/// Bytes of a link's target for which a header has room.
+/// The most bytes of a link's target that a header has room for.
 const LONGEST_LINK: usize = 100;
 
 /// Where a root is saved, and how.
@@ -61,8 +61,7 @@ impl Archive {
         })
     }
 
-    /// Fails when the archive can't be written where it is to be: better before the container than
-    /// after it.
+    /// Fails when the archive can't be written where it is to be: better before the container runs than after it.
     pub fn check(&self) -> Result<()> {
         let shown = self.file.display();
         let folder = match self.file.parent() {
@@ -78,17 +77,17 @@ impl Archive {
         Ok(())
     }
 
-    /// Names it from wherever one is.
+    /// Makes the path absolute, so that it holds in every working directory.
     pub fn make_absolute(&mut self) -> Result<()> {
         self.file = std::path::absolute(&self.file)?;
         Ok(())
     }
 
-    /// Writes all of `root`, which doesn't change meanwhile. The archive is there when it is whole, and not at all
-    /// before; what is in the making is noted below `state`.
+    /// Writes all of `root`, which doesn't change meanwhile. The archive appears when it is whole, and not before. A
+    /// note below `state` tells of the unfinished file.
     ///
     /// # Errors
-    /// A directory that lies deeper than [`DEEPEST`]; a file that somebody changed meanwhile.
+    /// A directory that lies deeper than [`DEEPEST`], or a file that was changed meanwhile.
     pub fn write(&self, root: &OwnedFd, state: &Path) -> Result<()> {
         let write = || {
             let (whole, file) = Whole::begin(&self.file, state)?;
@@ -106,8 +105,8 @@ impl Archive {
                 Ok(pack(root, encoder)?.finish()?.flush()?)
             }
             Kind::Zstd => {
-                // This encoder reads rather than being written to, so the archive is whole first, in a file that
-                // never appears.
+                // This encoder reads its input and can't be written to. So the archive is first written whole, to a
+                // file that never appears.
                 let (_aside, plain) = Whole::begin(&self.file, state)?;
                 let mut plain = pack(root, BufWriter::new(plain))?.into_inner()?;
                 plain.rewind()?;
@@ -121,8 +120,8 @@ impl Archive {
     }
 }
 
-/// Something to read or write that remembers its first error and goes on as if there were none: for
-/// an encoder that knows no errors.
+/// A reader or a writer that remembers its first error and goes on as if there were none: for an encoder that handles
+/// no errors.
 struct Failing<T>(Rc<RefCell<(T, Option<io::Error>)>>);
 
 impl<T> Failing<T> {
@@ -134,7 +133,7 @@ impl<T> Failing<T> {
         Failing(Rc::clone(&self.0))
     }
 
-    /// What was inside, or its error.
+    /// The reader or writer inside, or its first error.
     fn check(self) -> Result<T> {
         let inner = Rc::into_inner(self.0).context("the encoder still holds it")?;
         match inner.into_inner() {
@@ -157,7 +156,7 @@ impl<T> Failing<T> {
 
 impl<T: Read> Read for Failing<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // An end, after an error.
+        // After an error, the encoder sees the end of the file.
         Ok(self.attempt(0, |inner| inner.read(buffer)))
     }
 }
@@ -237,7 +236,7 @@ impl<W: Write> Packer<W> {
         let kind = metadata.file_type();
         let numbers = (major(metadata.rdev()) as u32, minor(metadata.rdev()) as u32);
         if kind.is_socket() || kind.is_char_device() && numbers == WHITEOUT {
-            // The one is nothing without the process that listens, and the other is no device.
+            // A socket is nothing without the process that listens, and a whiteout is no device.
             return Ok(false);
         }
         let id = (metadata.dev(), metadata.ino());
@@ -269,7 +268,7 @@ impl<W: Write> Packer<W> {
             header.set_size(stored);
             let mut more = Vec::new();
             if stored < metadata.len() {
-                // With its holes.
+                // The parts are listed, so that the holes between them stay holes.
                 more = list(&mut header, &parts, metadata.len())?;
             }
             let contents = Parts {
@@ -286,7 +285,7 @@ impl<W: Write> Packer<W> {
         } else if let Some(target) = target {
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
-            // A longer one stands in the records.
+            // A longer target is in the PAX records, whole.
             let target = target.as_bytes();
             header.set_link_name_literal(&target[..target.len().min(LONGEST_LINK)])?;
             self.builder.append_data(&mut header, name, io::empty())?;
@@ -311,7 +310,8 @@ impl<W: Write> Packer<W> {
         Ok(kind.is_dir())
     }
 
-    /// What a header has no place for: fractions of a second, long targets of links, and extended attributes.
+    /// Writes as PAX records what a header has no place for: fractions of a second, times before 1970, long targets
+    /// of links, and extended attributes.
     fn extend(
         &mut self,
         found: &OwnedFd,
@@ -345,7 +345,8 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// Opens a regular file that is held. Somebody may have a lease on it (fcntl(2)): nobody waits for them.
+/// Opens a regular file by its O_PATH descriptor. If another process has a lease on it (fcntl(2)), this fails and
+/// doesn't wait.
 fn open_at_once(held: &OwnedFd) -> Result<File> {
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -381,14 +382,14 @@ fn data(file: &File, size: u64) -> Result<Vec<(u64, u64)>> {
         }
     }
     if end < size || parts.is_empty() {
-        // By this one the file gets its length.
+        // This empty part gives the file its length.
         parts.push((size, 0));
     }
     Ok(parts)
 }
 
-/// Has `header` tell where the `parts` of a file of `size` bytes belong; what it has no room for is returned, in blocks
-/// that follow it. See "Sparse files" in tar(5).
+/// Lists in `header` where the `parts` of a file of `size` bytes belong. Returns the parts that have no room there,
+/// in blocks that follow the header. See "Sparse files" in tar(5).
 fn list(header: &mut Header, parts: &[(u64, u64)], size: u64) -> Result<Vec<u8>> {
     header.set_entry_type(EntryType::GNUSparse);
     let gnu = header.as_gnu_mut().context("it is of another kind")?;
@@ -417,7 +418,7 @@ fn list(header: &mut Header, parts: &[(u64, u64)], size: u64) -> Result<Vec<u8>>
     Ok(blocks)
 }
 
-/// The bytes of a file's parts, exactly as many as its header tells: whoever reads the archive finds the next header
+/// The bytes of a file's parts, exactly as many as its header says. A reader of the archive finds the next header
 /// behind them, whatever has become of the file meanwhile.
 struct Parts<'a> {
     file: &'a File,
@@ -460,8 +461,8 @@ mod tests {
     use super::*;
     use nix::sys::memfd::{MFdFlags, memfd_create};
 
-    /// What a header says that follows, follows, or it is an error: never less, behind which the next header would be
-    /// looked for in the wrong place.
+    /// As many bytes follow a header as it says, or there is an error. With fewer, a reader would look for the next
+    /// header in the wrong place.
     #[test]
     fn as_many_bytes_as_the_header_says() {
         let file = memfd_create(c"changing", MFdFlags::MFD_CLOEXEC).unwrap();
@@ -476,13 +477,13 @@ mod tests {
         file.set_len(8192).unwrap();
         let mut whole = parts(vec![(0, 512), (1024, 0), (4096, 4096)]);
         assert_eq!(whole.read_to_end(&mut read).unwrap(), 4608);
-        // It was longer when the header was written, and is again afterwards.
+        // The file was longer when the header was written, and is longer again afterwards.
         file.set_len(4608).unwrap();
         for each in [vec![(0, 8192)], vec![(0, 512), (4096, 1024)]] {
             let error = parts(each).read_to_end(&mut read).unwrap_err();
             assert!(error.to_string().contains("wrote to it"), "{error}");
         }
-        // It may have become longer.
+        // The file may have become longer.
         file.set_len(1 << 20).unwrap();
         assert_eq!(parts(vec![(0, 8192)]).read_to_end(&mut read).unwrap(), 8192);
     }

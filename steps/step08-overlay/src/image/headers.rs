@@ -1,9 +1,9 @@
 //! Reading the entries of a tar archive that a stranger made. See tar(5).
 //!
 //! Two readers that understand a header differently can be played off against each other: what the one has checked,
-//! the other doesn't see. So there is one reader here, which reads each header once, and what others could read
-//! otherwise it refuses: a record that comes twice, a number with more than digits in it, a link with contents. No
-//! length is believed before it is known to be within bounds.
+//! the other doesn't see. So there is one reader here, which reads each header once. What other readers could read
+//! differently, this one refuses: a record that comes twice, a number with more than digits in it, a link with
+//! contents. No length is used before it is known to be within bounds.
 
 use crate::image::xattrs::is_of_overlay;
 use std::collections::HashMap;
@@ -13,16 +13,16 @@ use std::os::unix::ffi::OsStringExt;
 use step04_pivot_root::root::LONGEST_PATH;
 use tar::{EntryType, Header};
 
-/// Bytes of a header, and of what everything is rounded up to.
+/// The bytes of a block: a header is one, and contents are rounded up to whole ones.
 pub const BLOCK: u64 = 512;
 
-/// Names and records are read into memory, and none that means well comes near this.
+/// The most bytes of a name or of records, which are read into memory. No honest archive comes near this.
 const LONGEST: u64 = 1024 * 1024;
 
-/// Parts of a sparse file: a list of 16 MiB, in memory.
+/// The most parts of a sparse file: their list takes 16 MiB of memory.
 pub const MOST_PARTS: usize = 1024 * 1024;
 
-/// From this size on a header has no room for it.
+/// The size of a file from which on a header has no room for its octal digits.
 const TOO_LARGE_FOR_OCTAL: u64 = 1 << 33;
 
 /// PAX keys begin like this for the parts of sparse files.
@@ -34,11 +34,11 @@ pub const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// The entries of an archive, one after the other.
 pub struct Entries<R> {
     inner: R,
-    /// As many bytes as may still come, headers too.
+    /// The number of bytes that may still come, headers included.
     left: u64,
-    /// Whether there was a header, so that it is an archive.
+    /// Whether a header was read, which shows that this is an archive.
     has_begun: bool,
-    /// Bytes of the current entry that nobody has read yet, and those that fill up its last block.
+    /// The bytes of the current entry that aren't read yet, and those that fill up its last block.
     unread: u64,
     padding: u64,
 }
@@ -46,15 +46,15 @@ pub struct Entries<R> {
 /// A file as the archive has it.
 #[derive(Debug)]
 pub struct Entry {
-    /// What it is.
+    /// The file's type.
     pub kind: EntryType,
-    /// Its name, of any bytes but NUL.
+    /// Its name, which may have any byte but NUL.
     pub name: Vec<u8>,
-    /// What it is a link to.
+    /// The target of a link.
     pub link: Option<Vec<u8>>,
     /// Its size in bytes, holes included.
     pub size: u64,
-    /// Where the bytes belong that follow, by offset and length; one after the other, without.
+    /// The offset and length of each part of a sparse file. Without, the bytes follow one after the other.
     pub parts: Option<Vec<(u64, u64)>>,
     /// Its owner.
     pub uid: u32,
@@ -73,7 +73,7 @@ pub struct Entry {
 /// PAX records by key.
 type PaxRecords = HashMap<Vec<u8>, Vec<u8>>;
 
-/// What comes before a header and belongs to it.
+/// The records and long names that come before a header and belong to it.
 #[derive(Default)]
 struct Extensions {
     records: Option<PaxRecords>,
@@ -82,8 +82,8 @@ struct Extensions {
 }
 
 impl<R: Read> Entries<R> {
-    /// Those of the archive `inner`, which mustn't hold more than `limit` bytes: of contents, of headers, and of all
-    /// else that has to be read.
+    /// The entries of the archive `inner`, which mustn't hold more than `limit` bytes: of contents, of headers, and
+    /// of all else that has to be read.
     pub fn new(inner: R, limit: u64) -> Entries<R> {
         Entries {
             inner,
@@ -94,21 +94,21 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// Whether it was an archive, as far as it was read.
+    /// Whether a header was read, which shows that `inner` is an archive.
     pub fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Counts `bytes` of what the archive brings.
+    /// Counts `bytes` towards the archive's limit.
     pub fn charge(&mut self, bytes: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or_else(too_much)?;
         Ok(())
     }
 
-    /// The next one, whose contents [`Entries::read`] reads; `None` behind the last one.
+    /// The next entry, whose contents [`Entries::read`] reads; `None` behind the last one.
     ///
     /// # Errors
-    /// It is no archive, cut off, or says what could be understood in two ways.
+    /// A file that isn't an archive, or is cut off, or a header that could be understood in two ways.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         self.skip()?;
         let mut extensions = Extensions::default();
@@ -135,7 +135,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// The next header; `None`: the archive ends.
+    /// The next header; `None` at the archive's end.
     fn header(&mut self) -> io::Result<Option<Header>> {
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
@@ -153,7 +153,7 @@ impl<R: Read> Entries<R> {
                 .map(|byte| u64::from(*byte))
                 .sum::<u64>()
         };
-        // Its own place counts as if it were full of blanks.
+        // The checksum's own field counts as if it were full of blanks.
         let sum = sum(0, 148) + 8 * u64::from(b' ') + sum(156, 512);
         match number(&block[148..156]) {
             Ok(noted) if noted == sum => {
@@ -165,7 +165,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// Fills `block`; `false`: nothing comes any more.
+    /// Fills `block`; `false` when the stream has ended.
     fn fill(&mut self, block: &mut [u8]) -> io::Result<bool> {
         let mut filled = 0;
         while filled < block.len() {
@@ -196,7 +196,8 @@ impl<R: Read> Entries<R> {
         Ok(text)
     }
 
-    /// Makes ready for `size` bytes that follow, of which a file of `grown` bytes comes.
+    /// Prepares for the `size` bytes that follow. The limit is charged with these or with `grown`, the size of the
+    /// file that they become, whichever is more.
     fn expect(&mut self, size: u64, grown: u64) -> io::Result<()> {
         let padded = size.checked_next_multiple_of(BLOCK).ok_or_else(too_much)?;
         self.charge(padded.max(grown))?;
@@ -204,7 +205,7 @@ impl<R: Read> Entries<R> {
         Ok(())
     }
 
-    /// Goes on behind what is left of the current entry.
+    /// Skips what is left of the current entry.
     fn skip(&mut self) -> io::Result<()> {
         let rest = self.unread + self.padding;
         (self.unread, self.padding) = (0, 0);
@@ -247,7 +248,7 @@ impl<R: Read> Entries<R> {
         };
         let mut kind = header.entry_type();
         if kind.is_file() && name.ends_with(b"/") {
-            // As it was before directories had a type of their own.
+            // Before directories had a type of their own, a slash at the end marked them.
             kind = EntryType::Directory;
         }
         let has_contents = matches!(
@@ -306,8 +307,8 @@ impl<R: Read> Entries<R> {
         })
     }
 
-    /// The size of a sparse file, and its parts, of `stored` bytes together: four in its header, and more in blocks
-    /// behind that.
+    /// The size of a sparse file, and its parts, which have `stored` bytes together. Four parts are in the header,
+    /// and more in blocks behind it.
     fn sparse(&mut self, header: &Header, stored: u64) -> io::Result<(u64, Vec<(u64, u64)>)> {
         let mut block = *header.as_bytes();
         let size = number(&block[483..495])?;
@@ -353,7 +354,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// Reads on behind the archive's end, to the end of all.
+    /// Reads what comes behind the archive's end, until the stream ends.
     pub fn read_to_end(&mut self) -> io::Result<()> {
         let most = self.left;
         match io::copy(
@@ -394,7 +395,7 @@ impl Extensions {
     }
 }
 
-/// Notes what may come once.
+/// Stores what may come only once.
 fn once<T>(place: &mut Option<T>, value: T) -> io::Result<()> {
     match place.replace(value) {
         None => Ok(()),
@@ -404,7 +405,7 @@ fn once<T>(place: &mut Option<T>, value: T) -> io::Result<()> {
     }
 }
 
-/// A name that is given in one way or the other.
+/// A long name, given by PAX or by GNU tar's way, but not by both.
 fn either(pax: Option<&[u8]>, gnu: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
     match (pax, gnu) {
         (Some(_), Some(_)) => Err(wrong("it has a long name twice")),
@@ -412,7 +413,7 @@ fn either(pax: Option<&[u8]>, gnu: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>
     }
 }
 
-/// Fails when records that are for all files would change what one of them is: some readers obey, some don't.
+/// Fails when global records would change a file: some readers obey them, some don't.
 fn harmless(records: &PaxRecords) -> io::Result<()> {
     let known = ["path", "linkpath", "size", "uid", "gid", "mtime"];
     let matters = |key: &&Vec<u8>| {
@@ -430,7 +431,7 @@ fn harmless(records: &PaxRecords) -> io::Result<()> {
     }
 }
 
-/// The archive holds more than it may.
+/// The error of an archive that holds more than it may.
 pub fn too_much() -> io::Error {
     io::Error::new(
         ErrorKind::FileTooLarge,
@@ -446,14 +447,15 @@ fn sparse_in_paxs_way() -> io::Error {
     wrong("a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu")
 }
 
-/// The beginning of a text of the archive's.
+/// The beginning of a text from the archive, for a message.
 fn short(text: &[u8]) -> String {
     const LONG: usize = 100;
     let cut = if text.len() > LONG { "…" } else { "" };
     String::from_utf8_lossy(&text[..text.len().min(LONG)]).into_owned() + cut
 }
 
-/// An attribute's name as PAX has it: `=` ends a key there, and so stands as `%3D`, and `%` as `%25`. As GNU tar does it.
+/// An attribute's name as a part of a PAX key, written as by GNU tar: `=` would end the key, so it becomes `%3D`, and
+/// `%` becomes `%25`.
 pub fn encoded(key: &str) -> String {
     key.replace('%', "%25").replace('=', "%3D")
 }
@@ -479,8 +481,8 @@ fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-/// A number of a header: octal digits, with blanks before them and blanks or NULs behind, or with the first bit set the
-/// bytes of the number itself.
+/// A number of a header: octal digits, with blanks before them and blanks or NULs behind. If the first bit is set,
+/// the field holds the bytes of the number itself.
 fn number(field: &[u8]) -> io::Result<u64> {
     u64::try_from(signed(field)?).map_err(|_| wrong("a number of a header is negative"))
 }
@@ -491,7 +493,7 @@ fn signed(field: &[u8]) -> io::Result<i64> {
         let (head, tail) = field.split_at(field.len() - 8);
         let bytes: [u8; 8] = tail.try_into().map_err(|_| no_number())?;
         return match (head, field[0]) {
-            // Of eight bytes the first has one bit less.
+            // In a field of eight bytes, the mark takes one bit of the number.
             ([], _) => Ok(i64::from_be_bytes(bytes) << 1 >> 1),
             (head, 0x80) if head[1..].iter().all(|byte| *byte == 0) => {
                 i64::try_from(u64::from_be_bytes(bytes)).map_err(|_| no_number())
@@ -509,7 +511,7 @@ fn signed(field: &[u8]) -> io::Result<i64> {
     if !rest.iter().all(|byte| matches!(byte, b' ' | 0)) {
         return Err(no_number());
     }
-    // Twelve digits at most: it fits.
+    // Twelve octal digits at most fit into an i64.
     Ok(digits
         .iter()
         .fold(0, |sum, digit| sum << 3 | i64::from(digit - b'0')))
@@ -525,7 +527,7 @@ fn digits(text: &[u8]) -> io::Result<u64> {
         .ok_or_else(|| wrong(&format!("a number in its records is none: {}", short(text))))
 }
 
-/// `1700000000.123456789`, and before 1970 with a minus sign.
+/// A time of PAX records: `1700000000.123456789`, and before 1970 with a minus sign.
 fn time(text: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(text).ok()?;
     let (minus, text) = match text.strip_prefix('-') {
@@ -546,8 +548,8 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
     })
 }
 
-/// `27 mtime=1700000000.123456\n`, one after the other: each says first how long it is, so that its value may
-/// hold any byte.
+/// PAX records: `27 mtime=1700000000.123456\n`, one after the other. Each begins with its own length, so that its
+/// value may hold any byte.
 fn records(text: &[u8]) -> io::Result<PaxRecords> {
     let mut records = PaxRecords::new();
     let mut rest = text;

@@ -1,9 +1,8 @@
 //! Images on this machine: directories as they are, archives unpacked once.
 //!
-//! An unpacked archive is called by the SHA-256 of its bytes, so that two names for one archive are
-//! one image, and an archive that has changed is another. To read an archive of a gigabyte only to see
-//! that it is known takes a second, so a small file beside the images remembers what the digest of a
-//! file was when it had a certain inode, size and time of change.
+//! An unpacked archive is named by the SHA-256 of its bytes. So two names for one archive are one image, and an archive
+//! that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
+//! a small file beside the images remembers the digest that a file had with a certain inode, size and time of change.
 
 use crate::image::archive::unpack;
 use anyhow::{Context, Result, bail};
@@ -24,7 +23,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// Those below `state`.
+    /// The images below `state`.
     pub fn at(state: &Path, limit: u64) -> Images {
         Images {
             folder: state.join("images"),
@@ -35,7 +34,7 @@ impl Images {
     /// The directory of the image `path`; an archive is unpacked when it is new.
     ///
     /// # Errors
-    /// There is no such file, it is no archive, or it holds what it mustn't.
+    /// A file that doesn't exist or isn't an archive, or an archive that holds what it mustn't.
     pub fn layer(&self, path: &Path) -> Result<PathBuf> {
         let shown = path.display();
         let found = match path.metadata() {
@@ -59,7 +58,7 @@ impl Images {
     }
 
     fn unpacked(&self, archive: &Path) -> Result<PathBuf> {
-        // Setuid programs of a stranger are in there: nobody but root may reach them.
+        // An image may hold a stranger's setuid programs: only root may reach them.
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&self.folder)?;
         let known = self.folder.join("known");
@@ -74,7 +73,7 @@ impl Images {
                 return Ok(image);
             }
         }
-        // One at a time: whoever wants the same archive waits, and finds it there.
+        // Only one process unpacks at a time: another one that wants the same archive waits, and finds it there.
         let lock = File::options()
             .create(true)
             .append(true)
@@ -86,9 +85,9 @@ impl Images {
                 return Ok(image);
             }
         }
-        // What an archive says nothing about is for everybody to read, whatever this umask was.
+        // A directory that the archive doesn't name is readable for everybody, whatever the umask was.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
-        // Under the lock, what lies there is what a crash has left.
+        // Nobody else is unpacking, because of the lock: a folder that is there was left by a crash.
         let aside = self.folder.join("new");
         remove_tree(&aside)?;
         fs::create_dir(&aside)?;
@@ -103,7 +102,7 @@ impl Images {
         match image.exists() {
             true => remove_tree(&aside)?,
             false => {
-                // All of it is on the disk before it has a name that is trusted.
+                // All of the image is on the disk before it gets a name that is trusted.
                 syncfs(File::open(&aside)?)?;
                 fs::rename(&aside, &image)?;
             }

@@ -4,7 +4,7 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::io::{self, BufRead, ErrorKind, Read};
 
-/// What a zstd stream holds.
+/// The decompressed contents of a zstd stream.
 pub struct Zstd<R> {
     source: R,
     decoder: FrameDecoder,
@@ -21,12 +21,12 @@ impl<R: BufRead> Zstd<R> {
         }
     }
 
-    /// Begins the next frame; `false` at the end of all.
+    /// Begins the next frame; `false` when there is none.
     fn begin(&mut self) -> io::Result<bool> {
         while !self.source.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.source) {
                 Ok(()) => return Ok(true),
-                // Somebody's own data, to be passed over.
+                // A skippable frame holds data of an application's own, and is passed over.
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                     length,
                     ..

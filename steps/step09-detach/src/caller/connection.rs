@@ -1,4 +1,4 @@
-//! Somebody's connection to a container's monitor: what is asked and answered, and a look at what went wrong.
+//! A connection to a container's monitor: requests and answers, and a look at what went wrong.
 
 use crate::Stat;
 use crate::container::Container;
@@ -19,14 +19,14 @@ use step02_pid::signals::Signals;
 use step04_pivot_root::environment;
 use step04_pivot_root::why::witness::{Question, Sight};
 
-/// Somebody's connection to a monitor.
+/// A client's connection to a monitor.
 pub struct Connection {
     pub(super) socket: OwnedFd,
     /// Whether the monitor has said anything at all.
     pub(super) admitted: Cell<bool>,
-    /// The container, for who looks into it.
+    /// The container, for a look at why its command didn't start.
     container: Option<Container>,
-    /// What its command came to, of which the monitor asks why; and what we have seen of the reason.
+    /// The command's outcome and root, of which the monitor asks why; and the reason that we have seen.
     question: RefCell<Option<(Result<u8, Report>, PathBuf)>>,
     seen: RefCell<Option<Report>>,
 }
@@ -46,18 +46,18 @@ impl From<OwnedFd> for Connection {
 /// What came of telling a monitor something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// It has heard.
+    /// The monitor has heard.
     Heard,
-    /// It has gone.
+    /// The monitor has gone.
     Gone,
-    /// It says nothing, and does nothing.
+    /// The monitor says nothing, and does nothing.
     Silent,
 }
 
-/// Between two looks at a monitor that says nothing, in milliseconds.
+/// The time between two looks at a monitor that says nothing, in milliseconds.
 const LOOK: u16 = 500;
 
-/// So many looks at which it was at rest: it isn't about to answer.
+/// After so many looks at which the monitor was at rest, it isn't about to answer.
 const STILL: u32 = 40;
 
 /// Signals that ask a process to end.
@@ -68,14 +68,14 @@ pub(super) const REQUESTS: [Signal; 4] = [
     Signal::SIGHUP,
 ];
 
-/// A report has a page or two.
+/// The size of the longest message: a report has a page or two.
 const LONGEST_NEWS: usize = 64 * 1024;
 
 impl Connection {
-    /// That of whoever has just started a monitor. Waits until the command runs.
+    /// The connection of a caller that has just started a monitor. Waits until the command runs.
     ///
     /// # Errors
-    /// It didn't start.
+    /// The command didn't start.
     pub(crate) fn started(socket: OwnedFd, container: &Container) -> Result<Connection> {
         let connection = Connection::from(socket).to(container);
         let news = loop {
@@ -88,7 +88,7 @@ impl Connection {
         match news {
             Some(Message::Started) => Ok(connection),
             Some(Message::Ended(ending)) => {
-                // Until it is gone, and has let go of the container.
+                // Waits until the monitor is gone, and has let go of the container.
                 while connection.next()?.is_some() {}
                 match ending.outcome {
                     Err(report) => Err(report.into_error()),
@@ -100,11 +100,11 @@ impl Connection {
         }
     }
 
-    /// Waits until there is news. Whoever asks this process to end meanwhile doesn't want the container any more,
-    /// and by the end of this connection its monitor knows.
+    /// Waits until there is news. A signal that asks this process to end means that the container isn't wanted any
+    /// more. The monitor learns that by the end of this connection.
     fn wait_or_give_up(&self) -> Result<()> {
         if !SigSet::thread_get_mask()?.contains(Signal::SIGTERM) {
-            // Signals aren't held back: whoever asks ends us, and the socket says so.
+            // Signals aren't held back: a request to end ends us, and the socket tells the monitor.
             return Ok(());
         }
         let mut signals = Signals::new()?;
@@ -127,10 +127,10 @@ impl Connection {
                 0
             };
             if REQUESTS.iter().any(|request| *request as i32 == number) {
-                // From here on its monitor can't tell us that it runs, and ends it.
+                // From here on the monitor can't tell us that the command runs, and ends it.
                 shutdown(self.socket.as_raw_fd(), Shutdown::Read)?;
                 if let Some(Message::Started) = self.next()? {
-                    // It has just told us.
+                    // The monitor has told us just before.
                     self.ask(&Message::EndForGood);
                     self.ask(&Message::Signal(Signal::SIGKILL as i32));
                 }
@@ -141,20 +141,20 @@ impl Connection {
         }
     }
 
-    /// That of somebody who comes later, and asks for something first.
+    /// The connection of a client that comes later, and asks for something first.
     pub fn with(socket: OwnedFd, request: &Message) -> Connection {
-        // Whether it has gone meanwhile, the first answer tells.
+        // An error is left aside: the first answer tells whether the monitor has gone.
         let _ = send_all(&socket, request);
         socket.into()
     }
 
-    /// The same connection, for somebody who may look why a command of `container` doesn't start.
+    /// The same connection, for a client that may look why the command of `container` doesn't start.
     pub(crate) fn to(mut self, container: &Container) -> Connection {
         self.container = Some(container.clone());
         self
     }
 
-    /// What the monitor says next; `None`: it has gone. Of what it asks of us it is enough that we have answered.
+    /// The monitor's next message; `None`: the monitor has gone. A question of the monitor's is answered here already.
     pub(super) fn next(&self) -> Result<Option<Message>> {
         let Some((message, descriptors)) = receive_with(&self.socket, &mut vec![0; LONGEST_NEWS])?
         else {
@@ -189,7 +189,7 @@ impl Connection {
         }
     }
 
-    /// Looks why the command came to `outcome`; nothing, where nothing is to be seen.
+    /// Looks why the command came to `outcome`; `None`: nothing is to be seen.
     fn look(&self, outcome: Result<u8>, root: &Path, by: Vec<OwnedFd>) -> Option<Report> {
         let sight = Sight::of(by.try_into().ok()?);
         let record = self.container.as_ref()?.record().ok()?;
@@ -208,7 +208,7 @@ impl Connection {
             .map(Report::from)
     }
 
-    /// Tells the monitor something, and waits until it has heard.
+    /// Tells the monitor something, and waits until the monitor has heard.
     pub fn insist(&self, message: &Message) -> Result<Answer> {
         match send_now(&self.socket, &message.encode()) {
             Ok(()) | Err(Errno::EAGAIN) => {}
@@ -226,8 +226,8 @@ impl Connection {
         }
     }
 
-    /// Waits until the monitor says something; `false`: it neither does, nor does anything else. Then it will never
-    /// answer: what wakes it up it has been told.
+    /// Waits until the monitor says something; `false`: the monitor says nothing, and does nothing else. Then it will
+    /// never answer, since the message that wakes it up has been sent.
     pub fn answers(&self) -> Result<bool> {
         let monitor = self.monitor()?;
         let mut before = None;
@@ -239,7 +239,8 @@ impl Connection {
                 Ok(0) => {}
                 polled => return Ok(polled? > 0),
             }
-            // One that waits for a processor, or for the disk, isn't at rest, and one that has gone is heard.
+            // A monitor that waits for a processor, or for the disk, isn't at rest. A monitor that has gone is noticed
+            // when the socket is read.
             let Ok(now) = Stat::of(monitor) else {
                 return Ok(true);
             };
@@ -256,8 +257,9 @@ impl Connection {
         stat.is_ok_and(|stat| matches!(stat.state, 'S' | 'T' | 't'))
     }
 
-    /// The monitor's process: who listened when this connection was made, SO_PEERCRED in unix(7). Whoever has started it
-    /// made both ends, when it wasn't there yet; then its record says.
+    /// The monitor's process: the process that listened when this connection was made, SO_PEERCRED in unix(7). A caller
+    /// that has started the monitor made both ends itself, before the monitor was there. Then the container's record
+    /// says which process it is.
     pub fn monitor(&self) -> Result<i32> {
         let peer = getsockopt(&self.socket, PeerCredentials)?.pid();
         let Some(container) = self
@@ -271,18 +273,18 @@ impl Connection {
         Ok(monitor.context("its record names no monitor")?.pid)
     }
 
-    /// Tells the monitor something, which it needn't answer.
+    /// Tells the monitor something that needs no answer.
     pub fn ask(&self, message: &Message) {
-        // Whether it has gone, the next answer tells.
+        // An error is left aside: the next answer tells whether the monitor has gone.
         let _ = send_all(&self.socket, message);
     }
 
-    /// Goes, and the container goes on as if somebody were there.
+    /// Leaves the container, which goes on as if somebody were there.
     pub fn detach(self) {
         let _ = send_all(&self.socket, &Message::Detach);
     }
 
-    /// Waits until something has become of the container: it runs, or it has ended, for a while or for good.
+    /// Waits until there is news of the container: it runs, or it has ended, for a while or for good.
     pub fn wait_for_news(&self) -> Result<()> {
         loop {
             match self.next()? {
@@ -294,8 +296,8 @@ impl Connection {
         }
     }
 
-    /// Waits until the container has ended, whose processes are gone already; `false`: its monitor doesn't tell, and
-    /// never will.
+    /// Waits until the monitor says that the container has ended, whose processes are gone already; `false`: the
+    /// monitor doesn't, and never will.
     pub fn winds_up(&self) -> Result<bool> {
         while self.answers()? {
             match self.next()? {

@@ -1,4 +1,4 @@
-//! What goes to and fro between somebody's terminal and a container's monitor.
+//! What goes to and fro between the caller's terminal and a container's monitor.
 
 use crate::caller::connection::{Connection, REQUESTS};
 use crate::caller::keys::{Keys, Watch};
@@ -21,26 +21,26 @@ pub enum End {
     Ended(Ending),
     /// The caller has gone, and the container goes on.
     Detached,
-    /// The same, by a signal, of which this is the exit code.
+    /// The caller has gone by a signal, and this is its exit code. The container goes on.
     Left(u8),
 }
 
-/// Who is attached, and to what.
+/// How the caller is attached to a container.
 #[derive(Debug, Clone)]
 pub struct Attachment {
-    /// Whether what is typed is wanted.
+    /// Whether the container gets what is typed.
     pub interactive: bool,
     /// Whether the container has a terminal.
     pub tty: bool,
     /// The keys that detach.
     pub detach_keys: Keys,
-    /// Whether signals that ask the caller to end are for the container.
+    /// Whether signals that ask the caller to end are passed on to the container.
     pub proxy: bool,
     /// Whether the caller wants to know in the end what the container used.
     pub stats: bool,
 }
 
-/// Has the caller's terminal be the container's, until one of them goes.
+/// Connects the caller's terminal to the container, until one of the two goes.
 ///
 /// # Errors
 /// The monitor was killed, and the container with it.
@@ -53,7 +53,7 @@ pub fn attach(connection: Connection, attachment: &Attachment) -> Result<End> {
     }
 }
 
-/// So many requests to end may be unheard before the caller leaves by himself.
+/// So many requests to end may be unheard before the caller leaves by itself.
 const PATIENCE: u32 = 2;
 
 struct Conversation<'a> {
@@ -68,7 +68,7 @@ struct Conversation<'a> {
     proxy: bool,
     /// Whether the caller was asked to end.
     asked: bool,
-    /// How many such requests the monitor hasn't answered yet.
+    /// How many requests to end the monitor hasn't answered yet.
     unheard: u32,
     /// What the container has said and nobody has read yet.
     pending: Option<(OutputStream, Vec<u8>)>,
@@ -122,8 +122,8 @@ impl Conversation<'_> {
         }
     }
 
-    /// Waits until something can be done, and says what: a signal, something typed, news from the monitor,
-    /// room for what it said before.
+    /// Waits until something can be done, and says what: a signal, something typed, news from the monitor, room for
+    /// output that is pending.
     fn wait(&self) -> Result<[bool; 4]> {
         let (input, output, error) = (stdin(), stdout(), stderr());
         let outlet: BorrowedFd = match self.pending {
@@ -149,7 +149,8 @@ impl Conversation<'_> {
         Ok(polled.map(|each| each.any() == Some(true)))
     }
 
-    /// Passes a signal on, unless it has the caller go: one that isn't passed on, or the end of its terminal.
+    /// Passes a signal on, or has the caller go: at a request to end that isn't passed on, or when its terminal has
+    /// hung up.
     fn obey(&mut self) -> Result<Option<End>> {
         let signal = self.signals.receive()?;
         let number = signal.number();
@@ -158,12 +159,12 @@ impl Conversation<'_> {
             return Ok(Some(End::Left(128 + number as u8)));
         }
         if let (true, Some((stream, _))) = (request && self.asked, &self.pending) {
-            // Asked once more, and nobody reads: what else is said to them is thrown away.
+            // A second request, and nobody reads: what is still to come on this stream is thrown away.
             self.refused.push(*stream);
             self.pending = None;
         }
         if request && self.unheard >= PATIENCE && self.connection.is_at_rest() {
-            // The monitor doesn't even say that it has heard of those before, and isn't about to.
+            // The monitor doesn't even say that it has heard the requests before, and isn't about to.
             return Ok(Some(End::Left(128 + number as u8)));
         }
         self.asked |= request;
@@ -186,8 +187,8 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Tells the monitor something, without waiting. There is room for hundreds of messages: where it is full, the
-    /// monitor hears nothing any more. That it has gone, the socket says.
+    /// Tells the monitor something, without waiting. The socket has room for hundreds of messages: where it is full,
+    /// the monitor hears nothing any more. When the monitor has gone, the next reading of the socket says so.
     fn tell(&self, message: &Message) {
         let _ = send_now(&self.connection.socket, &message.encode());
     }
@@ -238,7 +239,7 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Writes what the container has said, as much as can be written at once without waiting.
+    /// Writes output of the container, as much as can be written at once without waiting.
     fn speak(&mut self) -> Result<()> {
         let Some((stream, bytes)) = &mut self.pending else {
             return Ok(());

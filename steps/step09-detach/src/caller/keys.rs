@@ -1,11 +1,11 @@
-//! The keys by which somebody leaves a container that runs on.
+//! The keys by which a caller leaves a container that runs on.
 
 /// Bytes that a terminal sends for a sequence of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys(Vec<u8>);
 
 impl Keys {
-    /// Reads keys with commas between: `a`, or `ctrl-a`, or `ctrl-` and one of `@[\]^_`.
+    /// Reads keys, with commas between them: `a`, or `ctrl-a`, or `ctrl-` and one of `@[\]^_`.
     pub fn parse(text: &str) -> Result<Keys, String> {
         let key = |text: &str| match (text.as_bytes(), text.strip_prefix("ctrl-")) {
             (&[byte], _) if byte.is_ascii() => Ok(byte),
@@ -20,14 +20,14 @@ impl Keys {
     }
 }
 
-/// Finds the keys that detach in what is typed. What may be the beginning of them is held back.
+/// Finds the keys that detach in what is typed. Bytes that may be the beginning of these keys are held back.
 pub(super) struct Watch {
     keys: Vec<u8>,
     seen: usize,
 }
 
 impl Watch {
-    /// Waits for `keys`.
+    /// A watch that waits for `keys`.
     pub(super) fn for_keys(keys: &Keys) -> Watch {
         Watch {
             keys: keys.0.clone(),
@@ -35,7 +35,7 @@ impl Watch {
         }
     }
 
-    /// What of `typed` is for the container; and whether the keys were in it.
+    /// The bytes of `typed` that are for the container; and whether the keys were among them.
     pub(super) fn sift(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(typed.len());
         for byte in typed {

@@ -1,4 +1,4 @@
-//! How a monitor comes to be: this program once more, in a process that has let go of the caller.
+//! How a monitor is started: this program once more, in a process that has let go of the caller.
 
 use crate::caller::connection::Connection;
 use crate::container::Container;
@@ -12,15 +12,16 @@ use step01_uts::call;
 use step01_uts::narration;
 use step02_pid::{fork, leave};
 
-/// Starts `container` with a monitor of its own, by the right of `life`, and returns when the command runs.
-/// Whoever keeps the connection is attached; a terminal begins with `size`, in rows and columns. One that is
-/// `new` is removed if its command never runs: there is nothing in it that anybody could want.
+/// Starts `container` with a monitor of its own, and returns when the command runs. The caller holds the container's
+/// `life`, which the monitor inherits. As long as the caller keeps the connection, it is attached; a terminal begins
+/// with `size`, in rows and columns. A container that is `new` is removed if its command never runs: there is nothing
+/// in it that anybody could want.
 ///
-/// The monitor is this program once more, in a process that has let go of the caller: it begins with none of
-/// what the caller has in its memory, and in its environment.
+/// The monitor is this program once more, in a process that has let go of the caller: it begins with none of what the
+/// caller has in its memory, and in its environment.
 ///
 /// # Errors
-/// It didn't start.
+/// The container didn't start.
 pub fn launch(
     container: &Container,
     life: Lock,

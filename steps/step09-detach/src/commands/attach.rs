@@ -1,4 +1,4 @@
-//! `attach`, and how somebody stays with a container and leaves it.
+//! `attach`, and how a caller stays with a container and leaves it.
 
 use crate::caller::connection::Connection;
 use crate::caller::conversation::{Attachment, End, attach};
@@ -26,7 +26,7 @@ pub(super) struct Leave {
 }
 
 impl Leave {
-    /// How somebody is attached who leaves so.
+    /// How a caller with these flags is attached.
     pub(super) fn attachment(&self, to: &ContainerArgs) -> Attachment {
         Attachment {
             interactive: to.tty.interactive,
@@ -38,7 +38,7 @@ impl Leave {
     }
 }
 
-/// Stays attached until one of the two has gone, and returns the container's exit code.
+/// Stays attached until the caller or the container has gone, and returns the container's exit code.
 pub(super) fn converse(connection: Connection, attachment: &Attachment) -> Result<u8> {
     let ending = match attach(connection, attachment)? {
         End::Ended(ending) => ending,

@@ -24,7 +24,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Starts them, or prints the unit.
+    /// Starts the containers, or prints the unit.
     pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.state)?;
         if self.unit {
@@ -63,7 +63,7 @@ impl Boot {
                 .map(|(_, record)| record.name.clone())
                 .collect()
         };
-        // Their monitors would have removed them.
+        // The monitors of containers with --rm would have removed them.
         let ended = names(&|record| record.arguments.rm);
         let removed = each(&self.state, &ended, |_, container| {
             let life = container.take_life()?;
@@ -71,12 +71,12 @@ impl Boot {
         });
         let wanted = names(&|record| record.arguments.restart.at_boot(record.state.stopped));
         let started = each(&self.state, &wanted, named(begin_detached));
-        // What is wrong with one of them keeps no other from starting.
+        // A container that fails keeps no other from starting.
         Ok(removed?.max(started?))
     }
 }
 
-/// As a word of a systemd unit.
+/// A path as a word of a systemd unit.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let escaped = text.chars().map(|letter| match letter {

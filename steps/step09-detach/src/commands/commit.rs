@@ -33,7 +33,7 @@ impl Commit {
         let container = Store::open(&self.state)?.find(&self.container)?;
         self.file.check()?;
         let record = container.record()?;
-        // Nobody may have it go on before it is saved, or start it, or remove it.
+        // Nobody may have the container go on before it is saved, or start it, or remove it.
         let _still = container.hold_still()?;
         let running = container.status(&record) == Status::Running;
         let groups = Groups::of(&record.id)?;
@@ -46,10 +46,10 @@ impl Commit {
                 )
             })?),
         };
-        // One that is paused stays so.
+        // A container that is paused stays so.
         let mut monitor = None;
         if running {
-            // Its monitor has it go on when we are interrupted, or killed. Without one we mustn't be.
+            // The monitor has the container go on when we are interrupted, or killed. Without a monitor we mustn't be.
             monitor = knock(&container)?.map(|socket| Connection::with(socket, &Message::Wait));
             let heard = match &monitor {
                 Some(monitor) => monitor.insist(&Message::Still)? == Answer::Heard,
@@ -70,7 +70,8 @@ impl Commit {
             groups.freeze(false)?;
         }
         if let Some(monitor) = monitor {
-            // From here on somebody else may pause it.
+            // When this process ends, the monitor is to leave the container as it is: somebody else may have paused it
+            // by then.
             monitor.insist(&Message::GoesOn)?;
         }
         saved.map(|()| 0)

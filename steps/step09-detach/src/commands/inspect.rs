@@ -23,7 +23,7 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    /// Prints it.
+    /// Prints what is known of the containers.
     pub fn run(&self) -> Result<u8> {
         let mut all = Vec::new();
         let code = each(
@@ -118,7 +118,7 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
     }))
 }
 
-/// SIGTERM for 15; a number for a real-time signal.
+/// The name of a signal, SIGTERM for 15; a number for a real-time signal.
 fn name_of(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string())
 }

@@ -50,7 +50,7 @@ pub struct Logs {
     state: StateDir,
 }
 
-/// How many lines from the end; all with none.
+/// How many lines from the end; `None`: all.
 #[derive(Debug, Clone, Copy)]
 struct Tail(Option<usize>);
 
@@ -58,13 +58,13 @@ fn tail(text: &str) -> Result<Tail, String> {
     match (text, text.parse()) {
         ("all", _) => Ok(Tail(None)),
         (_, Ok(lines)) => Ok(Tail(Some(lines))),
-        // As with Docker, where -1 is the same.
+        // Docker takes -1 for all lines, too.
         ("-1", _) => Ok(Tail(None)),
         _ => Err("it takes a number of lines, or all".into()),
     }
 }
 
-/// A time, or how long ago.
+/// Reads a time, or how long ago it was.
 fn moment(text: &str) -> Result<SystemTime, String> {
     let seconds = |text: &str| {
         let seconds: f64 = text.parse().ok()?;
@@ -89,7 +89,7 @@ impl Logs {
         let container = Store::open(&self.state)?.find(&self.container)?;
         let mut reader = Reader::open(&container, self)?;
         match reader.run() {
-            // Whoever reads has seen enough.
+            // The reader of our output has seen enough.
             Err(error) if broken_pipe(&error) => Ok(0),
             read => read.map(|()| 0),
         }
@@ -119,7 +119,7 @@ struct Reader<'a> {
     half: Vec<u8>,
     /// Whether the next part of a stream begins a line: standard output, standard error.
     begins: [bool; 2],
-    /// Something in the log makes no sense, and that has been said.
+    /// Whether an entry made no sense, and that has been said.
     complained: bool,
 }
 
@@ -127,10 +127,10 @@ impl Reader<'_> {
     fn open<'a>(container: &'a Container, logs: &'a Logs) -> Result<Reader<'a>> {
         let path = container.log();
         let former = former(&path);
-        // The older first, unless the newer becomes the older in between.
+        // The older log comes first. When the only log becomes the older one in between, its entries are left out.
         let first = if former.exists() { &former } else { &path };
         let file = match File::open(first) {
-            // It was never started, and has said nothing.
+            // The container was never started, and has said nothing.
             Err(error) if error.kind() == ErrorKind::NotFound => File::open("/dev/null")?,
             file => file.with_context(|| first.display().to_string())?,
         };
@@ -152,7 +152,7 @@ impl Reader<'_> {
         if !self.logs.follow {
             return self.print_all();
         }
-        // From here on nothing is missed: first the watch, then the look.
+        // The watch is set before the log is read, so that nothing is missed from here on.
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let events = AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_CREATE
@@ -170,9 +170,9 @@ impl Reader<'_> {
         }
     }
 
-    /// A descriptor that is readable when the container's monitor ends; nothing, when it has none.
+    /// A descriptor that is readable when the container's monitor ends; `None`: the container has none.
     fn goes_on(&self) -> Option<std::os::fd::OwnedFd> {
-        // Its process may have ended, and its monitor still be writing down its last words.
+        // The container's process may have ended, and its monitor still be writing down the last of its output.
         let state = self.container.record().ok()?.state;
         let lives = matches!(state.phase, Phase::Running | Phase::Restarting);
         state.monitor.filter(|_| lives)?.open().ok()?
@@ -184,7 +184,7 @@ impl Reader<'_> {
         let mut polled = [
             PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
             PollFd::new(monitor, PollFlags::POLLIN),
-            // Whoever reads us may go.
+            // The reader of our output may go.
             PollFd::new(output.as_fd(), PollFlags::empty()),
         ];
         let left = self
@@ -209,7 +209,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Prints what there is, through all logs that have been begun since.
+    /// Prints the entries that there are, through all logs that have been begun since.
     fn print_all(&mut self) -> Result<()> {
         loop {
             while let Some(line) = self.line()? {
@@ -234,19 +234,19 @@ impl Reader<'_> {
         }
     }
 
-    /// Goes on to the next log, when this one is no longer the newest; `false`: it is, and read to its end.
+    /// Goes on to the next log, when this one is no longer the newest; `false`: this one is, and is read to its end.
     fn turn_over(&mut self) -> Result<bool> {
         let path = self.container.log();
         if [0, self.inode].contains(&inode_of(&path)) {
             return Ok(false);
         }
-        // Nothing is added to it any more, so what is there now is the last of it.
+        // Nothing is added to an older log any more, so what is there now is the last of it.
         if !self.file.fill_buf()?.is_empty() {
             return Ok(true);
         }
         let former = former(&path);
         let next = match inode_of(&former) {
-            // Another was begun and ended since.
+            // Another log was begun and ended since.
             inode if inode != self.inode && inode != 0 => former,
             _ => path,
         };
@@ -261,7 +261,7 @@ impl Reader<'_> {
 
     /// Goes to where the last `lines` lines begin.
     fn skip_to(&mut self, lines: usize) -> Result<()> {
-        // Where each of them begins: the log, and the place in it.
+        // Where each of these lines begins: the log, by its inode, and the place in it.
         let mut begins: VecDeque<(u64, u64)> = VecDeque::new();
         let (first, mut at) = (self.file.get_ref().try_clone()?, 0);
         let mut files = vec![(self.inode, first)];

@@ -23,7 +23,7 @@ pub struct Unpause {
 impl Pause {
     pub(crate) fn run(&self) -> Result<u8> {
         self.targets.each(|container| {
-            // Who saves it has it hold still meanwhile.
+            // `commit` has the container hold still while saving it, under the same lock.
             let _still = container.hold_still()?;
             let record = container.up()?;
             match container.status(&record) {

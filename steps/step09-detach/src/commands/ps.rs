@@ -110,7 +110,7 @@ impl ListFilter {
     }
 }
 
-/// A line of the list. Docker's names.
+/// A line of the list. The names of the fields are Docker's.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Line {
@@ -206,7 +206,7 @@ impl List {
     }
 }
 
-/// Columns as wide as their widest cell, and three spaces between.
+/// A table with columns as wide as their widest cell, and three spaces between.
 pub fn table<const N: usize>(
     heading: [&str; N],
     lines: impl Iterator<Item = [String; N]>,

@@ -53,7 +53,7 @@ impl Prune {
                     Ok(false) => container.remove(&life),
                     Err(error) => Err(error),
                 },
-                // It runs, or somebody else has removed it.
+                // The container runs, or somebody else has removed it.
                 _ => continue,
             };
             match removed {
@@ -64,7 +64,7 @@ impl Prune {
                 }
             }
         }
-        // One that fails doesn't keep the others.
+        // A sweep that fails doesn't keep the other.
         for swept in [store.sweep().map(drop), sweep_all()] {
             if let Err(error) = swept {
                 eprintln!("{}", explain(&error));

@@ -47,7 +47,7 @@ impl Run {
         if !self.detach {
             args.tty = args.tty.or_for(&args.command);
             args.tty.check()?;
-            // What is sent to us from here on is for the command.
+            // Signals that are sent to us from here on are for the command.
             signals::hold()?;
         }
         let attachment = self.leave.attachment(args);

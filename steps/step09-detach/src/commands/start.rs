@@ -32,7 +32,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Whether it stays.
+    /// Whether the caller stays attached.
     pub(crate) fn attaches(&self) -> bool {
         self.attach || self.interactive
     }

@@ -43,7 +43,7 @@ impl Asking {
     }
 }
 
-/// A time to wait; for ever with none.
+/// A time to wait; `None`: for ever.
 #[derive(Debug, Clone, Copy)]
 struct Patience(Option<Duration>);
 
@@ -83,7 +83,7 @@ impl Kill {
                 return end(container, &Request::KILL);
             }
             if self.signal == record.arguments.stop_signal {
-                // Whoever asks it to end doesn't want it started again.
+                // A caller that asks the container to end doesn't want it started again.
                 if let Some(socket) = knock(container)? {
                     Connection::with(socket, &Message::Wait).insist(&Message::EndForGood)?;
                 }
@@ -118,7 +118,7 @@ impl Restart {
                     record.name
                 );
             }
-            // Should we get no further, it is started after a reboot.
+            // Should this process get no further, the container is started after a reboot.
             end(container, &self.asking.request(false))?;
             begin_detached(container)
         })

@@ -20,13 +20,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// [`each`] of them, and prints its name when it is done, as Docker does.
+    /// Does something to [`each`] of them, and prints its name when that is done, as Docker does.
     pub(crate) fn each(&self, what: impl FnMut(&Container) -> Result<()>) -> Result<u8> {
         each(&self.state, &self.containers, named(what))
     }
 }
 
-/// Does something to each container by its name. One that fails doesn't keep the others from it.
+/// Does something to each container by its name. A container that fails doesn't keep the others from it.
 pub fn each(
     state: &StateDir,
     names: &[String],
@@ -50,7 +50,7 @@ pub fn each(
     Ok(code)
 }
 
-/// Prints the name of what was done.
+/// Does the same as `what`, and prints the container's name when that is done.
 pub(crate) fn named(
     mut what: impl FnMut(&Container) -> Result<()>,
 ) -> impl FnMut(&str, &Container) -> Result<()> {

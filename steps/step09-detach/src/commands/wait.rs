@@ -1,4 +1,4 @@
-//! `wait`: until containers have ended.
+//! `wait`: waits until containers have ended.
 
 use crate::commands::targets::{Targets, each};
 use crate::lifecycle::wait;

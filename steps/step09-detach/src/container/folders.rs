@@ -1,4 +1,4 @@
-//! Where all is kept:
+//! Where everything is kept:
 //!
 //! ```text
 //! /var/lib/ten-steps/containers/ID/   config.json, container.log, upper, still
@@ -13,7 +13,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use step04_pivot_root::state::{StateDir, USUAL};
 
-/// A state folder, and what belongs to it in /run.
+/// A state folder, and the folder in /run that belongs to it.
 #[derive(Debug, Clone)]
 pub struct Folders {
     /// The state folder itself.
@@ -22,20 +22,20 @@ pub struct Folders {
     pub containers: PathBuf,
     /// A link for each name.
     pub names: PathBuf,
-    /// Sockets, and locks of lives.
+    /// Sockets, and the lock files of containers' lives.
     pub run: PathBuf,
 }
 
 impl Folders {
-    /// Those of `state`, which are made where there are none.
+    /// The folders of `state`, which are made where there are none.
     ///
     /// # Errors
-    /// It takes root.
+    /// The calling process isn't root.
     pub fn open(state: &StateDir) -> Result<Folders> {
         let make = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
         let opened = || -> io::Result<Folders> {
             make(&state.dir, 0o755)?;
-            // As the mount table has it.
+            // The path as the mount table has it.
             let state = state.dir.canonicalize()?;
             let usual = Path::new(USUAL).canonicalize();
             let usual = usual.is_ok_and(|usual| usual == state);
@@ -48,7 +48,7 @@ impl Folders {
                 },
                 state,
             };
-            // Nobody may look into a container's files, whatever their modes.
+            // Only root may look into a container's files, whatever their modes.
             for folder in [&folders.containers, &folders.names, &folders.run] {
                 make(folder, 0o700)?;
             }
@@ -65,7 +65,7 @@ impl Folders {
         })
     }
 
-    /// The state folder, for those who want it as an argument.
+    /// The state folder, for functions that take it as an argument.
     pub fn state(&self) -> StateDir {
         StateDir {
             dir: self.state.clone(),
@@ -73,7 +73,7 @@ impl Folders {
     }
 }
 
-/// Whatever is missing, somebody has removed.
+/// Counts a missing file as success: somebody has removed it.
 pub fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

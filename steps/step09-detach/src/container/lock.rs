@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::Path;
 use step07_cgroups::claim::is_at;
 
-/// A lock that lasts as long as somebody has this file open, a process that was forked with it included.
+/// A lock that lasts as long as any process has this file open, a process that was forked with it included.
 #[derive(Debug)]
 pub struct Lock(File);
 
@@ -17,7 +17,7 @@ impl Lock {
         Lock::wait_for(file, libc::LOCK_EX)
     }
 
-    /// The same, exclusive or shared: LOCK_EX or LOCK_SH.
+    /// Waits for the lock of `file`, exclusive or shared: LOCK_EX or LOCK_SH.
     pub(crate) fn wait_for(file: File, operation: i32) -> Result<Lock> {
         loop {
             match flock(&file, operation) {
@@ -36,7 +36,7 @@ impl Lock {
         }
     }
 
-    /// A lock that another process has left us, open as `descriptor`.
+    /// A lock that another process has left to this one, open as `descriptor`.
     ///
     /// # Safety
     /// The descriptor is open, and nobody else's.
@@ -45,18 +45,18 @@ impl Lock {
         Lock(unsafe { File::from_raw_fd(descriptor) })
     }
 
-    /// Its descriptor, for who is to inherit it.
+    /// The lock's descriptor, for a process that is to inherit it.
     pub fn descriptor(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
-    /// Whether it is the lock of what is at `path` now.
+    /// Whether this is the lock of the file that is at `path` now.
     pub(crate) fn is_of(&self, path: &Path) -> bool {
         is_at(&self.0, path)
     }
 }
 
-/// The raw call: nix's own unlocks when the first of two processes lets go.
+/// The raw call: nix's own lock unlocks when the first of two processes lets go.
 fn flock(file: &File, operation: i32) -> nix::Result<()> {
     // SAFETY: takes two integers.
     Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)

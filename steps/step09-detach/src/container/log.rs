@@ -1,8 +1,8 @@
-//! What a container has said, line by line, each with its time and its stream.
+//! A container's log: what the container has said, line by line, each with its time and its stream.
 //!
-//! An entry is `2026-11-22T21:48:50.123456789Z stdout F the text`, the form that Kubernetes reads: F ends a
-//! line, and P is a part of one, to be continued. What is said is written at once, so that nothing is lost
-//! when the monitor is killed, and a question without a newline is seen while it waits for its answer.
+//! An entry is `2026-11-22T21:48:50.123456789Z stdout F the text`, the form that Kubernetes reads. F ends a line, and P
+//! is a part of a line, to be continued. Output is written at once, so that nothing is lost when the monitor is killed,
+//! and a question without a newline is seen while the program waits for the answer.
 
 use crate::container::folders::unless_missing;
 use anyhow::Result;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
 
-/// Which of a container's streams.
+/// One of a container's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputStream {
-    /// Standard output, and all of a terminal.
+    /// Standard output, and all output of a terminal.
     Output,
     /// Standard error.
     Error,
@@ -53,22 +53,23 @@ impl FromStr for MaxSize {
     }
 }
 
-/// A log of less is one of hardly more than the newest line.
+/// The least bound of a log's size: a smaller log would have hardly more than the newest line.
 const SMALLEST: u64 = 4096;
 
-/// As much is written at once: a piece of output becomes several times as long when its lines are short.
+/// How many bytes of entries are put together before they are written. A piece of output becomes several times as long
+/// when its lines are short.
 const PIECE: usize = 2 * 1024;
 
 /// A log that is being written.
 pub struct Log {
     path: PathBuf,
     file: File,
-    /// Up to here it holds whole entries.
+    /// The length of the file's whole entries.
     size: u64,
     max_size: Option<u64>,
     /// Where entries are put together: always the same memory.
     entries: Vec<u8>,
-    /// So many bytes of output couldn't be written, and why.
+    /// How many bytes of output couldn't be written, and why.
     lost: Option<(usize, io::Error)>,
 }
 
@@ -88,8 +89,8 @@ impl Log {
         Ok(log)
     }
 
-    /// Adds what a container has just said. A disk that is full, or broken, is no reason to end it: when
-    /// it can be written again, an entry says how much is missing.
+    /// Adds output of the container. A disk that is full, or broken, is no reason to end the container: when the disk
+    /// can be written again, an entry says how much is missing.
     pub fn write(&mut self, stream: OutputStream, said: &[u8]) {
         let now = format_rfc3339_nanos(SystemTime::now());
         let mut entries = std::mem::take(&mut self.entries);
@@ -136,10 +137,10 @@ impl Log {
         }
         let is_full = |max| self.size > 0 && self.size + entries.len() as u64 > max;
         if self.max_size.is_some_and(is_full) {
-            // The new one first: where there is no room for it, the old one goes on.
+            // The new log is opened first: where there is no room for it, the old one goes on.
             let aside = self.path.with_extension("log.new");
             let new = open(&aside)?;
-            // The full one has both names for a moment: whoever reads finds the newest at any time.
+            // The full log has both names for a moment: a reader finds the newest log at any time.
             let former = former(&self.path);
             unless_missing(fs::remove_file(&former))?;
             unless_missing(fs::hard_link(&self.path, &former))?;
@@ -156,7 +157,7 @@ impl Log {
     }
 }
 
-/// The log before `path`.
+/// The path of the log that came before the one at `path`.
 pub fn former(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
@@ -169,7 +170,7 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// How much of the log is there and not half an entry, which a crash has left.
+/// The length of a log's whole entries, without half an entry that a crash has left.
 fn whole_entries(path: &Path) -> io::Result<u64> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = File::open(path)?;
@@ -191,20 +192,20 @@ fn whole_entries(path: &Path) -> io::Result<u64> {
 /// One entry of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// When it was said.
+    /// When the text was said.
     pub time: SystemTime,
-    /// The same, as it stands there.
+    /// The same time, as it stands in the log.
     pub time_text: &'a str,
-    /// Where.
+    /// The stream on which the text was said.
     pub stream: OutputStream,
-    /// Whether it ends its line.
+    /// Whether the text ends its line.
     pub is_whole: bool,
-    /// What, without a newline.
+    /// The text, without a newline.
     pub text: &'a [u8],
 }
 
 impl<'a> Entry<'a> {
-    /// Reads an entry, without its newline; nothing where there is none.
+    /// Reads an entry, without its newline; `None`: the line isn't one.
     pub fn parse(line: &'a [u8]) -> Option<Entry<'a>> {
         let mut fields = line.splitn(4, |byte| *byte == b' ');
         let time_text = std::str::from_utf8(fields.next()?).ok()?;
@@ -245,7 +246,7 @@ mod tests {
             .collect()
     }
 
-    /// Whoever looks for it while the log turns over.
+    /// Looks for the newest log while the log turns over.
     #[test]
     fn the_newest_is_always_there() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,10 @@
-//! Names for containers, which people choose or get.
+//! Names for containers, chosen by people or at random.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-/// Checks a name: letters, digits, `_`, `.` and `-`, the first one a letter or a digit, two at least: Docker's
-/// rule, which also keeps slashes out.
+/// Checks a name: letters, digits, `_`, `.` and `-`, two characters at least, the first one a letter or a digit. This
+/// is Docker's rule, which also keeps slashes out.
 pub fn valid(name: &str) -> Result<String, String> {
     const LONGEST: usize = 200;
     let may = |c: char| c.is_ascii_alphanumeric() || ['_', '.', '-'].contains(&c);
@@ -33,7 +33,7 @@ const ANIMALS: [&str; 50] = [
     "puffin", "raven", "robin", "salmon", "seal", "shrew", "stoat", "swan", "tern", "vole", "wren",
 ];
 
-/// A name that most likely nobody has; after some turns with a number behind.
+/// A random name that most likely no container has; after some turns with a number behind.
 pub fn random(turn: u32) -> io::Result<String> {
     let mut bytes = [0; 4];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;

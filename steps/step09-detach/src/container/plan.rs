@@ -1,4 +1,4 @@
-//! What somebody asks of a container, as it is typed and as it is kept.
+//! The arguments of a container, as they are typed and as they are kept.
 
 use crate::container::log::MaxSize;
 use crate::container::restart::RestartPolicy;
@@ -91,9 +91,9 @@ pub struct ContainerArgs {
 }
 
 impl ContainerArgs {
-    /// The same, without anything that depends on who asks and where: the container `id` can be started
-    /// again from another directory, with another environment, by systemd. What is read from a file whose
-    /// name is worth nothing tomorrow is copied into `folder`.
+    /// The same arguments, without anything that depends on who asks and where: the container `id` can be started again
+    /// from another directory, with another environment, by systemd. A file whose name may be worth nothing tomorrow is
+    /// copied into `folder`.
     ///
     /// # Errors
     /// Flags that contradict each other; a file that isn't there.
@@ -126,7 +126,7 @@ impl ContainerArgs {
         Ok(self)
     }
 
-    /// The privileges, with the profile's copy in `folder`.
+    /// The privileges, with the path of the seccomp profile's copy in `folder`.
     pub fn privileges(&self, folder: &Path) -> PrivilegeArgs {
         let mut privileges = self.privileges.clone();
         for option in &mut privileges.security_opt {
@@ -137,7 +137,7 @@ impl ContainerArgs {
         privileges
     }
 
-    /// Where its root comes from, in a word or two: what `ps` shows for an image.
+    /// Where the container's root comes from, in a word or two: what `ps` shows for an image.
     pub fn image(&self) -> String {
         let last = |path: &PathBuf| {
             let name = path.file_name().unwrap_or(path.as_os_str());

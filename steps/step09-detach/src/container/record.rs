@@ -8,7 +8,7 @@ use humantime::{format_rfc3339_nanos, parse_rfc3339};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::time::{Duration, SystemTime};
 
-/// A container, as `config.json` has it. Whether it runs is not for the record to say alone: see
+/// A container, as `config.json` has it. The record alone doesn't say whether the container runs: see
 /// [`status`](crate::container::status).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -20,24 +20,24 @@ pub struct Record {
     pub created: Time,
     /// What was asked for. Paths are absolute, and variables have their values.
     pub arguments: ContainerArgs,
-    /// What has become of it.
+    /// What has become of the container.
     pub state: State,
 }
 
 /// What has become of a container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
-    /// How far its life had got when this was written.
+    /// How far the container had got when this was written.
     pub phase: Phase,
     /// PID 1 of the container, while it runs.
     pub process: Option<Identity>,
-    /// Who waits for it to end.
+    /// The process that waits for the container to end.
     pub monitor: Option<Identity>,
     /// When it was started last.
     pub started: Option<Time>,
     /// When it ended last.
     pub finished: Option<Time>,
-    /// What it ended with; 128+N for signal N.
+    /// The exit code; 128+N for signal N.
     pub exit_code: Option<u8>,
     /// Whether the kernel killed one of its processes for want of memory.
     pub oom_killed: bool,
@@ -45,22 +45,22 @@ pub struct State {
     pub error: Option<String>,
     /// How often the policy has started it again, since somebody started it.
     pub restarts: u32,
-    /// Whether somebody stopped it, who doesn't want it back after a reboot.
+    /// Whether somebody stopped the container, and doesn't want it back after a reboot.
     pub stopped: bool,
 }
 
-/// How far a container's life has got.
+/// How far a container has got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// It was never started.
+    /// The container was never started.
     #[default]
     Created,
-    /// It has a process.
+    /// The container has a process.
     Running,
-    /// It has ended, and its monitor is about to start it again.
+    /// The container has ended, and its monitor is about to start it again.
     Restarting,
-    /// It has ended.
+    /// The container has ended.
     Exited,
 }
 
@@ -69,12 +69,12 @@ pub enum Phase {
 pub struct Time(pub SystemTime);
 
 impl Time {
-    /// Now.
+    /// The present moment.
     pub fn now() -> Time {
         Time(SystemTime::now())
     }
 
-    /// How long ago that was.
+    /// How long ago this moment was.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed().unwrap_or_default()
     }
@@ -102,7 +102,7 @@ impl Record {
     /// Reads the record of the container `id`.
     ///
     /// # Errors
-    /// It makes no sense: a disk, or a hand, has changed it. What it says is counted on everywhere.
+    /// The text makes no sense: a disk, or a hand, has changed it. What a record says is counted on everywhere.
     pub fn read(text: &[u8], id: &str) -> Result<Record> {
         let record: Record = serde_json::from_slice(text)?;
         if record.id != id {
@@ -115,17 +115,17 @@ impl Record {
         Ok(record)
     }
 
-    /// As much of the ID as people are shown.
+    /// The digits of the ID that people are shown.
     pub fn short_id(&self) -> &str {
         &self.id[..SHORT]
     }
 
-    /// What it calls its host: the ID, unless somebody has chosen.
+    /// The container's hostname: the first digits of its ID, unless somebody has chosen another.
     pub fn hostname(&self) -> &str {
         let chosen = self.arguments.hostname.as_deref();
         chosen.unwrap_or(self.short_id())
     }
 }
 
-/// As many digits of an ID as people are shown.
+/// How many digits of an ID people are shown.
 pub const SHORT: usize = 12;

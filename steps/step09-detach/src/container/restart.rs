@@ -12,11 +12,12 @@ pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
-    /// When its exit code isn't 0, and so many times at most.
+    /// When the container's exit code isn't 0, and so many times at most.
     OnFailure(Option<u32>),
-    /// Whenever it has ended, and after a reboot; not when it was stopped, until the next reboot.
+    /// Whenever the container has ended, and after a reboot. A container that was stopped isn't started before the next
+    /// reboot.
     Always,
-    /// As `Always`, but one that was stopped stays so after a reboot.
+    /// As `Always`, but a container that was stopped stays so after a reboot.
     UnlessStopped,
 }
 
@@ -63,7 +64,7 @@ impl RestartPolicy {
         }
     }
 
-    /// Whether a container is started when the machine is; `stopped`: it was stopped by hand.
+    /// Whether a container is started when the machine is; `stopped`: the container was stopped by hand.
     pub fn at_boot(self, stopped: bool) -> bool {
         match self {
             RestartPolicy::No | RestartPolicy::OnFailure(_) => false,
@@ -73,18 +74,18 @@ impl RestartPolicy {
     }
 }
 
-/// How long to wait before the next start: twice as long each time, and from the beginning when the
-/// container ran for a while.
+/// How long to wait before the next start: twice as long each time, and from the beginning when the container has run
+/// for a while.
 #[derive(Debug, Clone, Copy)]
 pub struct BackOff(Duration);
 
 impl BackOff {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(60);
-    /// What ran as long as this, works.
+    /// A container that ran as long as this, works.
     const A_WHILE: Duration = Duration::from_secs(10);
 
-    /// Before the first restart.
+    /// The time to wait before the first restart.
     pub fn new() -> BackOff {
         BackOff(BackOff::FIRST)
     }

@@ -12,20 +12,20 @@ use step07_cgroups::cgroup::places::Groups;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It was never started.
+    /// The container was never started.
     Created,
-    /// Its PID 1 is there.
+    /// The container's PID 1 is there.
     Running,
-    /// Its PID 1 is there, and stopped with all others.
+    /// The container's PID 1 is there, and frozen with all its other processes.
     Paused,
-    /// It has ended, and its monitor waits to start it again.
+    /// The container has ended, and its monitor waits to start it again.
     Restarting,
-    /// It has ended. When its monitor didn't live to see it, nobody knows with which exit code.
+    /// The container has ended. When its monitor didn't live to see that, nobody knows the exit code.
     Exited,
 }
 
 impl Status {
-    /// Docker's word for it.
+    /// Docker's word for this status.
     pub fn word(self) -> &'static str {
         match self {
             Status::Created => "created",
@@ -36,7 +36,7 @@ impl Status {
         }
     }
 
-    /// Whether it has processes.
+    /// Whether a container of this status has processes.
     pub fn is_up(self) -> bool {
         matches!(self, Status::Running | Status::Paused)
     }
@@ -45,9 +45,9 @@ impl Status {
 impl Container {
     /// What the container of `record` is doing.
     ///
-    /// A record can say that it runs when it doesn't any more: its monitor was killed before it could note
-    /// the end, or the power failed. It never says that it doesn't run when it does, for the container dies
-    /// with its monitor, and a monitor notes the start before anybody is told of it.
+    /// A record can say that a container runs when it doesn't any more: its monitor was killed before it could note the
+    /// end, or the power failed. A record never says that a container doesn't run when it does: the container dies with
+    /// its monitor, and a monitor notes the start before anybody is told of it.
     pub fn status(&self, record: &Record) -> Status {
         let state = &record.state;
         match state.phase {
@@ -66,7 +66,7 @@ impl Container {
         }
     }
 
-    /// Its record, if it has processes.
+    /// The container's record, if the container has processes.
     pub fn up(&self) -> Result<Record> {
         let record = self.record()?;
         match self.status(&record).is_up() {
@@ -78,7 +78,7 @@ impl Container {
         }
     }
 
-    /// Its record, if it has processes that may do something.
+    /// The container's record, if the container has processes that aren't frozen.
     pub fn awake(&self) -> Result<Record> {
         let record = self.up()?;
         match self.status(&record) {
@@ -110,7 +110,7 @@ pub fn sentence(record: &Record, status: Status) -> String {
             (Phase::Exited | Phase::Restarting, Some(code)) => {
                 format!("Exited ({code}){}", ago(state.finished))
             }
-            // Its monitor is about to note how.
+            // The monitor is about to note how the container ended.
             _ if state.monitor.as_ref().is_some_and(is_running) => "Exiting".into(),
             _ => "Exited (unknown)".into(),
         },

@@ -32,12 +32,12 @@ impl Store {
     /// Opens the store of `state`, and makes its directories where there are none.
     ///
     /// # Errors
-    /// It takes root.
+    /// The calling process isn't root.
     pub fn open(state: &StateDir) -> Result<Store> {
         Folders::open(state).map(|folders| Store { folders })
     }
 
-    /// Where it is.
+    /// The folders in which the store is.
     pub fn folders(&self) -> &Folders {
         &self.folders
     }
@@ -69,10 +69,10 @@ impl Store {
         Ok(Inventory { records, broken })
     }
 
-    /// The container that somebody calls `text`: by its ID, its name, or the first digits of its ID.
+    /// The container that `text` means: its ID, its name, or the first digits of its ID.
     ///
     /// # Errors
-    /// There is none, or there are several.
+    /// There is no such container, or there are several.
     pub fn find(&self, text: &str) -> Result<Container> {
         if is_id(text) && self.folders.containers.join(text).exists() {
             return Ok(self.folders.container(text.into()));
@@ -100,19 +100,20 @@ impl Store {
         }
     }
 
-    /// Makes a container, which isn't started: it has a record and nothing else. Its life is the caller's.
+    /// Makes a container, and doesn't start it: the container has a record and nothing else. The caller gets its life.
     ///
     /// # Errors
     /// The name is in use; arguments that make no sense.
     pub fn create(&self, arguments: ContainerArgs) -> Result<(Container, Lock)> {
         let container = self.folders.container(new_id()?);
         let life = loop {
-            // Whoever sweeps may have it for a moment.
+            // A process that sweeps may have the life for a moment.
             if let Some(life) = container.lock_life()? {
                 break life;
             }
         };
-        // Under another name until it is whole. What isn't locked there belongs to a crash.
+        // The folder has another name until it is whole. A folder with such a name that isn't locked was left by a
+        // crash.
         let aside = self
             .folders
             .containers
@@ -135,7 +136,7 @@ impl Store {
         aside: &Path,
         arguments: ContainerArgs,
     ) -> Result<()> {
-        // Made while there is space for it.
+        // The file is made now, while there is space for it.
         File::create(aside.join(STILL))?;
         let wanted = arguments.name.clone();
         let mut record = Record {
@@ -147,7 +148,8 @@ impl Store {
         };
         let mut turn = 0;
         loop {
-            // The disk takes its time, and nobody else is to wait for it.
+            // The record is written before `names` is locked: the disk takes its time, and nobody else is to wait for
+            // it.
             write(aside, &record)?;
             let _names = self.folders.lock_names()?;
             match self.folders.give_name(&record.name, &container.id) {
@@ -166,20 +168,20 @@ impl Store {
     }
 
     /// Removes what crashes have left, which no command would find: folders of containers that were being made or
-    /// removed, names, locks and sockets of containers that aren't there. Says how many.
+    /// removed, names, locks and sockets of containers that aren't there. Returns how many there were.
     pub fn sweep(&self) -> Result<usize> {
         let (mut swept, mut failed) = (whole::sweep(&self.folders.state), None);
         let names = self.folders.lock_names()?;
         for entry in fs::read_dir(&self.folders.containers)?.flatten() {
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            // Whoever is making or removing it has it locked.
+            // A process that is making or removing a container has its folder locked.
             let Ok(folder) = File::open(entry.path()) else {
                 continue;
             };
             if hidden && Lock::attempt(folder)?.is_some() {
                 match tear_down(&entry.path()) {
                     Ok(()) => swept += 1,
-                    // The others needn't stay for that.
+                    // One folder that fails doesn't keep the others.
                     Err(error) => failed = Some(error),
                 }
             }
@@ -203,14 +205,14 @@ impl Store {
             if !is_id(id) || !container.is_gone() {
                 continue;
             }
-            // Whoever is making one has its life from the beginning.
+            // A process that is making a container has its life from the beginning.
             let Some(_life) = container.lock_life()? else {
                 continue;
             };
             if !container.is_gone() {
                 continue;
             }
-            // The lock goes last, and once: the next of its name is somebody else's.
+            // The lock file goes last, and once: the next file of its name belongs to another process.
             let (left, lock) = (entry.path(), container.life_path());
             if left != lock {
                 unless_missing(fs::remove_file(left))?;
@@ -221,7 +223,7 @@ impl Store {
         failed.map_or(Ok(swept), Err)
     }
 
-    /// Whether a name's container is there, and its record can't be read: it may be its name.
+    /// Whether the container of a name is there, and its record can't be read: the name may belong to it.
     fn leads_to_broken(&self, link: &Path) -> bool {
         let id = fs::read_link(link).ok();
         let id = id.and_then(|id| id.into_os_string().into_string().ok());
@@ -238,7 +240,7 @@ mod tests {
     use clap::Parser;
     use std::thread::scope;
 
-    /// Somebody clears away what crashes have left while others make and remove containers.
+    /// One thread clears away what crashes have left while others make and remove containers.
     #[test]
     fn making_beside_sweeping() {
         #[derive(Parser)]

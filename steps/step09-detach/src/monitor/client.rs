@@ -1,4 +1,4 @@
-//! Somebody whom a monitor serves, and what waits for him.
+//! A process that a monitor serves, and the messages that wait for it.
 
 use crate::container::lock::Lock;
 use crate::message::{Ending, Message, send_now, send_with};
@@ -9,18 +9,18 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use step02_pid::report::Report;
 
-/// Somebody who is attached, or waits.
+/// A process that is attached to a container, or waits for its end.
 pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
-    /// Nobody else ever has it, as its descriptor's number may.
+    /// No other client ever has this number. A descriptor's number may be given out again.
     pub(crate) number: u64,
-    /// Whether it wants to see what is said.
+    /// Whether the client wants to see what is said.
     pub(crate) watches: bool,
-    /// Whether the command's input ends with it: it is who started the container, and stays.
+    /// Whether the command's input ends with this client: it is the caller, which started the container, and stays.
     pub(crate) owns_input: bool,
-    /// What it hasn't taken yet, each with the descriptors that go along.
+    /// Messages that the client hasn't taken yet, each with the descriptors that go along.
     pub(crate) backlog: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
-    /// Whether the container is to go on when it has gone.
+    /// Whether the container is to go on when this client has gone.
     pub(super) holds_still: bool,
 }
 
@@ -38,26 +38,26 @@ impl Client {
         }
     }
 
-    /// What it waits for.
+    /// The events that the client waits for.
     pub(crate) fn waits_for(&self) -> PollFd<'_> {
         let mut events = PollFlags::POLLIN;
         events.set(PollFlags::POLLOUT, !self.backlog.is_empty());
         PollFd::new(self.socket.as_fd(), events)
     }
 
-    /// Tells it something, now or when it is ready; `false`: it has gone.
+    /// Tells the client something, now or when it is ready; `false`: the client has gone.
     pub(crate) fn tell(&mut self, encoded: &[u8]) -> bool {
         self.hand(encoded, Vec::new())
     }
 
-    /// The same, with descriptors.
+    /// As [`Client::tell`], with descriptors.
     pub(crate) fn hand(&mut self, encoded: &[u8], descriptors: Vec<OwnedFd>) -> bool {
         self.backlog.push_back((encoded.to_vec(), descriptors));
         self.flush()
     }
 
-    /// Shows it what the container has said. Who started it in the foreground makes the command wait, as a pipe does;
-    /// anybody else who lags behind is left there, and told so in its place.
+    /// Shows the client output of the container. The caller that started it in the foreground makes the command wait,
+    /// as a pipe does. Any other client that lags behind is shown no more, and is told so instead.
     pub(super) fn show(&mut self, encoded: &[u8]) {
         if !self.owns_input && self.backlog.len() >= MOST_BEHIND {
             self.watches = false;
@@ -67,12 +67,12 @@ impl Client {
         }
     }
 
-    /// Whether the command waits for it.
+    /// Whether the command waits for this client.
     pub(super) fn holds_back(&self) -> bool {
         self.owns_input && !self.backlog.is_empty()
     }
 
-    /// Sends what waits, as far as it takes it; `false`: it has gone.
+    /// Sends the messages that wait, as far as the client takes them; `false`: the client has gone.
     pub(crate) fn flush(&mut self) -> bool {
         while let Some((message, descriptors)) = self.backlog.front() {
             let sent = match descriptors.is_empty() {
@@ -90,10 +90,11 @@ impl Client {
     }
 }
 
-/// As many messages may wait for somebody who attached, besides those in the socket.
+/// How many messages may wait for a client other than the caller, besides those in the socket.
 const MOST_BEHIND: usize = 16;
 
-/// Tells who started a container that it can't be, and lets go of its life first: they remove it then.
+/// Tells the caller that its container can't be started. The life is let go first: the caller removes the container
+/// then.
 pub(crate) fn tell_failure(mut to: Client, life: Lock, error: &Error) {
     drop(life);
     to.tell(&failure(error).encode());

@@ -8,18 +8,18 @@ use step05_tty::terminal::Ends;
 /// What the command of a container is connected to.
 #[derive(Default)]
 pub(crate) struct RunningCommand {
-    /// Its process; none, when it has ended.
+    /// The command's process; none, when it has ended.
     pub(super) pid: Option<Pid>,
-    /// Where it reads.
+    /// The end to write to, from which the command reads.
     pub(super) input: Option<OwnedFd>,
-    /// Where it writes: standard output, or its terminal, and standard error.
+    /// The ends to read from, to which the command writes: standard output, or its terminal, and standard error.
     pub(super) output: [Option<OwnedFd>; 2],
-    /// Its end of its terminal.
+    /// The command's end of its terminal.
     pub(super) slave: Option<OwnedFd>,
 }
 
 impl RunningCommand {
-    /// That of `child`, whose ends we have.
+    /// The command that runs in `child`, with our ends of its streams.
     pub(crate) fn of(child: &Child, ends: Ends) -> RunningCommand {
         RunningCommand {
             pid: Some(child.pid),

@@ -1,5 +1,5 @@
-//! What goes to and fro between a command and those who are attached to it: what it says into the log and to them, what
-//! they type to it, and their signals.
+//! What goes to and fro between a command and its clients: the command's output goes into the log and to the clients,
+//! and their input and their signals go to the command.
 
 use crate::container::log::OutputStream;
 use crate::message::{LONGEST, Message, receive};
@@ -19,7 +19,7 @@ use step02_pid::reap;
 use step05_tty::set_size;
 use step07_cgroups::cgroup::places::Groups;
 
-/// What came of waiting.
+/// What came of one turn.
 pub(crate) enum Turn {
     Nothing,
     Something,
@@ -27,17 +27,18 @@ pub(crate) enum Turn {
     MayHaveEnded,
 }
 
-/// What ends sooner needn't be prepared for a long time. In milliseconds.
+/// How long nothing has to happen, in milliseconds, before the monitor prepares for a long time. A command that ends
+/// sooner isn't worth that.
 const A_MOMENT: u8 = 100;
 
 impl Monitor<'_> {
-    /// Stays with the command until it has ended and its last word is written. Returns its exit code.
+    /// Stays with the command until it has ended and the last of its output is written. Returns its exit code.
     pub(crate) fn stay_with(&mut self, mut command: RunningCommand) -> Result<u8> {
         let mut patience = PollTimeout::from(A_MOMENT);
         loop {
             match self.turn(&mut command, patience)? {
                 Turn::Nothing => {
-                    // It will be here for a while.
+                    // The command will be here for a while.
                     slim_down();
                     patience = PollTimeout::NONE;
                     continue;
@@ -53,7 +54,7 @@ impl Monitor<'_> {
         }
     }
 
-    /// What was typed for an earlier life is nobody's, and an end of the input lasts.
+    /// Drops what was typed before the command was started again: nobody wants it. An end of the input lasts.
     pub(crate) fn forget_input(&mut self, command: &mut RunningCommand) {
         for (by, _) in std::mem::take(&mut self.typed) {
             self.tell_typist(by);
@@ -63,8 +64,8 @@ impl Monitor<'_> {
         }
     }
 
-    /// Carries what the command has said and nobody has read yet. Its processes are all gone, and there is no more to
-    /// come: but somebody outside may still hold the other end, and even write to it.
+    /// Carries the output that nobody has read yet. The command's processes are all gone, and there is no more to come.
+    /// But a process outside may still hold the other end, and even write to it.
     fn last_words(&mut self, command: &mut RunningCommand) -> Result<()> {
         // The most that a pipe holds, /proc/sys/fs/pipe-max-size as it usually is.
         const TURNS: usize = 1024 * 1024 / LONGEST;
@@ -77,7 +78,7 @@ impl Monitor<'_> {
                 let mut polled = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
                 if poll(&mut polled, PollTimeout::ZERO)? > 0 {
                     nothing_left = false;
-                    // Whoever reads slowly gets it when all the rest is in order.
+                    // A client that reads slowly gets this output when all the rest is in order.
                     self.listen(which, command);
                 }
             }
@@ -105,7 +106,7 @@ impl Monitor<'_> {
             input.map_or_else(idle, |input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)),
         ];
         for output in &command.output {
-            // Whoever started it, and reads slowly, makes the command wait, as a pipe does.
+            // A caller that reads slowly makes the command wait, as a pipe does.
             let output = output.as_ref().filter(|_| !is_behind);
             polled.push(output.map_or_else(idle, |output| {
                 PollFd::new(output.as_fd(), PollFlags::POLLIN)
@@ -145,7 +146,8 @@ impl Monitor<'_> {
         }
     }
 
-    /// A signal that somebody sent to this process is meant for the container; SIGCHLD is for us.
+    /// Handles a signal that was sent to this process. SIGCHLD is for the monitor; any other signal is meant for the
+    /// container.
     fn obey(&mut self, command: &RunningCommand) -> Result<Turn> {
         let number = self.signals.receive()?.number();
         if number == Signal::SIGCHLD as i32 {
@@ -161,7 +163,7 @@ impl Monitor<'_> {
         Ok(Turn::Something)
     }
 
-    /// Reads what the command has said, writes it down, and passes it on.
+    /// Reads output of the command, writes it to the log, and shows it to clients.
     fn listen(&mut self, which: usize, command: &mut RunningCommand) {
         let Some(output) = &command.output[which] else {
             return;
@@ -181,7 +183,7 @@ impl Monitor<'_> {
         }
     }
 
-    /// Writes what was typed, as far as the command takes it, and tells who typed it.
+    /// Writes what was typed, as far as the command takes it, and tells the client that typed it.
     fn type_on(&mut self, command: &mut RunningCommand) {
         let Some((by, bytes)) = self.typed.front_mut() else {
             return;
@@ -193,7 +195,7 @@ impl Monitor<'_> {
         match written {
             Ok(length) => drop(bytes.drain(..length)),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            // It has closed its input: it reads no more, and needs no more.
+            // The command has closed its input: it reads no more, and needs no more.
             Err(_) => {
                 bytes.clear();
                 command.input = None;
@@ -209,13 +211,13 @@ impl Monitor<'_> {
         }
     }
 
-    /// Lets in one of those who knock; `false`: there is none. One who comes while `command` runs is told so: the others
-    /// have heard it when it was news.
+    /// Lets in one of the clients that knock; `false`: there is none. A client that comes while `command` runs is told
+    /// so. The others have heard that when it was news.
     pub(crate) fn admit(&mut self, command: Option<&RunningCommand>) -> bool {
         let socket = match accept4(self.door.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            // SAFETY: the kernel has just opened it for us.
+            // SAFETY: the kernel has just opened this descriptor for us.
             Ok(socket) => unsafe { OwnedFd::from_raw_fd(socket) },
-            // Whoever knocks when there are no descriptors left is sent away, and doesn't wait for ever.
+            // A client that knocks when there are no descriptors left is sent away: otherwise it would wait for ever.
             Err(Errno::EMFILE) if self.spare.take().is_some() => return self.admit(command),
             Err(_) => return false,
         };
@@ -252,7 +254,7 @@ impl Monitor<'_> {
                 self.end_input(command);
             }
             if client.holds_still {
-                // It was killed, or its disk was full: whoever is frozen can't help himself.
+                // The client was killed, or its disk was full. Frozen processes can't help themselves.
                 self.have_it_go_on();
             }
             self.looking
@@ -260,7 +262,8 @@ impl Monitor<'_> {
         }
     }
 
-    /// Does what a client asks for; `false`: it has gone, or what it says makes no sense, and costs it the connection.
+    /// Does what a client asks for; `false`: the client has gone, or its message makes no sense, and costs it the
+    /// connection.
     fn serve(&mut self, position: usize, command: &mut RunningCommand) -> bool {
         let client = &mut self.clients[position];
         let mut buffer = [0; LONGEST + 1];
@@ -271,13 +274,13 @@ impl Monitor<'_> {
         match message {
             Message::Attach => client.watches = true,
             Message::Wait => client.watches = false,
-            // It didn't wait for the answer to what it typed before.
+            // The client didn't wait for the answer to what it typed before.
             Message::Input(_) if self.typed.iter().any(|(by, _)| *by == number) => return false,
             Message::Input(bytes) => {
                 self.typed.push_back((number, bytes));
                 self.type_on(command);
             }
-            // Another one who attaches may come again.
+            // Only the caller's end of input is the command's. A client that attaches later may type again.
             Message::EndOfInput if !client.owns_input => {}
             Message::EndOfInput => self.end_input(command),
             Message::Size(rows, columns) => {
@@ -301,7 +304,7 @@ impl Monitor<'_> {
                 }
             }
             Message::Refused(stream) if client.owns_input => {
-                // The command shall know, by a hang-up or SIGPIPE. What it says to nobody isn't written either.
+                // The command shall know, by a hang-up or SIGPIPE. Output that nobody reads isn't logged either.
                 command.output[usize::from(stream == OutputStream::Error)] = None;
                 if let (Some(_), Some(pid)) = (command.slave.take(), command.pid) {
                     return self.signals.hang_up(pid).is_ok();
@@ -320,7 +323,8 @@ impl Monitor<'_> {
                 client.tell(&Message::Taken.encode());
             }
             Message::Looking => {
-                // One who reads what he is told has these for a moment; in the queue of another they would stay.
+                // A client that reads its messages has these descriptors for a moment. In the queue of any other they
+                // would stay.
                 let looking = self
                     .looking
                     .as_mut()
@@ -349,11 +353,11 @@ impl Monitor<'_> {
 
     fn have_it_go_on(&self) {
         let groups = Groups::of(&self.container.id);
-        // What can't be is noticed by whoever types `unpause`.
+        // An error is left to `unpause`, which meets the same one and reports it.
         let _ = groups.and_then(|groups| groups.freeze(false));
     }
 
-    /// Nothing more will be typed. A terminal has no end that could be closed.
+    /// Notes that nothing more will be typed, and closes the input when all is written. A terminal has no end to close.
     fn end_input(&mut self, command: &mut RunningCommand) {
         self.input_ends = true;
         if command.slave.is_none() && self.typed.is_empty() {
@@ -361,12 +365,12 @@ impl Monitor<'_> {
         }
     }
 
-    /// Tells who has typed something that it has been read.
+    /// Tells a client that what it typed has been read.
     fn tell_typist(&mut self, number: u64) {
         self.tell(&Message::Taken, |client| client.number == number);
     }
 
-    /// Tells something to those of whom it holds.
+    /// Sends a message to each client that `whom` chooses.
     pub(crate) fn tell(&mut self, message: &Message, whom: impl Fn(&Client) -> bool) {
         let mut those = self
             .clients
@@ -377,7 +381,7 @@ impl Monitor<'_> {
             return;
         }
         let encoded = message.encode();
-        // Who has gone is noticed, with all that follows, when the socket says so.
+        // A client that has gone is noticed, with all that follows, when its socket says so.
         for client in those {
             client.tell(&encoded);
         }

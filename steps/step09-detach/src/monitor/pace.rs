@@ -1,11 +1,11 @@
-//! How fast a container may talk.
+//! How fast a container may write output.
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
-/// How much of a processor a container's words may cost the monitor, whose time no limit of the container's holds: an
-/// empty line is a byte to who writes it, and fifty to who logs it. Whoever says more than can be carried in a quarter of
-/// the time waits, as for a slow disk.
+/// How much of a processor a container's output may cost the monitor, whose time no limit of the container covers: an
+/// empty line is one byte for the process that writes it, and fifty for the monitor that logs it. A command that writes
+/// more than can be carried in a quarter of the time waits, as for a slow disk.
 #[derive(Debug)]
 pub(crate) struct Pace {
     since: Instant,
@@ -16,7 +16,7 @@ impl Pace {
     const TURN: Duration = Duration::from_millis(20);
     const MOST: Duration = Duration::from_millis(5);
 
-    /// Begins now.
+    /// A pace that begins now.
     pub(crate) fn new() -> Pace {
         Pace {
             since: Instant::now(),
@@ -24,7 +24,7 @@ impl Pace {
         }
     }
 
-    /// How long nothing may be carried.
+    /// How long the monitor has to rest before it carries more output; `None`: not at all.
     pub(super) fn rest(&mut self) -> Option<Duration> {
         let elapsed = self.since.elapsed();
         if elapsed >= Pace::TURN {
@@ -36,7 +36,7 @@ impl Pace {
     }
 }
 
-/// How long this process has had a processor.
+/// For how long this process has had a processor.
 fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 /// Gives back to the kernel what starting a container took: memory that is free, and what was
 /// read of files, code above all, which is read again when it is needed. See malloc_trim(3), madvise(2).
 pub fn slim_down() {
-    // Line by line: there are many, and they needn't be here together.
+    // The lines are read one by one: there are many, and they needn't be in memory together.
     let maps = File::open("/proc/self/smaps").map(|file| BufReader::with_capacity(512, file));
     let mut mapping = None;
     for line in maps
@@ -20,7 +20,7 @@ pub fn slim_down() {
         };
         mapping = None;
         if line.ends_with(" 0 kB") {
-            // SAFETY: it can't be written, and none of it ever was: the file has all of it.
+            // SAFETY: the mapping can't be written, and none of it ever was: the file has all of it.
             unsafe { libc::madvise(begin as *mut libc::c_void, length, libc::MADV_DONTNEED) };
         }
     }
