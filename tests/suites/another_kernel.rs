@@ -153,14 +153,15 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
         fs::copy(&file, root.join("modules").join(file.file_name().unwrap())).unwrap();
     }
     // What the checks are to say lies beside the sources.
-    let snapshots = Path::new("tests/suites/snapshots");
-    let there = root
-        .join(workspace().strip_prefix("/").unwrap())
-        .join(snapshots);
-    fs::create_dir_all(&there).unwrap();
-    for entry in fs::read_dir(workspace().join(snapshots)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), there.join(entry.file_name())).unwrap();
+    for room in ["course", "steps"] {
+        let snapshots = Path::new("tests/suites").join(room).join("snapshots");
+        let snapshots = workspace().join(snapshots);
+        let there = root.join(snapshots.strip_prefix("/").unwrap());
+        fs::create_dir_all(&there).unwrap();
+        for entry in fs::read_dir(snapshots).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), there.join(entry.file_name())).unwrap();
+        }
     }
     let environment = format!(
         "export {INSIDE}=yes {BIN_DIR}=/bin-dir TEN_STEPS_NESTED=yes TEN_STEPS_PATIENCE=20 HOME=/root RUST_BACKTRACE=0 \

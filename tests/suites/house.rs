@@ -361,3 +361,32 @@ fn every_way_to_import_is_seen() {
         assert_eq!(told(&House::of(&root).arrows()), "", "{text}");
     }
 }
+
+/// Flags are not the data: what a container is to be knows nothing of how it is typed.
+#[test]
+fn only_flags_know_the_command_line() {
+    // Those that take flags of their own: a program's arguments, a subcommand, its narration; and a shell's completions.
+    let take_flags = |file: &Path| {
+        let path = file.to_string_lossy();
+        let ends = [
+            "/flags.rs",
+            "/main.rs",
+            "/commands.rs",
+            "/program.rs",
+            "/narration.rs",
+        ];
+        ends.iter().any(|end| path.ends_with(end))
+            || path.contains("/commands/")
+            || path.contains("/step10-exec/src/")
+    };
+    let mut seen = 0;
+    for step in STEPS {
+        let root = workspace().join("steps").join(step).join("src/lib.rs");
+        for room in House::of(&root).0.values() {
+            let knows = fs::read_to_string(&room.file).unwrap().contains("clap");
+            seen += usize::from(knows);
+            assert!(!knows || take_flags(&room.file), "{}", room.file.display());
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}

@@ -19,9 +19,6 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fmt::{self, Formatter};
-
-use call::Argument;
 
 pub use call::{Refused, Variable};
 pub use narration::Narration;
@@ -153,8 +150,8 @@ pub enum CloseRange {
     CloseOnExec,
 }
 
-impl Argument for CloseRange {
-    fn show(&self, f: &mut Formatter) -> fmt::Result {
+impl call::Argument for CloseRange {
+    fn show(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
             CloseRange::Close => "0",
             CloseRange::CloseOnExec => "CLOSE_RANGE_CLOEXEC",

@@ -115,3 +115,34 @@ pub fn host_environment() -> Vec<String> {
         .filter_map(|(key, value)| Some(format!("{}={}", key.to_str()?, value.to_str()?)))
         .collect()
 }
+
+/// Has clap read a plain type by the flags of another, from which it can be made: `flags!(Tty, TtyFlags)`. A program then
+/// has a field `tty: Tty` with `#[command(flatten)]`.
+#[macro_export]
+macro_rules! flags {
+    ($plain:ty, $flags:ty) => {
+        impl ::clap::FromArgMatches for $plain {
+            fn from_arg_matches(matches: &::clap::ArgMatches) -> Result<Self, ::clap::Error> {
+                <$flags as ::clap::FromArgMatches>::from_arg_matches(matches).map(Into::into)
+            }
+
+            fn update_from_arg_matches(
+                &mut self,
+                matches: &::clap::ArgMatches,
+            ) -> Result<(), ::clap::Error> {
+                *self = <Self as ::clap::FromArgMatches>::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+
+        impl ::clap::Args for $plain {
+            fn augment_args(command: ::clap::Command) -> ::clap::Command {
+                <$flags as ::clap::Args>::augment_args(command)
+            }
+
+            fn augment_args_for_update(command: ::clap::Command) -> ::clap::Command {
+                <$flags as ::clap::Args>::augment_args_for_update(command)
+            }
+        }
+    };
+}

@@ -11,6 +11,7 @@
 
 pub mod default_root;
 pub mod descriptors;
+pub mod flags;
 pub mod removal;
 pub mod root;
 pub mod rootfs;
@@ -18,7 +19,6 @@ pub mod state;
 pub mod why;
 
 use anyhow::{Result, bail};
-use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, getcwd, pivot_root};
@@ -90,16 +90,20 @@ pub fn enter_workdir(directory: &str) -> Result<()> {
 }
 
 /// What the command finds around itself.
-#[derive(Debug, Clone, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Environment")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Env {
-    /// Set an environment variable; a KEY alone takes the value that it has here
-    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = variable)]
+    /// Variables, `KEY=VALUE`; a `KEY` alone takes the value that it has here.
     pub env: Vec<String>,
+    /// The directory in the container in which the command starts.
+    pub workdir: Option<String>,
+}
 
-    /// The directory in the container in which the command starts
-    #[arg(short, long, value_name = "DIR", default_value = "/", value_parser = absolute)]
-    pub workdir: String,
+impl Env {
+    /// The directory to start in: the root's own, unless somebody has named one.
+    pub fn workdir(&self) -> &str {
+        self.workdir.as_deref().unwrap_or("/")
+    }
 }
 
 // ANCHOR: environment
@@ -134,20 +138,4 @@ pub fn with_values(given: Vec<String>) -> Vec<String> {
         false => Some(format!("{variable}={}", env::var(&variable).ok()?)),
     };
     given.into_iter().filter_map(value).collect()
-}
-
-/// Checks a variable of `-e`.
-pub fn variable(text: &str) -> Result<String, String> {
-    match text.split('=').next() {
-        None | Some("") => Err("a variable has a name: KEY=VALUE".into()),
-        Some(_) => Ok(text.into()),
-    }
-}
-
-/// Checks a path in the container.
-pub fn absolute(text: &str) -> Result<String, String> {
-    match text.starts_with('/') {
-        true => Ok(text.into()),
-        false => Err("it has to be an absolute path, as the container sees it".into()),
-    }
 }

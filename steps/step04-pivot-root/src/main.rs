@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     program(|args: Args| {
         args.narration.begin()?;
 
-        let (command, workdir) = (&args.command, &args.env.workdir);
+        let (command, workdir) = (&args.command, args.env.workdir());
         let environment = environment(&args.hostname, &args.env.env);
         let rootfs = args.files.open()?;
         rootfs.check(&["proc", "sys"])?;

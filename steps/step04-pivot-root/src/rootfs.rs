@@ -3,7 +3,6 @@
 use crate::default_root;
 use crate::state::StateDir;
 use anyhow::{Result, anyhow, bail};
-use clap::Args;
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -12,16 +11,12 @@ use std::path::{Path, PathBuf};
 use step01_uts::program::visible;
 
 /// Where the container's files come from.
-#[derive(Debug, Clone, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Files")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Files {
-    /// The directory that becomes the container's root; without it, one is made from this
-    /// machine's own programs
-    #[arg(long, value_name = "DIR")]
+    /// The directory that becomes the container's root; without one, a root is made from this machine's own programs.
     pub rootfs: Option<PathBuf>,
-
-    /// Where they are kept.
-    #[command(flatten)]
+    /// The state folder, where that root is kept.
     #[serde(skip)]
     pub state: StateDir,
 }

@@ -9,6 +9,7 @@
 //! How a mount finds its place in a root that somebody else made is told in [`mod@mounts`]. The files
 //! by which a container knows its own name are in [`names`].
 
+pub mod flags;
 pub mod mounts;
 pub mod names;
 pub mod relay;

@@ -59,9 +59,12 @@ fn main() -> ExitCode {
     program(|args: Args| {
         args.narration.begin()?;
 
-        let (command, workdir) = (&args.command, &args.env.workdir);
+        let (command, workdir) = (&args.command, args.env.workdir());
         let tty = args.tty.or_for(command);
-        let environment = environment(&args.hostname, &[tty.environment(), args.env.env].concat());
+        let environment = environment(
+            &args.hostname,
+            &[tty.environment(), args.env.env.clone()].concat(),
+        );
         let rootfs = args.files.open()?;
         rootfs.check(&["proc", "sys", "dev"])?;
         let witness = Witness::new(&rootfs.path, &command[0], &environment, workdir)?;

@@ -5,7 +5,6 @@ use crate::mounts::MountPoint;
 use crate::relay::{Pump, Relay, Until};
 use crate::{Pty, copy_size, open_pty, raw_mode, set_size, take_terminal};
 use anyhow::{Result, bail};
-use clap::Args;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::mount::{MsFlags, mount};
@@ -21,15 +20,12 @@ use step02_pid::Child;
 use step04_pivot_root::descriptors::{passage, receive, send};
 
 /// What the command reads and where it writes.
-#[derive(Debug, Clone, Copy, Default, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Terminal")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tty {
-    /// Connect standard input; without it the command reads nothing
-    #[arg(short, long)]
+    /// Whether standard input is connected; without that the command reads nothing.
     pub interactive: bool,
-
-    /// Give the container a terminal of its own
-    #[arg(short, long)]
+    /// Whether the container has a terminal of its own.
     pub tty: bool,
 }
 

@@ -160,6 +160,14 @@ pub fn permitted() -> u64 {
     u64::from(data[0][1]) | u64::from(data[1][1]) << 32
 }
 
+/// A capability's name as it is kept: without CAP_ and in capitals, or ALL for every one.
+pub fn kept_name(text: &str) -> Result<String, String> {
+    if text.eq_ignore_ascii_case("ALL") {
+        return Ok("ALL".into());
+    }
+    Capability::named(text).map(|capability| capability.name().into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@
 //! with steps 6 to 8; from step 9 on, the file lies on a read-only mount.
 
 pub mod capabilities;
+pub mod flags;
 pub mod network;
 pub mod paths;
 pub mod privileges;

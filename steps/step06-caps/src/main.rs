@@ -15,9 +15,9 @@ use step05_tty::names::NameFiles;
 use step05_tty::terminal::{Tty, null};
 use step05_tty::{DEV, DEVICES, make_devices, make_links};
 use step06_caps::confine;
-use step06_caps::network::{Network, NetworkArgs};
-use step06_caps::privileges::PrivilegeArgs;
-use step06_caps::users::UserArgs;
+use step06_caps::network::Network;
+use step06_caps::privileges::Security;
+use step06_caps::users::UserName;
 
 /// Run a command with few privileges
 #[derive(Parser)]
@@ -49,13 +49,13 @@ struct Args {
     env: Env,
 
     #[command(flatten)]
-    network: NetworkArgs,
+    network: Network,
 
     #[command(flatten)]
-    user: UserArgs,
+    user: UserName,
 
     #[command(flatten)]
-    privileges: PrivilegeArgs,
+    privileges: Security,
 
     #[command(flatten)]
     narration: Narration,
@@ -72,9 +72,9 @@ fn main() -> ExitCode {
     program(|args: Args| {
         args.narration.begin()?;
 
-        let (command, workdir) = (&args.command, &args.env.workdir);
+        let (command, workdir) = (&args.command, args.env.workdir());
         let tty = args.tty.or_for(command);
-        let given = [tty.environment(), args.env.env].concat();
+        let given = [tty.environment(), args.env.env.clone()].concat();
         let defaults = environment(&args.hostname, &given);
         let rootfs = args.files.open()?;
         rootfs.check(&["proc", "sys", "dev"])?;
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
             return Ok(explanation.exit_code());
         }
         let privileges = args.privileges.resolve()?;
-        let network = args.network.network;
+        let network = args.network;
         let names = NameFiles::of(&args.hostname);
         let terminal = tty.open()?;
 

@@ -1,4 +1,4 @@
-//! The flags for privileges, and what they come to.
+//! The privileges that a container is to have, and what they come to on this machine.
 
 use crate::capabilities::{CapSets, Capability, DEFAULT, permitted};
 use crate::paths::{MASKED_PATHS, READ_ONLY_PATHS, seal};
@@ -7,30 +7,21 @@ use crate::seccomp::profile::Profile;
 use crate::users::User;
 use crate::{Process, remount_read_only};
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::str::FromStr;
 use step05_tty::mounts::MountPoint;
 
 /// What the container's root may do.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Privileges")]
-pub struct PrivilegeArgs {
-    /// Add a capability to Docker's fourteen; ALL adds every one
-    #[arg(long, value_name = "CAPABILITY", value_parser = capability)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Capabilities besides Docker's fourteen; ALL is every one.
     pub cap_add: Vec<String>,
-
-    /// Take a capability away; ALL takes every one
-    #[arg(long, value_name = "CAPABILITY", value_parser = capability)]
+    /// Capabilities that are taken away; ALL is every one.
     pub cap_drop: Vec<String>,
-
-    /// seccomp=FILE or seccomp=unconfined, no-new-privileges=true or false, systempaths=unconfined
-    #[arg(long, value_name = "OPTION", value_parser = SecurityOption::from_str)]
+    /// Seccomp profiles, no_new_privs, masked paths; of those about the same the last holds.
     pub security_opt: Vec<SecurityOption>,
-
-    /// Leave the container's root all that this program may do itself, every device included
-    #[arg(long)]
+    /// Whether the container's root may do all that this program may do itself, every device included.
     pub privileged: bool,
 }
 
@@ -48,35 +39,7 @@ pub enum SecurityOption {
     SystempathsUnconfined,
 }
 
-impl FromStr for SecurityOption {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<SecurityOption, String> {
-        // Docker's older form has a colon, which Docker still accepts.
-        let (key, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
-        match (key, value) {
-            ("seccomp", "unconfined") => Ok(SecurityOption::SeccompUnconfined),
-            ("seccomp", file) if !file.is_empty() => Ok(SecurityOption::Seccomp(file.into())),
-            ("no-new-privileges", "true" | "") => Ok(SecurityOption::NoNewPrivileges(true)),
-            ("no-new-privileges", "false") => Ok(SecurityOption::NoNewPrivileges(false)),
-            ("systempaths", "unconfined") => Ok(SecurityOption::SystempathsUnconfined),
-            _ => Err(
-                "it has to be seccomp=FILE, seccomp=unconfined, no-new-privileges[=true|false] or \
-                      systempaths=unconfined"
-                    .into(),
-            ),
-        }
-    }
-}
-
-fn capability(text: &str) -> Result<String, String> {
-    if text.eq_ignore_ascii_case("ALL") {
-        return Ok("ALL".into());
-    }
-    Capability::named(text).map(|capability| capability.name().into())
-}
-
-/// The privileges that the flags come to.
+/// The privileges that a container has.
 #[derive(Debug)]
 pub struct Privileges {
     /// What root may do: a bit for each capability.
@@ -87,7 +50,7 @@ pub struct Privileges {
     privileged: bool,
 }
 
-impl PrivilegeArgs {
+impl Security {
     /// Reads the profile and weighs the flags against what this process may do itself.
     ///
     /// # Errors
@@ -179,13 +142,14 @@ impl Privileges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capabilities::kept_name;
 
     fn set(add: &[&str], drop: &[&str], may: u64) -> Result<u64> {
-        let names = |names: &[&str]| names.iter().map(|name| capability(name).unwrap()).collect();
-        let args = PrivilegeArgs {
+        let names = |names: &[&str]| names.iter().map(|name| kept_name(name).unwrap()).collect();
+        let args = Security {
             cap_add: names(add),
             cap_drop: names(drop),
-            ..PrivilegeArgs::default()
+            ..Security::default()
         };
         args.capabilities(may)
     }

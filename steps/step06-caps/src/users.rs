@@ -1,17 +1,15 @@
 //! Users and groups by the names that the container's own root gives them.
 
 use anyhow::{Result, bail};
-use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use step04_pivot_root::root::Root;
 
 /// Who the command runs as.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Privileges")]
-pub struct UserArgs {
-    /// The command's user, and its group, by number or by the root's own names
-    #[arg(short, long, value_name = "USER[:GROUP]", value_parser = shape)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserName {
+    /// `USER[:GROUP]`, by number or by the root's own names; root, without.
     pub user: Option<String>,
 }
 
@@ -34,8 +32,8 @@ const LONGEST_FILE: usize = 4 * 1024 * 1024;
 /// The largest number of a user or a group: chown(2) takes the next one for "leave it as it is".
 const LARGEST: u32 = u32::MAX - 1;
 
-impl UserArgs {
-    /// Looks the user up in the root that the caller is in. Without `-u` the user is root.
+impl UserName {
+    /// Looks the user up in the root that the caller is in. Where no user is named it is root.
     ///
     /// # Errors
     /// The root knows no such user or group.
@@ -137,7 +135,8 @@ fn known(entries: &[Vec<&str>]) -> String {
     }
 }
 
-fn shape(text: &str) -> Result<String, String> {
+/// Checks what is given for a user, as far as that goes without a root.
+pub fn shape(text: &str) -> Result<String, String> {
     let whole = text.split(':').all(|part| !part.is_empty());
     let negative = text.split(':').any(|part| part.starts_with('-'));
     let too_large = text.split(':').any(|part| {

@@ -6,7 +6,7 @@ pub mod freezer;
 pub mod group;
 pub mod hierarchy;
 pub mod places;
-mod settings;
+pub mod settings;
 pub mod usage;
 mod v2;
 mod view;

@@ -17,6 +17,7 @@ pub mod claim;
 pub mod devices;
 pub mod flags;
 pub mod limits;
+pub mod resources;
 pub mod rlimits;
 
 use anyhow::{Context, Result};

@@ -39,7 +39,10 @@ pub struct Setting {
     pub required: bool,
 }
 
-/// The time after which a quota is given out anew: 100 ms, in microseconds.
+/// The weights that there are for a group's processor time.
+pub const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+
+/// The time in which a quota is given out anew: 100 ms, in microseconds.
 pub const PERIOD: u64 = 100_000;
 
 /// A limit of memory and swap together.

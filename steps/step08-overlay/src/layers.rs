@@ -6,7 +6,6 @@ use crate::image::images::Images;
 use crate::mount_overlay;
 use crate::volumes::{OpenVolume, Tmpfs, Volume};
 use anyhow::{Result, bail};
-use clap::Args;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -25,41 +24,27 @@ use step04_pivot_root::rootfs::{Files, Rootfs};
 use step06_caps::remount_read_only;
 
 /// What the container's files are made of.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Files")]
-pub struct LayerArgs {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Storage {
     /// Directories and files of the host.
-    #[arg(short, long, value_name = "VOLUME", value_parser = Volume::parse,
-          help = "A directory or a file of the host: SRC:DST[:ro][,rprivate|rslave|rshared]")]
     pub volume: Vec<Volume>,
-
     /// Directories whose files are in memory.
-    #[arg(long, value_name = "TMPFS", value_parser = Tmpfs::parse,
-          help = "A directory whose files are in memory, and gone at the end: DST[:OPTIONS]")]
     pub tmpfs: Vec<Tmpfs>,
-
-    /// A layer of the root, a directory or an archive (tar, tar.gz, tar.zst), the topmost first;
-    /// it stays as it is
-    #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
+    /// The layers of the root, directories or archives, the topmost first.
     pub image: Vec<PathBuf>,
-
-    /// The most that an archive may hold, with k, m, g or t behind [default: 16g]
-    #[arg(long, value_name = "SIZE", default_value = "16g", hide_default_value = true,
-          value_parser = step07_cgroups::flags::bytes)]
-    pub image_limit: u64,
-
-    /// Keep what the container changes in DIR, and begin with what is there
-    #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
+    /// The most bytes that an archive may hold; [`IMAGE_LIMIT`], where nothing is given.
+    pub image_limit: Option<u64>,
+    /// The directory that keeps what the container changes.
     pub keep: Option<PathBuf>,
-
-    /// Let the container write to its volumes only
-    #[arg(long)]
+    /// Whether the container may write to its volumes only.
     pub read_only: bool,
-
-    /// At the end, save the whole root as an archive: FILE.tar, FILE.tar.gz or FILE.tar.zst
-    #[arg(long, value_name = "FILE", value_parser = commit::Archive::parse)]
+    /// The archive as which the whole root is saved at the end.
     pub commit: Option<commit::Archive>,
 }
+
+/// As many bytes an archive may hold, unless somebody says otherwise.
+pub const IMAGE_LIMIT: u64 = 16 << 30;
 
 /// The directories that a container mounts on. A missing one is made, but not in a user's own --rootfs.
 const PLACES: [&str; 3] = ["proc", "sys", "dev"];
@@ -78,7 +63,7 @@ pub struct Layers {
     _in_use: Option<Rootfs>,
 }
 
-impl LayerArgs {
+impl Storage {
     /// Finds or unpacks the layers, and makes the container's directories. Directories that a crash has left are
     /// removed.
     ///
@@ -123,7 +108,7 @@ impl LayerArgs {
                 )
             }
             ref images => {
-                let store = Images::at(&files.state.dir, self.image_limit);
+                let store = Images::at(&files.state.dir, self.image_limit.unwrap_or(IMAGE_LIMIT));
                 let layers = images.iter().map(|image| store.layer(image));
                 Ok((layers.collect::<Result<_>>()?, None))
             }

@@ -12,6 +12,7 @@
 //! container gets.
 
 pub mod changes;
+pub mod flags;
 pub mod image;
 pub mod layers;
 pub mod volumes;

@@ -15,16 +15,16 @@ use step05_tty::names::NameFiles;
 use step05_tty::terminal::{Tty, null};
 use step05_tty::{DEV, make_links};
 use step06_caps::confine;
-use step06_caps::network::{Network, NetworkArgs};
-use step06_caps::privileges::PrivilegeArgs;
-use step06_caps::users::UserArgs;
+use step06_caps::network::Network;
+use step06_caps::privileges::Security;
+use step06_caps::users::UserName;
 use step07_cgroups::Cgroup;
 use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::devices::make_devices_and_folders;
-use step07_cgroups::flags::LimitArgs;
+use step07_cgroups::resources::Resources;
 use step07_cgroups::rlimits::set_rlimits;
 use step08_overlay::changes::Home;
-use step08_overlay::layers::LayerArgs;
+use step08_overlay::layers::Storage;
 
 /// Run a command on layers of files, with volumes
 #[derive(Parser)]
@@ -50,7 +50,7 @@ struct Args {
     tty: Tty,
 
     #[command(flatten)]
-    layers: LayerArgs,
+    layers: Storage,
 
     #[command(flatten)]
     files: Files,
@@ -59,16 +59,16 @@ struct Args {
     env: Env,
 
     #[command(flatten)]
-    limits: LimitArgs,
+    limits: Resources,
 
     #[command(flatten)]
-    network: NetworkArgs,
+    network: Network,
 
     #[command(flatten)]
-    user: UserArgs,
+    user: UserName,
 
     #[command(flatten)]
-    privileges: PrivilegeArgs,
+    privileges: Security,
 
     #[command(flatten)]
     narration: Narration,
@@ -85,13 +85,13 @@ fn main() -> ExitCode {
     program(|args: Args| {
         args.narration.begin()?;
 
-        let (command, workdir) = (&args.command, &args.env.workdir);
+        let (command, workdir) = (&args.command, args.env.workdir());
         let tty = args.tty.or_for(command);
-        let given = [tty.environment(), args.env.env].concat();
+        let given = [tty.environment(), args.env.env.clone()].concat();
         let defaults = environment(&args.hostname, &given);
         let privileges = args.privileges.resolve()?;
         let (limits, devices) = args.limits.resolve(args.privileges.privileged)?;
-        let network = args.network.network;
+        let network = args.network;
         let names = NameFiles::of(&args.hostname);
         let volumes = args.layers.volumes()?;
         let id = new_id()?;

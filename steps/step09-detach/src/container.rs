@@ -22,7 +22,8 @@ use crate::save;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use folders::{Folders, unless_missing};
 use lock::Lock;
-use record::{Record, SHORT};
+use plan::SHORT;
+use record::Record;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -51,7 +52,7 @@ pub(crate) fn is_id(text: &str) -> bool {
 pub(crate) fn write(folder: &Path, record: &Record) -> Result<()> {
     let text = serde_json::to_vec_pretty(record)?;
     // A container that is removed when it ends needn't survive a power failure.
-    save(&folder.join("config.json"), &text, !record.arguments.rm)
+    save(&folder.join("config.json"), &text, !record.plan.rm)
 }
 
 impl Container {
@@ -69,7 +70,7 @@ impl Container {
         };
         let record = text.and_then(|text| {
             let mut record = Record::read(&text, &self.id)?;
-            record.arguments.files.state = self.folders.state();
+            record.plan.files.state = self.folders.state();
             Ok(record)
         });
         record.map_err(|error| {

@@ -17,6 +17,7 @@ pub mod caller;
 pub mod commands;
 pub mod container;
 pub mod errand;
+pub mod flags;
 pub mod lifecycle;
 pub mod message;
 pub mod monitor;

@@ -252,7 +252,7 @@ pub fn end(container: &Container, request: &Request) -> Result<()> {
             thawed => thawed?,
         };
         if let Some(process) = &record.state.process {
-            let signal = request.signal.unwrap_or(record.arguments.stop_signal);
+            let signal = request.signal.unwrap_or(record.plan.stop_signal());
             stop(process, signal, request.patience)?;
         }
         // Waiting for the life instead would be wrong: by now a process that starts the container may have it.

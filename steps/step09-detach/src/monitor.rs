@@ -147,10 +147,10 @@ impl Monitor<'_> {
     }
 
     fn new(container: &Container) -> Result<Monitor<'_>> {
-        let arguments = container.record()?.arguments;
+        let plan = container.record()?.plan;
         let door = open_door(container)?;
         Ok(Monitor {
-            policy: arguments.restart,
+            policy: plan.restart,
             size: None,
             container,
             signals: Signals::new()?,
@@ -158,7 +158,7 @@ impl Monitor<'_> {
             door,
             clients: Vec::new(),
             served: 0,
-            log: Log::open(&container.log(), arguments.log_max_size)?,
+            log: Log::open(&container.log(), plan.log_max_size)?,
             typed: VecDeque::new(),
             input_ends: false,
             wish: Wish::GoOn,
@@ -179,7 +179,7 @@ impl Monitor<'_> {
             let (container, size) = (self.container, self.size);
             let outcome = container
                 .record()
-                .and_then(|record| start(container, &record, size, self));
+                .and_then(|record| start(container, &record.plan, size, self));
             let again = self.note_end(&outcome);
             let ending = Ending::of(outcome);
             if !again || !self.wait_before_restart(back_off.after(begin.elapsed())) {
@@ -278,7 +278,7 @@ impl Monitor<'_> {
     /// clients how it ended. A client may start the container again at once.
     fn part(mut self, mut ending: Ending, life: Lock) {
         let container = self.container;
-        let rm = container.record().is_ok_and(|record| record.arguments.rm);
+        let rm = container.record().is_ok_and(|record| record.plan.rm);
         if rm || (self.new && !self.has_run) {
             if let Err(error) = container.remove(&life) {
                 // The command's life is over, and its outcome is what counts.
@@ -368,16 +368,16 @@ impl Companion for Monitor<'_> {
 
     /// A hostile root may have many links, and each look would take the monitor's time, which nobody limits. So a
     /// client that is attached looks in its place. Without such a client nobody looks.
-    fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight) {
-        let code = outcome.as_ref().map_or_else(exit_code, |code| *code);
+    fn raise(&mut self, outcome: Result<u8, &Error>, root: &Path, sight: Sight) {
+        let code = outcome.unwrap_or_else(exit_code);
         if self.begins_again(code) {
             return;
         }
         let Some(client) = self.clients.iter_mut().find(|client| client.watches) else {
             return;
         };
-        let outcome = outcome.as_ref().map_err(|error| Report::from(error).cut());
-        let question = Message::Look(outcome.copied(), root.to_owned()).encode();
+        let outcome = outcome.map_err(|error| Report::from(error).cut());
+        let question = Message::Look(outcome, root.to_owned()).encode();
         self.looking = Some(Looking {
             client: client.number,
             sight: Some(sight),

@@ -1,9 +1,9 @@
 //! The closure of step 8, with a name: all that happens to a container, from its first directory to its last account.
 
 use crate::container::Container;
-use crate::container::record::Record;
+use crate::container::plan::Plan;
 use crate::{send, wait_for_end};
-use anyhow::Result;
+use anyhow::{Error, Result};
 use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use std::path::Path;
@@ -49,42 +49,41 @@ pub trait Companion {
     /// Asks somebody why the command came to that `outcome`, in the root that the host has at `root`. The *sight* is
     /// what it takes to look: two descriptors that the child hands over to the parent's *witness*. Returns when nobody
     /// looks any more, since the root goes then.
-    fn raise(&mut self, outcome: &Result<u8>, root: &Path, sight: Sight);
+    fn raise(&mut self, outcome: Result<u8, &Error>, root: &Path, sight: Sight);
 }
 
-/// Starts the container of `record`, has its `companion` stay with it until it has ended, and puts in order what the
+/// Starts `container` by its `plan`, has its `companion` stay with it until it has ended, and puts in order what the
 /// container leaves. A terminal begins with `size`, in rows and columns.
 ///
 /// # Errors
 /// The container didn't start. Nothing is left then.
 pub fn start(
     container: &Container,
-    record: &Record,
+    plan: &Plan,
     size: Option<(u16, u16)>,
     companion: &mut impl Companion,
 ) -> Result<Outcome> {
-    let args = &record.arguments;
-    let hostname = record.hostname();
-    let (command, workdir) = (&args.command, &args.env.workdir);
-    let given = [args.tty.environment(), args.env.env.clone()].concat();
+    let hostname = plan.hostname(&container.id);
+    let (command, workdir) = (plan.command(), plan.env.workdir());
+    let given = plan.variables();
     let defaults = environment(hostname, &given);
-    let (mut limits, devices) = args.limits.resolve(args.privileges.privileged)?;
+    let (mut limits, devices) = plan.limits.resolve(plan.privileges.privileged)?;
     limits.freezer = true;
-    let network = args.network.network;
+    let network = plan.network;
     let names = NameFiles::of(hostname);
-    let volumes = args.layers.volumes()?;
+    let volumes = plan.layers.volumes()?;
     let home = Home::Lasting {
         folder: &container.folder,
-        volatile: args.rm,
+        volatile: plan.rm,
     };
-    let layers = args.layers.open(&args.files, home, false)?;
+    let layers = plan.layers.open(&plan.files, home, false)?;
     let witness = Witness::new(layers.topmost(), &command[0], &defaults, workdir)?;
-    let terminal = args.tty.open_apart(size)?;
-    let cgroup = Cgroup::create(&record.id, &limits)?;
+    let terminal = plan.tty.open_apart(size)?;
+    let cgroup = Cgroup::create(&container.id, &limits)?;
 
     let child = spawn(network.namespaces(NAMESPACES), || {
         // The child resolves these, because that takes some memory, which the process that stays need not have.
-        let privileges = args.privileges(&container.folder).resolve()?;
+        let privileges = plan.privileges(&container.folder).resolve()?;
         cgroup.enter()?;
         call!(sethostname(hostname))?;
         make_private()?;
@@ -102,22 +101,22 @@ pub fn start(
             loopback_up()?;
         }
         cgroup.mount()?;
-        args.layers.attach(&volumes)?;
+        plan.layers.attach(&volumes)?;
         privileges.seal(&null)?;
         enter_workdir(workdir)?;
         witness.hand_over()?;
-        let user = args.user.find()?;
+        let user = plan.user.find()?;
         let environment = environment(hostname, &[user.environment(), given.clone()].concat());
         terminal.attach()?;
         terminal.give_to(user.uid)?;
-        set_rlimits(&args.limits.ulimit)?;
+        set_rlimits(&plan.limits.ulimit)?;
         confine(&privileges.process(user))?;
-        if args.init {
+        if plan.init {
             init()?;
         }
         exec(command, &environment)
     });
-    let raise = |companion: &mut dyn Companion, outcome: &Result<u8>| {
+    let raise = |companion: &mut dyn Companion, outcome: Result<u8, &Error>| {
         if let Some(sight) = witness.sight(outcome) {
             companion.raise(outcome, layers.topmost(), sight);
         }
@@ -125,9 +124,8 @@ pub fn start(
     let child = match child {
         Ok(child) => child,
         Err(error) => {
-            let outcome = Err(error);
-            raise(companion, &outcome);
-            return outcome.map(|_: u8| unreachable!("it didn't start"));
+            raise(companion, Err(&error));
+            return Err(error);
         }
     };
     // The process that stays needs none of this.
@@ -140,8 +138,8 @@ pub fn start(
         send(&child.pidfd, libc::SIGKILL)?;
         wait_for_end(&child.pidfd, None)?;
     }
-    raise(companion, &outcome);
-    let outcome = layers.settle(outcome, args.layers.commit.as_ref());
+    raise(companion, outcome.as_ref().copied());
+    let outcome = layers.settle(outcome, plan.layers.commit.as_ref());
     let usage = cgroup.groups().usage();
     let outcome = cgroup.settle(outcome, false);
     Ok(Outcome {

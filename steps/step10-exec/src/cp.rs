@@ -190,23 +190,23 @@ fn inside(container: &Container, work: impl FnOnce(Tree) -> Result<()>) -> Resul
             record.name
         );
     };
-    let args = &record.arguments;
+    let plan = &record.plan;
     let home = Home::Lasting {
         folder: &container.folder,
         volatile: false,
     };
-    let layers = match &args.files.rootfs {
+    let layers = match &plan.files.rootfs {
         Some(_) => None,
-        None => Some(args.layers.open(&args.files, home, false)?),
+        None => Some(plan.layers.open(&plan.files, home, false)?),
     };
     // The private mounts are dropped before the layers, which then remove directories that the mounts had covered.
     let _home = private_mounts()?;
-    let root = match (&layers, &args.files.rootfs) {
+    let root = match (&layers, &plan.files.rootfs) {
         (Some(layers), _) => &layers.mount()?,
         (None, rootfs) => rootfs.as_deref().unwrap_or(Path::new("/")),
     };
     let tree = tree(directory(root)?);
-    for volume in args.layers.volumes()? {
+    for volume in plan.layers.volumes()? {
         // A volume without a place was never mounted, and the container has nothing in it.
         if let Some(point) = tree.mount_point(volume.target())? {
             volume.attach_on(&point)?;

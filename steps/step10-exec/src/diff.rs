@@ -46,14 +46,14 @@ impl Diff {
     pub fn run(&self) -> Result<u8> {
         let container = Store::open(&self.state)?.find(&self.container)?;
         let record = container.record()?;
-        let args = &record.arguments;
-        let Some(upper) = args.layers.upper(&args.files, &container.folder) else {
+        let plan = &record.plan;
+        let Some(upper) = plan.layers.upper(&plan.files, &container.folder) else {
             bail!(
                 "container {} writes into its --rootfs itself: nothing is apart",
                 record.name
             );
         };
-        let lower = args.layers.lower_layers(&args.files)?;
+        let lower = plan.layers.lower_layers(&plan.files)?;
         let mut changes = BTreeMap::new();
         if upper.exists() {
             compare(&upper, &lower, Path::new(""), &mut changes)

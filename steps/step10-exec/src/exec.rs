@@ -17,8 +17,8 @@ use step04_pivot_root::{environment, with_values};
 use step05_tty::COMMANDS_UMASK;
 use step05_tty::relay::Until;
 use step05_tty::terminal::{Channel, Terminal, Tty};
-use step06_caps::privileges::PrivilegeArgs;
-use step06_caps::users::UserArgs;
+use step06_caps::privileges::Security;
+use step06_caps::users::UserName;
 use step07_cgroups::cgroup::places::Groups;
 use step09_detach::caller::conversation::terminal_size;
 use step09_detach::container::Container;
@@ -35,11 +35,11 @@ pub struct Exec {
     detach: bool,
 
     /// Set an environment variable besides the container's own; a KEY alone takes the value that it has here
-    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = step04_pivot_root::variable)]
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = step04_pivot_root::flags::variable)]
     env: Vec<String>,
 
     /// The directory in the container in which the command starts [default: the container's own]
-    #[arg(short, long, value_name = "DIR", value_parser = step04_pivot_root::absolute)]
+    #[arg(short, long, value_name = "DIR", value_parser = step04_pivot_root::flags::absolute)]
     workdir: Option<String>,
 
     /// Leave the command all that this program may do itself
@@ -58,7 +58,7 @@ pub struct Exec {
     tty: Tty,
 
     #[command(flatten)]
-    user: UserArgs,
+    user: UserName,
 
     #[command(flatten)]
     state: StateDir,
@@ -88,33 +88,33 @@ impl Exec {
     }
 
     fn enter(&self, container: &Container, record: &Record, process: &Identity) -> Result<u8> {
-        let args = &record.arguments;
+        let plan = &record.plan;
         let pidfd = process.open()?.context("its PID 1 is gone")?;
         let prison = Prison {
             groups: doors(record, process)?,
-            rlimits: args.limits.ulimit.clone(),
+            rlimits: plan.limits.ulimit.clone(),
         };
         let privileges = match self.privileged {
-            true => PrivilegeArgs {
+            true => Security {
                 privileged: true,
-                ..PrivilegeArgs::default()
+                ..Security::default()
             },
-            false => args.privileges(&container.folder),
+            false => plan.privileges(&container.folder),
         };
         let privileges = privileges.resolve()?;
         let user = match self.user.user {
             Some(_) => &self.user,
-            None => &args.user,
+            None => &plan.user,
         };
         let hostname = record.hostname();
         let given = [
             self.tty.environment(),
-            args.env.env.clone(),
+            plan.env.env.clone(),
             with_values(self.env.clone()),
         ]
         .concat();
         let defaults = environment(hostname, &given);
-        let workdir = self.workdir.as_deref().unwrap_or(&args.env.workdir);
+        let workdir = self.workdir.as_deref().unwrap_or(plan.env.workdir());
         let root = PathBuf::from(format!("/proc/{}/root", process.pid));
         let witness = Witness::new(&root, &self.command[0], &defaults, workdir)?;
         let namespaces = namespaces_of(process.pid)?;
@@ -260,8 +260,7 @@ fn keep(pipe: ErrorPipe, child: Result<Child>, witness: &Witness) -> ! {
             detach(&[]).and_then(|()| child.wait())
         }
         Err(error) => {
-            let outcome = witness.testify(Err(error));
-            pipe.tell(&outcome.map(drop));
+            pipe.tell(&Err(witness.testify_to(error)));
             Ok(0)
         }
     };

@@ -310,7 +310,7 @@ fn a_record_with_another_id() {
         ("id", "\"abc\""),
         ("id", "\"\""),
         ("name", "\"../../x\""),
-        ("arguments.command", "[]"),
+        ("plan.command", "[]"),
     ] {
         let mut record = sound.clone();
         let mut place = &mut record;

@@ -6,6 +6,7 @@ use crate::stage::{Printed, run};
 use assert_cmd::assert::OutputAssertExt;
 use nix::sys::signal::{Signal, kill};
 use progress::host::container::eventually;
+use serde_json::json;
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;
@@ -179,6 +180,80 @@ fn a_damaged_record() {
     dock.ok(&["rm", "-f", &id]);
     dock.run_in(&["--rm", "--name", "bad"], &["true"]).success();
     dock.ok(&["prune", "-f"]);
+    dock.is_empty();
+}
+
+/// Containers that an older program has made, one of which runs: their records are of before there were versions.
+#[test]
+fn records_of_an_older_program() {
+    let dock = Dock::new();
+    let runs = dock.start(
+        &["--name", "runs"],
+        &[
+            "sh",
+            "-c",
+            "echo said; trap 'exit 7' TERM; while :; do sleep 0.1; done",
+        ],
+    );
+    dock.until_it_says("runs", "said");
+    dock.run_in(&["--name", "ended"], &["sh", "-c", "echo over; exit 3"])
+        .code(3);
+    let ended = dock.id("ended");
+    let made = dock.ok(&[
+        "create",
+        "--name",
+        "made",
+        "--rootfs",
+        dock.root.path().to_str().unwrap(),
+        "sh",
+        "-c",
+        "echo made",
+    ]);
+    let made = made.trim().to_owned();
+    for id in [&runs, &ended, &made] {
+        let mut record = dock.record(id);
+        let mut plan = record.as_object_mut().unwrap().remove("plan").unwrap();
+        plan.as_object_mut().unwrap().remove("version");
+        // What wasn't said had its usual value.
+        plan["hostname"] = id[..12].into();
+        plan["stop_signal"] = 15.into();
+        plan["env"]["workdir"] = "/".into();
+        plan["layers"]["image_limit"] = (16_u64 << 30).into();
+        plan["network"] = json!({ "network": plan["network"].take() });
+        record["arguments"] = plan;
+        fs::write(dock.container(id).join("config.json"), record.to_string()).unwrap();
+    }
+    let listed = dock.ok(&["ps", "-aq"]);
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    let format = "{{.State.Status}} {{.Config.StopSignal}} {{.HostConfig.NetworkMode}} {{.Config.WorkingDir}}";
+    let inspected = dock.ok(&["inspect", "-f", format, "runs", "ended", "made"]);
+    let lines: Vec<_> = inspected.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "running SIGTERM none /",
+            "exited SIGTERM none /",
+            "created SIGTERM none /"
+        ]
+    );
+    assert_eq!(dock.logs("runs"), "said\n");
+    dock.run(&["exec", "runs", "sh", "-c", "echo inside"])
+        .success()
+        .prints("inside");
+    dock.ok(&["stop", "runs"]);
+    assert_eq!(dock.record(&runs)["state"]["exit_code"], 7);
+    dock.run(&["start", "-a", "ended"]).code(3).prints("over");
+    dock.run(&["start", "-a", "made"]).success().prints("made");
+    dock.ok(&["start", "runs"]);
+    // It is written as of today.
+    for id in [&runs, &ended, &made] {
+        let record = dock.record(id);
+        assert!(
+            record["plan"]["version"].is_u64() && record["arguments"].is_null(),
+            "{record}"
+        );
+    }
+    dock.ok(&["rm", "-f", "runs", "ended", "made"]);
     dock.is_empty();
 }
 

@@ -9,7 +9,7 @@ use crate::descriptors::{passage, receive, send};
 use crate::root::{Root, kind};
 use crate::why::explain;
 use crate::why::explanation::{Consequence, Explanation};
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag};
 use std::os::fd::OwnedFd;
@@ -44,32 +44,43 @@ impl Question<'_> {
 
     /// Adds to a command's `outcome` why the command didn't start, where the container's root tells.
     pub fn answer(&self, outcome: Result<u8>, sight: Sight) -> Result<u8> {
-        let Sight([directory, namespace]) = sight;
-        let explanation = self.explain(&Root::in_namespace(directory, namespace, self.root));
         match outcome {
-            // `execve` failed.
-            Err(error) => Err(match error.downcast_ref::<Refused>() {
-                Some(refused) => explanation.of(refused.clone()).into(),
-                None => error,
-            }),
-            // `execve` succeeded, and then the loader or env may not have found something. The loader has said what,
-            // but not where it looked. Most often the command itself ended with this code.
-            Ok(code) => match &explanation.fault {
-                Some(fault) if fault.consequence == Consequence::Ends(code) => Err(Ended {
-                    code,
-                    text: format!("{} ended with status {code}: {explanation}", self.command),
-                }
-                .into()),
-                _ => Ok(code),
-            },
+            Ok(code) => self.answer_end(code, sight),
+            Err(error) => Err(self.answer_error(error, sight)),
         }
+    }
+
+    /// The half for a command that wasn't executed: `error`, with the reason where that is known.
+    fn answer_error(&self, error: Error, sight: Sight) -> Error {
+        match error.downcast_ref::<Refused>() {
+            Some(refused) => self.look(sight).of(refused.clone()).into(),
+            None => error,
+        }
+    }
+
+    /// The half for a command that ended with `code`: `execve` succeeded, and then the loader or env may not have found
+    /// something. The loader has said what, but not where it looked. Most often the command itself ended with this code.
+    fn answer_end(&self, code: u8, sight: Sight) -> Result<u8> {
+        let explanation = self.look(sight);
+        match &explanation.fault {
+            Some(fault) if fault.consequence == Consequence::Ends(code) => Err(Ended {
+                code,
+                text: format!("{} ended with status {code}: {explanation}", self.command),
+            }
+            .into()),
+            _ => Ok(code),
+        }
+    }
+
+    fn look(&self, Sight([directory, namespace]): Sight) -> Explanation {
+        self.explain(&Root::in_namespace(directory, namespace, self.root))
     }
 }
 
 /// Whether the root may tell more about a command's outcome.
-fn raises_a_question(outcome: &Result<u8>) -> bool {
+fn raises_a_question(outcome: Result<u8, &Error>) -> bool {
     match outcome {
-        Ok(code) => [NOT_FOUND, FORBIDDEN].contains(code),
+        Ok(code) => [NOT_FOUND, FORBIDDEN].contains(&code),
         Err(error) => error
             .downcast_ref::<Refused>()
             .is_some_and(|refused| refused.is("execve")),
@@ -147,7 +158,7 @@ impl<'a> Witness<'a> {
 
     /// The parent's half: what the child has handed over, if the command's `outcome` raises a question that the root
     /// may answer. Doesn't wait.
-    pub fn sight(&self, outcome: &Result<u8>) -> Option<Sight> {
+    pub fn sight(&self, outcome: Result<u8, &Error>) -> Option<Sight> {
         let raised = raises_a_question(outcome);
         let received = raised.then(|| receive(&self.parent).map(Sight));
         received?.ok()
@@ -155,9 +166,17 @@ impl<'a> Witness<'a> {
 
     /// The command's `outcome`, with the answer to the question that it raises, if there is one.
     pub fn testify(&self, outcome: Result<u8>) -> Result<u8> {
-        match self.sight(&outcome) {
+        match self.sight(outcome.as_ref().copied()) {
             Some(sight) => self.question.answer(outcome, sight),
             None => outcome,
+        }
+    }
+
+    /// The same for a command that wasn't executed.
+    pub fn testify_to(&self, error: Error) -> Error {
+        match self.sight(Err(&error)) {
+            Some(sight) => self.question.answer_error(error, sight),
+            None => error,
         }
     }
 }

@@ -193,13 +193,12 @@ impl Connection {
     fn look(&self, outcome: Result<u8>, root: &Path, by: Vec<OwnedFd>) -> Option<Report> {
         let sight = Sight::of(by.try_into().ok()?);
         let record = self.container.as_ref()?.record().ok()?;
-        let args = &record.arguments;
-        let given = [args.tty.environment(), args.env.env.clone()].concat();
+        let plan = &record.plan;
         let question = Question {
             root,
-            command: &args.command[0],
-            environment: &environment(record.hostname(), &given),
-            workdir: &args.env.workdir,
+            command: &plan.command()[0],
+            environment: &environment(record.hostname(), &plan.variables()),
+            workdir: plan.env.workdir(),
         };
         question
             .answer(outcome, sight)

@@ -3,7 +3,7 @@
 use crate::caller::connection::Connection;
 use crate::caller::conversation::{Attachment, End, attach};
 use crate::caller::keys::Keys;
-use crate::container::plan::ContainerArgs;
+use crate::container::plan::Plan;
 use crate::container::store::Store;
 use crate::lifecycle::orphan;
 use crate::message::{Message, knock};
@@ -27,7 +27,7 @@ pub(super) struct Leave {
 
 impl Leave {
     /// How a caller with these flags is attached.
-    pub(super) fn attachment(&self, to: &ContainerArgs) -> Attachment {
+    pub(super) fn attachment(&self, to: &Plan) -> Attachment {
         Attachment {
             interactive: to.tty.interactive,
             tty: to.tty.tty,
@@ -89,7 +89,7 @@ impl Attach {
                 None => bail!("container {} has just ended", record.name),
             }
         };
-        let mut attachment = self.leave.attachment(&record.arguments);
+        let mut attachment = self.leave.attachment(&record.plan);
         attachment.interactive &= !self.no_stdin;
         attachment.proxy &= !self.no_stdin;
         let connection = Connection::with(socket, &Message::Attach).to(&container);

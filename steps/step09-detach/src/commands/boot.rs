@@ -64,12 +64,12 @@ impl Boot {
                 .collect()
         };
         // The monitors of containers with --rm would have removed them.
-        let ended = names(&|record| record.arguments.rm);
+        let ended = names(&|record| record.plan.rm);
         let removed = each(&self.state, &ended, |_, container| {
             let life = container.take_life()?;
             life.map_or(Ok(()), |life| container.remove(&life))
         });
-        let wanted = names(&|record| record.arguments.restart.at_boot(record.state.stopped));
+        let wanted = names(&|record| record.plan.restart.at_boot(record.state.stopped));
         let started = each(&self.state, &wanted, named(begin_detached));
         // A container that fails keeps no other from starting.
         Ok(removed?.max(started?))

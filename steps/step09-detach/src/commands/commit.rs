@@ -60,12 +60,12 @@ impl Commit {
             }
             groups.freeze(true)?;
         }
-        let args = &record.arguments;
+        let plan = &record.plan;
         let show = |root: &Path| {
             self.file
                 .write(&directory_at(root)?, &container.folders().state)
         };
-        let saved = args.layers.show(&args.files, &container.folder, show);
+        let saved = plan.layers.show(&plan.files, &container.folder, show);
         if running {
             groups.freeze(false)?;
         }

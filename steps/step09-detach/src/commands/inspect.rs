@@ -46,14 +46,15 @@ impl Inspect {
     }
 }
 
-fn describe(container: &Container, record: &Record) -> Result<Value> {
+/// All that is known of a container, under Docker's names.
+pub fn describe(container: &Container, record: &Record) -> Result<Value> {
     let status = container.status(record);
-    let (state, arguments) = (&record.state, &record.arguments);
-    let policy = arguments.restart.to_string();
+    let (state, plan) = (&record.state, &record.plan);
+    let policy = plan.restart.to_string();
     let process = state.process.as_ref().filter(|_| status.is_up());
-    let upper = arguments.layers.upper(&arguments.files, &container.folder);
+    let upper = plan.layers.upper(&plan.files, &container.folder);
     let time = |time: Option<crate::container::record::Time>| time.map(|time| time.text());
-    let mounts: Vec<Value> = arguments
+    let mounts: Vec<Value> = plan
         .layers
         .volume
         .iter()
@@ -70,9 +71,9 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
         "Id": record.id,
         "Name": record.name,
         "Created": record.created,
-        "Path": arguments.command[0],
-        "Args": arguments.command[1..],
-        "Image": arguments.image(),
+        "Path": plan.command()[0],
+        "Args": plan.command()[1..],
+        "Image": plan.image(),
         "State": {
             "Status": status,
             "Running": status.is_up(),
@@ -90,29 +91,29 @@ fn describe(container: &Container, record: &Record) -> Result<Value> {
         "UpperDir": upper,
         "Mounts": mounts,
         "Config": {
-            "Hostname": arguments.hostname,
-            "User": arguments.user.user.clone().unwrap_or_default(),
-            "Env": arguments.env.env,
-            "Cmd": arguments.command,
-            "WorkingDir": arguments.env.workdir,
-            "Tty": arguments.tty.tty,
-            "OpenStdin": arguments.tty.interactive,
-            "StopSignal": name_of(arguments.stop_signal),
+            "Hostname": record.hostname(),
+            "User": plan.user.user.clone().unwrap_or_default(),
+            "Env": plan.env.env,
+            "Cmd": plan.command(),
+            "WorkingDir": plan.env.workdir(),
+            "Tty": plan.tty.tty,
+            "OpenStdin": plan.tty.interactive,
+            "StopSignal": name_of(plan.stop_signal()),
         },
         "HostConfig": {
-            "Memory": arguments.limits.memory.unwrap_or(0),
-            "PidsLimit": arguments.limits.pids_limit,
-            "Privileged": arguments.privileges.privileged,
-            "ReadonlyRootfs": arguments.layers.read_only,
-            "AutoRemove": arguments.rm,
+            "Memory": plan.limits.memory.unwrap_or(0),
+            "PidsLimit": plan.limits.pids_limit,
+            "Privileged": plan.privileges.privileged,
+            "ReadonlyRootfs": plan.layers.read_only,
+            "AutoRemove": plan.rm,
             "RestartPolicy": {
                 "Name": policy.split(':').next(),
-                "MaximumRetryCount": match arguments.restart {
+                "MaximumRetryCount": match plan.restart {
                     RestartPolicy::OnFailure(times) => times.unwrap_or(0),
                     _ => 0,
                 },
             },
-            "NetworkMode": arguments.network.network,
+            "NetworkMode": plan.network,
         },
         "Record": record,
     }))

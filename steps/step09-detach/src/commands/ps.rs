@@ -1,7 +1,8 @@
 //! `ps`: the containers, and what they are doing.
 
 use crate::container::Container;
-use crate::container::record::{Record, SHORT};
+use crate::container::plan::SHORT;
+use crate::container::record::Record;
 use crate::container::status::{Status, rough, sentence};
 use crate::container::store::{Inventory, Store};
 use anyhow::Result;
@@ -105,7 +106,7 @@ impl ListFilter {
             ListFilter::Exited(code) => {
                 status == Status::Exited && record.state.exit_code == Some(*code)
             }
-            ListFilter::Ancestor(image) => record.arguments.image() == *image,
+            ListFilter::Ancestor(image) => record.plan.image() == *image,
         }
     }
 }
@@ -192,10 +193,10 @@ impl List {
                 true => record.id.clone(),
                 false => record.id[..SHORT].into(),
             },
-            image: cut(record.arguments.image(), 30),
+            image: cut(record.plan.image(), 30),
             command: format!(
                 "\"{}\"",
-                cut(record.arguments.command.join(" "), 20).escape_debug()
+                cut(record.plan.command().join(" "), 20).escape_debug()
             ),
             created_at: record.created.text(),
             running_for: rough(record.created),

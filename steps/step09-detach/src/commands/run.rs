@@ -4,10 +4,11 @@ use crate::caller::conversation::terminal_size;
 use crate::caller::launch::launch;
 use crate::commands::attach::{Leave, converse};
 use crate::container::Container;
-use crate::container::plan::ContainerArgs;
 use crate::container::store::Store;
+use crate::flags::ContainerFlags;
 use anyhow::Result;
 use clap::Args;
+use std::mem;
 use step01_uts::{Narration, say};
 use step02_pid::signals;
 use step04_pivot_root::environment;
@@ -30,7 +31,7 @@ pub struct Run {
     leave: Leave,
 
     #[command(flatten)]
-    container: ContainerArgs,
+    container: ContainerFlags,
 
     #[command(flatten)]
     narration: Narration,
@@ -43,16 +44,16 @@ impl Run {
         if self.why {
             return self.foresee();
         }
-        let args = &mut self.container;
+        let ContainerFlags { name, plan } = &mut self.container;
         if !self.detach {
-            args.tty = args.tty.or_for(&args.command);
-            args.tty.check()?;
+            plan.tty = plan.tty.or_for(plan.command());
+            plan.tty.check()?;
             // Signals that are sent to us from here on are for the command.
             signals::hold()?;
         }
-        let attachment = self.leave.attachment(args);
-        let store = Store::open(&args.files.state)?;
-        let (container, life) = store.create(self.container)?;
+        let attachment = self.leave.attachment(plan);
+        let store = Store::open(&plan.files.state)?;
+        let (container, life) = store.create(name.take(), mem::take(plan))?;
         let connection = match launch(&container, life, terminal_size().ok(), true) {
             Ok(connection) => connection,
             Err(error) => {
@@ -70,15 +71,13 @@ impl Run {
     // ANCHOR_END: run
 
     fn foresee(&self) -> Result<u8> {
-        let args = &self.container;
+        let plan = &self.container.plan;
         let id = new_id()?;
-        let hostname = args.hostname.as_deref().unwrap_or(&id[..12]);
-        let given = [args.tty.environment(), args.env.env.clone()].concat();
-        let variables = environment(hostname, &given);
-        let layers = args.layers.open(&args.files, Home::Passing(&id), true)?;
-        let explanation = layers.show(|root| {
-            Witness::new(root, &args.command[0], &variables, &args.env.workdir)?.foresee()
-        })?;
+        let variables = environment(plan.hostname(&id), &plan.variables());
+        let layers = plan.layers.open(&plan.files, Home::Passing(&id), true)?;
+        let (command, workdir) = (&plan.command()[0], plan.env.workdir());
+        let explanation =
+            layers.show(|root| Witness::new(root, command, &variables, workdir)?.foresee())?;
         say(explanation.report())?;
         Ok(explanation.exit_code())
     }
@@ -99,7 +98,7 @@ fn discard(container: &Container) -> Result<()> {
 #[derive(Debug, Args)]
 pub struct Create {
     #[command(flatten)]
-    container: ContainerArgs,
+    container: ContainerFlags,
 
     #[command(flatten)]
     narration: Narration,
@@ -108,8 +107,9 @@ pub struct Create {
 impl Create {
     pub(crate) fn run(self) -> Result<u8> {
         self.narration.begin()?;
-        let store = Store::open(&self.container.files.state)?;
-        let (container, _life) = store.create(self.container)?;
+        let ContainerFlags { name, plan } = self.container;
+        let store = Store::open(&plan.files.state)?;
+        let (container, _life) = store.create(name, plan)?;
         say(&container.id)?;
         Ok(0)
     }

@@ -55,7 +55,7 @@ impl Start {
                 record.name
             );
         };
-        let mut attachment = self.leave.attachment(&record.arguments);
+        let mut attachment = self.leave.attachment(&record.plan);
         attachment.interactive &= self.interactive;
         converse(connection, &attachment)
     }

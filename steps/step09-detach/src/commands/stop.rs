@@ -2,7 +2,7 @@
 
 use crate::caller::connection::Connection;
 use crate::commands::targets::Targets;
-use crate::container::plan::signal;
+use crate::flags::signal;
 use crate::lifecycle::{Request, begin_detached, end};
 use crate::message::{Message, knock};
 use crate::send;
@@ -82,7 +82,7 @@ impl Kill {
             if self.signal == libc::SIGKILL {
                 return end(container, &Request::KILL);
             }
-            if self.signal == record.arguments.stop_signal {
+            if self.signal == record.plan.stop_signal() {
                 // A caller that asks the container to end doesn't want it started again.
                 if let Some(socket) = knock(container)? {
                     Connection::with(socket, &Message::Wait).insist(&Message::EndForGood)?;
@@ -111,7 +111,7 @@ impl Restart {
     pub(crate) fn run(&self) -> Result<u8> {
         self.targets.each(|container| {
             let record = container.record()?;
-            if record.arguments.rm {
+            if record.plan.rm {
                 bail!(
                     "container {} is removed when it ends (--rm), and can't be started again\nhelp: `stop` it, and \
                      `run` another",

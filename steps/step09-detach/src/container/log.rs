@@ -41,6 +41,13 @@ impl Display for OutputStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxSize(pub Option<u64>);
 
+impl Default for MaxSize {
+    /// 10 MiB.
+    fn default() -> MaxSize {
+        MaxSize(Some(10 << 20))
+    }
+}
+
 impl FromStr for MaxSize {
     type Err = String;
 

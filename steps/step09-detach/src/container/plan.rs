@@ -1,107 +1,121 @@
-//! The arguments of a container, as they are typed and as they are kept.
+//! What a container is to be: plain data, from flags, an image or a file.
 
 use crate::container::log::MaxSize;
 use crate::container::restart::RestartPolicy;
 use anyhow::{Context, Result, bail};
-use clap::Args;
-use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
-use std::str::FromStr;
-use step01_uts::hostname;
+use std::sync::LazyLock;
 use step04_pivot_root::rootfs::Files;
 use step04_pivot_root::{Env, with_values};
 use step05_tty::terminal::Tty;
-use step06_caps::network::NetworkArgs;
-use step06_caps::privileges::{PrivilegeArgs, SecurityOption};
-use step06_caps::users::UserArgs;
-use step07_cgroups::flags::LimitArgs;
-use step08_overlay::layers::LayerArgs;
+use step06_caps::network::Network;
+use step06_caps::privileges::{Security, SecurityOption};
+use step06_caps::users::UserName;
+use step07_cgroups::resources::Resources;
+use step08_overlay::layers::Storage;
 
-/// All that makes one container different from another. The same groups of flags as in steps 1 to 8, and
-/// what it takes to outlive the caller.
-#[derive(Debug, Clone, Args, Serialize, Deserialize)]
-pub struct ContainerArgs {
-    /// A name to call it by; without one it gets one
-    #[arg(long, value_name = "NAME", value_parser = crate::container::name::valid)]
-    #[serde(skip)]
-    pub name: Option<String>,
+/// The form that plans are written in today; a plan without a version is of the form before the first.
+pub const VERSION: u32 = 1;
 
-    /// The container's hostname [default: the first 12 digits of its ID]
-    #[arg(long, value_name = "NAME", value_parser = hostname)]
+/// How many digits of an ID people are shown.
+pub const SHORT: usize = 12;
+
+/// All that makes one container different from another. What nobody has said is `None`: an image may say it
+/// (command, directory, user, variables, signal), and otherwise there is a usual value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Plan {
+    /// The form that this is written in.
+    pub version: u32,
+    /// The hostname; the beginning of the container's ID, where none is given.
     pub hostname: Option<String>,
-
-    /// Put an init before the command: it forwards signals and reaps orphans
-    #[arg(long)]
+    /// Whether an init stands before the command, which forwards signals and reaps orphans.
     pub init: bool,
-
-    /// Remove the container when it has ended
-    #[arg(long)]
+    /// Whether the container is removed when it has ended.
     pub rm: bool,
-
-    /// When to start it again.
-    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = RestartPolicy::from_str,
-          help = "When to start it again: no, on-failure[:N], always or unless-stopped")]
+    /// When the container is started again.
     pub restart: RestartPolicy,
-
-    /// Begin a new log when it has as many bytes, with k, m or g behind; one old one is kept; 0: never
-    #[arg(long, value_name = "SIZE", default_value = "10m", value_parser = MaxSize::from_str)]
+    /// The size at which a new log is begun.
     pub log_max_size: MaxSize,
-
-    /// The signal that asks it to end
-    #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
-    pub stop_signal: i32,
-
-    /// The command and its arguments: each word arrives as it is, no shell comes between
-    #[arg(default_value = "sh", trailing_var_arg = true)]
-    pub command: Vec<String>,
-
+    /// The signal that asks the container to end.
+    pub stop_signal: Option<i32>,
+    /// The command and its arguments.
+    pub command: Option<Vec<String>>,
     /// What the command reads and where it writes.
-    #[command(flatten)]
     pub tty: Tty,
-
     /// What the container's files are made of.
-    #[command(flatten)]
-    pub layers: LayerArgs,
-
+    pub layers: Storage,
     /// Where the container's files come from.
-    #[command(flatten)]
     pub files: Files,
-
     /// What the command finds around itself.
-    #[command(flatten)]
     pub env: Env,
-
     /// What the container may use up.
-    #[command(flatten)]
-    pub limits: LimitArgs,
-
+    pub limits: Resources,
     /// Whose network the container has.
-    #[command(flatten)]
-    pub network: NetworkArgs,
-
+    pub network: Network,
     /// Who the command runs as.
-    #[command(flatten)]
-    pub user: UserArgs,
-
+    pub user: UserName,
     /// What the container's root may do.
-    #[command(flatten)]
-    pub privileges: PrivilegeArgs,
+    pub privileges: Security,
 }
 
-impl ContainerArgs {
-    /// The same arguments, without anything that depends on who asks and where: the container `id` can be started again
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            version: VERSION,
+            hostname: None,
+            init: false,
+            rm: false,
+            restart: RestartPolicy::default(),
+            log_max_size: MaxSize::default(),
+            stop_signal: None,
+            command: None,
+            tty: Tty::default(),
+            layers: Storage::default(),
+            files: Files::default(),
+            env: Env::default(),
+            limits: Resources::default(),
+            network: Network::default(),
+            user: UserName::default(),
+            privileges: Security::default(),
+        }
+    }
+}
+
+impl Plan {
+    /// The command and its arguments: a shell, where none is given.
+    pub fn command(&self) -> &[String] {
+        static SHELL: LazyLock<[String; 1]> = LazyLock::new(|| ["sh".into()]);
+        self.command.as_deref().unwrap_or(&*SHELL)
+    }
+
+    /// The hostname of the container `id`: the digits of its ID that people are shown, where none is given.
+    pub fn hostname<'a>(&'a self, id: &'a str) -> &'a str {
+        self.hostname.as_deref().unwrap_or(&id[..SHORT])
+    }
+
+    /// The signal that asks the container to end: SIGTERM, where none is given.
+    pub fn stop_signal(&self) -> i32 {
+        self.stop_signal.unwrap_or(libc::SIGTERM)
+    }
+
+    /// The variables that are given, those that come with a terminal among them.
+    pub fn variables(&self) -> Vec<String> {
+        [self.tty.environment(), self.env.env.clone()].concat()
+    }
+
+    /// The same plan, without anything that depends on who asks and where: the container can be started again
     /// from another directory, with another environment, by systemd. A file whose name may be worth nothing tomorrow is
     /// copied into `folder`.
     ///
     /// # Errors
     /// Flags that contradict each other; a file that isn't there.
-    pub fn resolve(mut self, id: &str, folder: &Path) -> Result<ContainerArgs> {
+    pub fn resolve(mut self, folder: &Path) -> Result<Plan> {
         if self.rm && self.restart != RestartPolicy::No {
             bail!("--rm and --restart: a container that is removed can't be started again");
         }
-        self.hostname.get_or_insert_with(|| id[..12].into());
         self.env.env = with_values(self.env.env);
         if self.files.rootfs.is_some() {
             self.files.rootfs = Some(self.files.open()?.path);
@@ -127,7 +141,7 @@ impl ContainerArgs {
     }
 
     /// The privileges, with the path of the seccomp profile's copy in `folder`.
-    pub fn privileges(&self, folder: &Path) -> PrivilegeArgs {
+    pub fn privileges(&self, folder: &Path) -> Security {
         let mut privileges = self.privileges.clone();
         for option in &mut privileges.security_opt {
             if let SecurityOption::Seccomp(file) = option {
@@ -146,57 +160,6 @@ impl ContainerArgs {
         match (&self.files.rootfs, self.layers.image.first()) {
             (Some(root), _) | (None, Some(root)) => last(root),
             (None, None) => "default".into(),
-        }
-    }
-}
-
-/// A signal by its number or its name, with or without SIG.
-pub fn signal(text: &str) -> Result<i32, String> {
-    if let Ok(number) = text.parse::<i32>() {
-        return match (1..=libc::SIGRTMAX()).contains(&number) {
-            true => Ok(number),
-            false => Err(format!("signals are 1 to {}", libc::SIGRTMAX())),
-        };
-    }
-    let name = text.to_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = |prefix, base: i32| {
-        let rest = name.strip_prefix(prefix)?;
-        match rest {
-            "" => Some(base),
-            rest => base.checked_add(rest.parse().ok()?),
-        }
-    };
-    let number = real_time("RTMIN", libc::SIGRTMIN()).or(real_time("RTMAX", libc::SIGRTMAX()));
-    match number {
-        Some(number) if (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number) => Ok(number),
-        Some(_) => Err(format!("there is no signal {text}")),
-        None => Signal::from_str(&format!("SIG{name}"))
-            .map(|signal| signal as i32)
-            .map_err(|_| format!("there is no signal {text}: `kill -l` lists them")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_by_name_and_number() {
-        for (text, number) in [("TERM", 15), ("sigkill", 9), ("2", 2), ("SIGRTMIN+1", 35)] {
-            assert_eq!(signal(text), Ok(number), "{text}");
-        }
-        for wrong in [
-            "",
-            "0",
-            "65",
-            "SIGNOTHING",
-            "RTMIN+99",
-            "RTMIN+2147483647",
-            "RTMAX-2147483648",
-            "-9",
-        ] {
-            assert!(signal(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::Identity;
 use crate::container::name;
-use crate::container::plan::ContainerArgs;
+use crate::container::plan::{Plan, SHORT, VERSION};
 use anyhow::{Error, Result, bail};
 use humantime::{format_rfc3339_nanos, parse_rfc3339};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
 /// A container, as `config.json` has it. The record alone doesn't say whether the container runs: see
@@ -19,13 +20,15 @@ pub struct Record {
     /// When it was made.
     pub created: Time,
     /// What was asked for. Paths are absolute, and variables have their values.
-    pub arguments: ContainerArgs,
+    pub plan: Plan,
     /// What has become of the container.
+    #[serde(default)]
     pub state: State,
 }
 
 /// What has become of a container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
     /// How far the container had got when this was written.
     pub phase: Phase,
@@ -104,11 +107,11 @@ impl Record {
     /// # Errors
     /// The text makes no sense: a disk, or a hand, has changed it. What a record says is counted on everywhere.
     pub fn read(text: &[u8], id: &str) -> Result<Record> {
-        let record: Record = serde_json::from_slice(text)?;
+        let record: Record = serde_json::from_value(upgraded(serde_json::from_slice(text)?)?)?;
         if record.id != id {
             bail!("it is the record of {:?}", record.id);
         }
-        if record.arguments.command.is_empty() {
+        if record.plan.command().is_empty() {
             bail!("it has no command");
         }
         name::valid(&record.name).map_err(Error::msg)?;
@@ -122,10 +125,31 @@ impl Record {
 
     /// The container's hostname: the first digits of its ID, unless somebody has chosen another.
     pub fn hostname(&self) -> &str {
-        let chosen = self.arguments.hostname.as_deref();
-        chosen.unwrap_or(self.short_id())
+        self.plan.hostname(&self.id)
     }
 }
 
-/// How many digits of an ID people are shown.
-pub const SHORT: usize = 12;
+/// A record in the form of today, whatever form it was written in.
+///
+/// # Errors
+/// A newer program has written it.
+fn upgraded(mut record: Value) -> Result<Value> {
+    let Some(fields) = record.as_object_mut() else {
+        bail!("it is no object");
+    };
+    // Before the first version the plan was called otherwise, and the network was an object in it.
+    if let Some(mut plan) = fields.remove("arguments") {
+        let network = plan.pointer_mut("/network/network").map(Value::take);
+        if let (Some(plan), Some(network)) = (plan.as_object_mut(), network) {
+            plan.insert("network".into(), network);
+            plan.insert("version".into(), VERSION.into());
+        }
+        fields.insert("plan".into(), plan);
+    }
+    match record.pointer("/plan/version").and_then(Value::as_u64) {
+        Some(version) if version > VERSION.into() => bail!(
+            "it is of version {version}, and this program knows up to {VERSION}: a newer one has written it"
+        ),
+        _ => Ok(record),
+    }
+}

@@ -2,8 +2,8 @@
 
 use crate::container::folders::{Folders, unless_missing};
 use crate::container::lock::Lock;
-use crate::container::plan::ContainerArgs;
-use crate::container::record::{Record, SHORT, State, Time};
+use crate::container::plan::{Plan, SHORT};
+use crate::container::record::{Record, State, Time};
 use crate::container::{Container, STILL, is_id, name, write};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, DirBuilder, File};
@@ -103,8 +103,8 @@ impl Store {
     /// Makes a container, and doesn't start it: the container has a record and nothing else. The caller gets its life.
     ///
     /// # Errors
-    /// The name is in use; arguments that make no sense.
-    pub fn create(&self, arguments: ContainerArgs) -> Result<(Container, Lock)> {
+    /// The name is in use; a plan that makes no sense.
+    pub fn create(&self, name: Option<String>, plan: Plan) -> Result<(Container, Lock)> {
         let container = self.folders.container(new_id()?);
         let life = loop {
             // A process that sweeps may have the life for a moment.
@@ -122,7 +122,7 @@ impl Store {
         DirBuilder::new().mode(0o700).create(&aside)?;
         let _in_making = Lock::wait(File::open(&aside)?)?;
         drop(names);
-        let made = self.create_aside(&container, &aside, arguments);
+        let made = self.create_aside(&container, &aside, name, plan);
         if made.is_err() {
             let _ = tear_down(&aside);
             let _ = fs::remove_file(container.life_path());
@@ -134,16 +134,16 @@ impl Store {
         &self,
         container: &Container,
         aside: &Path,
-        arguments: ContainerArgs,
+        wanted: Option<String>,
+        plan: Plan,
     ) -> Result<()> {
         // The file is made now, while there is space for it.
         File::create(aside.join(STILL))?;
-        let wanted = arguments.name.clone();
         let mut record = Record {
             id: container.id.clone(),
             name: wanted.clone().map_or_else(|| name::random(0), Ok)?,
             created: Time::now(),
-            arguments: arguments.resolve(&container.id, aside)?,
+            plan: plan.resolve(aside)?,
             state: State::default(),
         };
         let mut turn = 0;
@@ -237,24 +237,17 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
     use std::thread::scope;
 
     /// One thread clears away what crashes have left while others make and remove containers.
     #[test]
     fn making_beside_sweeping() {
-        #[derive(Parser)]
-        struct Words {
-            #[command(flatten)]
-            container: ContainerArgs,
-        }
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("state");
         let store = Store::open(&StateDir { dir }).unwrap();
         let lives = || {
             for _ in 0..500 {
-                let words = Words::parse_from(["run", "true"]);
-                let (container, life) = store.create(words.container).unwrap();
+                let (container, life) = store.create(None, Plan::default()).unwrap();
                 assert!(life.is_of(&container.life_path()), "its life is gone");
                 container.remove(&life).unwrap();
             }
