@@ -13,7 +13,7 @@ use step01_uts::program::Ended;
 impl Child {
     /// Kills the child, and reaps it when it has ended. A child that another process traces has ended too, but can't be
     /// reaped by us until the tracer lets go of it: ptrace(2).
-    fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<()> {
         send(self.pid, libc::SIGKILL)?;
         while !self.has_ended(PollTimeout::NONE)? {}
         reap(Some(self.pid)).map(drop)

@@ -8,7 +8,9 @@
 //! PID 1 has duties that no other process has; [`init`] fulfils them for a command that doesn't.
 //! Which signals the parent passes on is told in [`signals`].
 
+pub mod birth;
 mod child;
+pub mod gate;
 pub mod hidden;
 pub mod report;
 pub mod signals;
@@ -40,8 +42,8 @@ use step01_uts::{CloseRange, call, close_range};
 ///
 /// The child is a copy of the calling process, of its memory and of its one thread, so the caller
 /// mustn't have other threads. It never comes back into the caller's code: `body` ends in an
-/// `execve`, or in a failure that `ErrorPipe::report` brings home. It dies when the caller dies.
-/// See clone(2), pid_namespaces(7).
+/// `execve`, or in a failure that `ErrorPipe::report` brings home. Whether it dies when the caller
+/// dies is for `body` to say ([`die_with_parent`]). See clone(2), pid_namespaces(7).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused) when the kernel makes no such child, and whatever error `body` returned or panic it
@@ -158,7 +160,7 @@ impl ErrorPipe {
             leave(EXIT_FAILURE);
         }));
 
-        let Err(error) = die_with_parent().and_then(|()| body());
+        let Err(error) = body();
         Report::from(&error).send(writer);
         leave(EXIT_FAILURE)
     }
@@ -178,7 +180,8 @@ pub fn leave(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Asks the kernel for SIGKILL when the parent dies, so that no container outlives its caller.
+/// Asks the kernel for SIGKILL when the parent dies, so that no container outlives its caller. A child
+/// says this first of all, in a program that wants it so.
 ///
 /// The kernel forgets this request when the process changes its user, so a process that does asks
 /// again (step 6). The request is also forgotten at an `execve` of a set-user-ID or set-group-ID

@@ -5,7 +5,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use std::process::ExitCode;
 use step01_uts::{Narration, call, exec, host_environment, hostname, program};
-use step02_pid::{init, spawn};
+use step02_pid::{die_with_parent, init, spawn};
 
 /// Run a command as the first process of a PID namespace
 #[derive(Parser)]
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         args.narration.begin()?;
 
         let child = spawn(NAMESPACES, || {
+            die_with_parent()?;
             call!(sethostname(&args.hostname))?;
             if args.init {
                 init()?;

@@ -5,7 +5,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use std::process::ExitCode;
 use step01_uts::{Narration, call, exec, host_environment, hostname, program};
-use step02_pid::{init, spawn};
+use step02_pid::{die_with_parent, init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 
 /// Run a command that sees only its own processes and network interfaces
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         args.narration.begin()?;
 
         let child = spawn(NAMESPACES, || {
+            die_with_parent()?;
             call!(sethostname(&args.hostname))?;
             make_private()?;
             mount_proc()?;

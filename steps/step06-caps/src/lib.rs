@@ -26,7 +26,7 @@ pub mod users;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
+use nix::sys::prctl::{get_pdeathsig, set_keepcaps, set_no_new_privs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
 use step01_uts::call;
@@ -65,14 +65,17 @@ pub struct Process {
 /// what we do here. Without no_new_privs the kernel asks for CAP_SYS_ADMIN, so the filter has to come first.
 pub fn confine(process: &Process) -> Result<()> {
     let its_filter = process.filter.as_ref();
+    let dies_with_parent = get_pdeathsig()?.is_some();
     if !process.no_new_privileges {
         filter(its_filter, false)?;
     }
     lower_bounding_set(process.capabilities.bounding)?;
     become_user(&process.user)?;
     drop_capabilities(&process.capabilities)?;
-    // The kernel forgot the request for SIGKILL when the user changed.
-    die_with_parent()?;
+    if dies_with_parent {
+        // The kernel forgot that request when the user changed.
+        die_with_parent()?;
+    }
     if process.no_new_privileges {
         filter(its_filter, true)?;
     }

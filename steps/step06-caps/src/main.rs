@@ -5,7 +5,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use std::process::ExitCode;
 use step01_uts::{Narration, call, exec, hostname, program, say};
-use step02_pid::{init, spawn};
+use step02_pid::{die_with_parent, init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step04_pivot_root::rootfs::Files;
 use step04_pivot_root::why::witness::Witness;
@@ -90,6 +90,7 @@ fn main() -> ExitCode {
         let terminal = tty.open()?;
 
         let child = spawn(network.namespaces(NAMESPACES), || {
+            die_with_parent()?;
             call!(sethostname(&args.hostname))?;
             make_private()?;
             enter_root(&rootfs.path, || {

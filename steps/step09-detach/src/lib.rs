@@ -33,10 +33,11 @@ use nix::unistd::{Pid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, setsi
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use step01_uts::call;
+use step02_pid::birth::pidfd_open;
 
 // ANCHOR: detach
 /// Detaches the calling process from the process that started it. Afterwards the calling process is in a session of its
@@ -247,15 +248,6 @@ pub fn wait_for_end(pidfd: &OwnedFd, patience: Option<Duration>) -> Result<bool>
             Ok(_) => return Ok(true),
             Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-/// A descriptor for the process `pid`: pidfd_open(2).
-pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
-    // SAFETY: takes two integers, and returns a descriptor that nobody else has.
-    unsafe {
-        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-        Ok(OwnedFd::from_raw_fd(Errno::result(pidfd)? as i32))
     }
 }
 

@@ -8,7 +8,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
 use std::path::Path;
 use step01_uts::{call, exec};
-use step02_pid::{Child, init, spawn};
+use step02_pid::{Child, die_with_parent, init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step04_pivot_root::why::witness::{Sight, Witness};
 use step04_pivot_root::{enter_workdir, environment, swap_roots};
@@ -82,6 +82,7 @@ pub fn start(
     let cgroup = Cgroup::create(&container.id, &limits)?;
 
     let child = spawn(network.namespaces(NAMESPACES), || {
+        die_with_parent()?;
         // The child resolves these, because that takes some memory, which the process that stays need not have.
         let privileges = plan.privileges(&container.folder).resolve()?;
         cgroup.enter()?;

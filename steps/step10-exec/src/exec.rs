@@ -10,7 +10,7 @@ use nix::sys::stat::umask;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use step01_uts::{Narration, Refused, call};
-use step02_pid::{Child, ErrorPipe, fork, leave, signals};
+use step02_pid::{Child, ErrorPipe, die_with_parent, fork, leave, signals};
 use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{environment, with_values};
@@ -125,6 +125,7 @@ impl Exec {
         let terminal = self.terminal()?;
 
         let child = join(&pidfd, namespaces, || {
+            die_with_parent()?;
             close_behind(workdir)?;
             witness.hand_over()?;
             let mut variables = Vec::new();

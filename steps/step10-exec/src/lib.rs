@@ -17,22 +17,22 @@ pub mod stats;
 pub mod top;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{Pid, close, pipe2};
+use nix::unistd::close;
 use std::convert::Infallible;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use step01_uts::call;
+use step02_pid::birth::Birth;
 use step02_pid::hidden::{forget_environment, hide};
-use step02_pid::{Child, ErrorPipe, clone3, die_with_parent, leave, reap, signals};
+use step02_pid::{Child, ErrorPipe, clone3, reap, signals};
 use step04_pivot_root::enter_workdir;
 use step06_caps::{Process, confine};
 use step07_cgroups::rlimits::{Ulimit, set_rlimits};
-use step09_detach::{open_descriptors, pidfd_open, wait_for_end};
+use step09_detach::{open_descriptors, wait_for_end};
 
 /// All namespaces of a container of ours.
 pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
@@ -71,7 +71,7 @@ pub fn join(
             call!(setns(pidfd, namespaces))?;
             match call!(clone3(CloneFlags::CLONE_PARENT))? {
                 Some(child) => birth.announce(&child),
-                None => die_with_parent().and_then(|()| body()),
+                None => body(),
             }
         })
     };
@@ -88,56 +88,6 @@ pub fn join(
             .and_then(|()| bail!("it was killed on the way in")),
     }
     // ANCHOR_END: exercise_join
-}
-
-// ANCHOR: Birth
-/// A pipe by which a process learns of a child that another process has made for it.
-struct Birth {
-    reader: File,
-    writer: File,
-}
-// ANCHOR_END: Birth
-
-impl Birth {
-    fn new() -> Result<Birth> {
-        // Reading needn't wait: the process between has ended by then, and has told or never will.
-        let (reader, writer) = call!(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK))?;
-        Ok(Birth {
-            reader: reader.into(),
-            writer: writer.into(),
-        })
-    }
-
-    /// Tells the PID of `child`, and ends this process.
-    fn announce(&self, child: &Child) -> Result<Infallible> {
-        (&self.writer).write_all(&child.pid.as_raw().to_ne_bytes())?;
-        leave(0)
-    }
-
-    /// The child; `None` when the process between announced none.
-    fn child(self) -> Result<Option<Child>> {
-        drop(self.writer);
-        let mut pid = [0; size_of::<i32>()];
-        match (&self.reader).read_exact(&mut pid) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::UnexpectedEof | ErrorKind::WouldBlock
-                ) =>
-            {
-                Ok(None)
-            }
-            read => {
-                read?;
-                let pid = i32::from_ne_bytes(pid);
-                // The child is ours: until we reap it no other process gets its number.
-                Ok(Some(Child {
-                    pid: Pid::from_raw(pid),
-                    pidfd: call!(pidfd_open(pid))?,
-                }))
-            }
-        }
-    }
 }
 
 // ANCHOR: Prison
