@@ -1,9 +1,9 @@
 //! The default root, made of this machine's own programs, for users who have no other.
 
+use crate::lock::Lock;
 use crate::removal::remove_tree;
 use crate::root::Root;
 use anyhow::{Context, Result, anyhow, bail};
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{AccessFlags, access};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
@@ -29,7 +29,7 @@ const SCRIPTS: [(&str, &str); 3] = [
 /// on the host is newer or the scripts have changed; while a container uses it, it stays as it is.
 ///
 /// Returns the root's path, and a lock to hold as long as a container uses the root.
-pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Flock<File>>)> {
+pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Lock>)> {
     let roots = state_dir.join("roots");
     let mut builder = DirBuilder::new();
     let path = roots.join("default");
@@ -57,22 +57,21 @@ pub fn open(state_dir: &Path) -> Result<(PathBuf, Option<Flock<File>>)> {
         )
     })?;
     // A caller that comes while the root is being made waits here.
-    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let lock = Lock::exclusive(lock)?;
 
     let scripts = roots.join("default.scripts");
     let absent = !path.exists();
     if absent || (is_outdated(&path, &scripts) && !is_in_use(&path)?) {
         assemble(&path, &scripts, &lock)?;
     }
-    let in_use = Flock::lock(File::open(&path)?, FlockArg::LockShared);
-    let in_use = in_use.map_err(|(_, errno)| errno)?;
+    let in_use = Lock::shared(File::open(&path)?)?;
     drop(lock);
     Ok((path.canonicalize()?, Some(in_use)))
 }
 
 /// Whether a container uses the root: each such container holds a shared lock, so an exclusive one is refused.
 fn is_in_use(path: &Path) -> Result<bool> {
-    Ok(Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock).is_err())
+    Ok(Lock::attempt(File::open(path)?)?.is_none())
 }
 
 /// The most bytes of a root's list of copied files (/etc/from-host), which usually has some hundred lines.

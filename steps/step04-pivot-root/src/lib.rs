@@ -12,6 +12,7 @@
 pub mod default_root;
 pub mod descriptors;
 pub mod flags;
+pub mod lock;
 pub mod removal;
 pub mod root;
 pub mod rootfs;

@@ -1,11 +1,11 @@
 //! The root filesystem that a container gets: the one of `--rootfs`, or one from this machine.
 
 use crate::default_root;
+use crate::lock::Lock;
 use crate::state::StateDir;
 use anyhow::{Result, anyhow, bail};
-use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use step01_uts::program::visible;
@@ -27,7 +27,7 @@ pub struct Rootfs {
     /// Its absolute path on the host, without links.
     pub path: PathBuf,
     /// The lock on the default root, which isn't renewed as long as a container uses it.
-    _in_use: Option<Flock<File>>,
+    _in_use: Option<Lock>,
 }
 
 impl Files {

@@ -2,11 +2,10 @@
 //! locked a file in it. A crash frees the lock, and then any program may remove the folder. See flock(2).
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use step04_pivot_root::lock::Lock;
 
 /// Makes a folder by `make` and locks `path`, the folder or a file in it, which `open` opens. Before the lock
 /// another program may take the folder for one that a crash has left, and remove it: then it is made again.
@@ -17,7 +16,7 @@ pub fn claim(
     path: &Path,
     make: impl Fn() -> io::Result<()>,
     open: impl Fn() -> io::Result<File>,
-) -> io::Result<Flock<File>> {
+) -> io::Result<Lock> {
     // A few turns are enough: nobody sweeps more often meanwhile.
     const TIMES: u32 = 1000;
     for _ in 0..TIMES {
@@ -31,8 +30,8 @@ pub fn claim(
             Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => continue,
             opened => opened?,
         };
-        let locked = Flock::lock(file, FlockArg::LockShared).map_err(|(_, errno)| errno)?;
-        if is_at(&locked, path) {
+        let locked = Lock::shared(file)?;
+        if locked.is_of(path) {
             return Ok(locked);
         }
     }
@@ -43,16 +42,9 @@ pub fn claim(
 }
 
 /// The lock of `path`, if no program has it: the folder may be removed as long as the caller holds the lock.
-pub fn abandoned(path: &Path) -> Option<Flock<File>> {
+pub fn abandoned(path: &Path) -> Option<Lock> {
     let file = File::open(path).ok()?;
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+    let lock = Lock::attempt(file).ok()??;
     // The folder may have been removed meanwhile, and made again: then the lock is the old folder's.
-    is_at(&lock, path).then_some(lock)
-}
-
-/// Whether `file` is still the one at `path`, which may have been removed, and made again.
-pub fn is_at(file: &File, path: &Path) -> bool {
-    let id = |of: fs::Metadata| (of.dev(), of.ino());
-    let (file, path) = (file.metadata().map(id), fs::metadata(path).map(id));
-    matches!((file, path), (Ok(file), Ok(path)) if file == path)
+    lock.is_of(path).then_some(lock)
 }

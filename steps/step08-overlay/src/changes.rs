@@ -2,11 +2,11 @@
 
 use crate::{tear_down, whole};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
 use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use step04_pivot_root::lock::Lock;
 use step07_cgroups::claim::{abandoned, claim};
 
 /// Where a container's own directories are.
@@ -33,9 +33,9 @@ pub(crate) struct Changes {
     pub(crate) volatile: bool,
     /// The folder's lock: while it is held, the folder is in use. The folder is removed at the end. A folder that
     /// outlives the container has no such lock.
-    passing: Option<Flock<File>>,
+    passing: Option<Lock>,
     /// The lock of the directory that `--keep` names.
-    _kept_lock: Option<Flock<File>>,
+    _kept_lock: Option<Lock>,
 }
 
 impl Changes {
@@ -87,7 +87,7 @@ impl Changes {
     }
 
     /// Makes the folder of the container `id`, and locks it.
-    fn folder_of(state: &Path, id: &str) -> Result<(PathBuf, Option<Flock<File>>)> {
+    fn folder_of(state: &Path, id: &str) -> Result<(PathBuf, Option<Lock>)> {
         let running = state.join("running");
         directory(&running, 0o700).with_context(|| {
             format!(
@@ -109,9 +109,8 @@ impl Changes {
 
     /// Locks the directory that `--keep` names, and removes the work directories of containers that were killed while
     /// they used it.
-    fn keep_alone(upper: &Path) -> Result<Flock<File>> {
-        let lock = Flock::lock(File::open(upper)?, FlockArg::LockExclusiveNonblock);
-        let Ok(lock) = lock else {
+    fn keep_alone(upper: &Path) -> Result<Lock> {
+        let Some(lock) = Lock::attempt(File::open(upper)?)? else {
             bail!("--keep {}: another container is using it", upper.display());
         };
         let work = format!(".{}.work-", name_of(upper));

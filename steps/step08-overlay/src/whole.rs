@@ -7,7 +7,7 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::ffi::{OsStr, OsString};
@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use step04_pivot_root::lock::Lock;
 use step04_pivot_root::root::{LONGEST_PATH, by_descriptor, directory_at};
 use step07_cgroups::cgroup::group::new_id;
 use step07_cgroups::claim::{abandoned, claim};
@@ -34,7 +35,7 @@ pub struct Whole {
 /// The note of a file in the making: a file in the state folder, which the writer has locked.
 struct Note {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: Lock,
 }
 
 /// The folder of the notes below `state`.

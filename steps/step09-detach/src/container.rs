@@ -9,7 +9,6 @@
 //! freeze its processes or have them go on.
 
 pub mod folders;
-pub mod lock;
 pub mod log;
 pub mod name;
 pub mod plan;
@@ -21,13 +20,13 @@ pub mod store;
 use crate::save;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use folders::{Folders, unless_missing};
-use lock::Lock;
 use plan::SHORT;
 use record::Record;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use step04_pivot_root::lock::Lock;
 use step08_overlay::tear_down;
 
 /// The file in a container's folder that is locked to freeze the container or to have it go on.
@@ -93,7 +92,7 @@ impl Container {
 
     fn lock_record(&self) -> Result<Lock> {
         let gone = || anyhow!("no such container: {}", &self.id[..SHORT]);
-        let lock = Lock::wait(File::open(&self.folder).map_err(|_| gone())?)?;
+        let lock = Lock::exclusive(File::open(&self.folder).map_err(|_| gone())?)?;
         match lock.is_of(&self.folder) {
             true => Ok(lock),
             false => Err(gone()),
@@ -153,12 +152,12 @@ impl Container {
 
     /// Waits until nobody else freezes the container or has it go on, and keeps others from both.
     pub fn hold_still(&self) -> Result<Lock> {
-        Lock::wait_for(self.open_still()?, libc::LOCK_EX)
+        Ok(Lock::exclusive(self.open_still()?)?)
     }
 
     /// Waits until nobody freezes the container, and keeps others from doing so. Several processes may have it go on.
     pub fn keep_going(&self) -> Result<Lock> {
-        Lock::wait_for(self.open_still()?, libc::LOCK_SH)
+        Ok(Lock::shared(self.open_still()?)?)
     }
 
     fn open_still(&self) -> Result<File> {
@@ -227,7 +226,7 @@ impl Folders {
 
     /// Waits until nobody else gives or takes a name.
     pub(crate) fn lock_names(&self) -> Result<Lock> {
-        Lock::wait(File::open(&self.names)?)
+        Ok(Lock::exclusive(File::open(&self.names)?)?)
     }
 
     /// Gives the `name` to the container `id`. The calling process has to hold the lock of `names`.

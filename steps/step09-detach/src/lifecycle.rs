@@ -4,7 +4,6 @@
 use crate::caller::connection::{Answer, Connection};
 use crate::caller::launch::launch;
 use crate::container::Container;
-use crate::container::lock::Lock;
 use crate::container::record::{Phase, Record};
 use crate::container::status::Status;
 use crate::message::{Message, knock};
@@ -15,6 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use step01_uts::program::exit_code;
 use step02_pid::status::StatusFile;
+use step04_pivot_root::lock::Lock;
 use step07_cgroups::cgroup::creation::sweep_all;
 use step07_cgroups::cgroup::places::Groups;
 

@@ -12,7 +12,6 @@ mod slim;
 
 use crate::Identity;
 use crate::container::Container;
-use crate::container::lock::Lock;
 use crate::container::log::Log;
 use crate::container::record::{Phase, Record, State, Time};
 use crate::container::restart::{BackOff, RestartPolicy};
@@ -38,6 +37,7 @@ use step01_uts::{Refused, narration};
 use step02_pid::report::Report;
 use step02_pid::signals::{self, Signals};
 use step02_pid::{Child, leave};
+use step04_pivot_root::lock::Lock;
 use step04_pivot_root::state::StateDir;
 use step04_pivot_root::why::witness::Sight;
 use step05_tty::terminal::Ends;

@@ -22,7 +22,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::close;
 use std::convert::Infallible;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use step01_uts::call;

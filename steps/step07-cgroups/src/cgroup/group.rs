@@ -5,12 +5,12 @@ use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::claim::claim;
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
-use nix::fcntl::Flock;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
+use step04_pivot_root::lock::Lock;
 
 /// The group that all groups of ours are below.
 pub(super) const OURS: &str = "ten-steps";
@@ -20,7 +20,7 @@ pub(crate) struct Group {
     pub(crate) hierarchy: Hierarchy,
     pub(crate) folder: PathBuf,
     /// The file of [`members_of`]. As long as the file is locked, a program uses the group.
-    pub(crate) members: Flock<File>,
+    pub(crate) members: Lock,
 }
 
 impl Group {

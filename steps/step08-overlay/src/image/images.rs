@@ -6,13 +6,13 @@
 
 use crate::image::archive::unpack;
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
 
 /// The images in a state folder: `images/sha256-…`.
@@ -78,7 +78,7 @@ impl Images {
             .create(true)
             .append(true)
             .open(self.folder.join("lock"))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let _lock = Lock::exclusive(lock)?;
         if let Ok(digest) = fs::read_to_string(&remembered) {
             let image = image(&digest);
             if image.exists() {

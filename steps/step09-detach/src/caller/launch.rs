@@ -2,7 +2,6 @@
 
 use crate::caller::connection::Connection;
 use crate::container::Container;
-use crate::container::lock::Lock;
 use crate::errand::Errand;
 use crate::monitor::client::{Client, tell_failure};
 use anyhow::Result;
@@ -11,6 +10,7 @@ use std::os::fd::AsRawFd;
 use step01_uts::call;
 use step01_uts::narration;
 use step02_pid::{fork, leave};
+use step04_pivot_root::lock::Lock;
 
 /// Starts `container` with a monitor of its own, and returns when the command runs. The caller holds the container's
 /// `life`, which the monitor inherits. As long as the caller keeps the connection, it is attached; a terminal begins

@@ -1,7 +1,6 @@
 //! All containers of one state folder.
 
 use crate::container::folders::{Folders, unless_missing};
-use crate::container::lock::Lock;
 use crate::container::plan::{Plan, SHORT};
 use crate::container::record::{Record, State, Time};
 use crate::container::{Container, STILL, is_id, name, write};
@@ -9,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use step04_pivot_root::lock::Lock;
 use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::new_id;
 use step08_overlay::{tear_down, whole};
@@ -120,7 +120,7 @@ impl Store {
             .join(format!(".new-{}", container.id));
         let names = self.folders.lock_names()?;
         DirBuilder::new().mode(0o700).create(&aside)?;
-        let _in_making = Lock::wait(File::open(&aside)?)?;
+        let _in_making = Lock::exclusive(File::open(&aside)?)?;
         drop(names);
         let made = self.create_aside(&container, &aside, name, plan);
         if made.is_err() {

@@ -1,6 +1,5 @@
 //! A process that a monitor serves, and the messages that wait for it.
 
-use crate::container::lock::Lock;
 use crate::message::{Ending, Message, send_now, send_with};
 use anyhow::Error;
 use nix::errno::Errno;
@@ -8,6 +7,7 @@ use nix::poll::{PollFd, PollFlags};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use step02_pid::report::Report;
+use step04_pivot_root::lock::Lock;
 
 /// A process that is attached to a container, or waits for its end.
 pub(crate) struct Client {

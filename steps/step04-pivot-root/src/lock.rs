@@ -1,38 +1,41 @@
 //! Locks between processes, which the kernel frees when their holder dies: flock(2).
 
-use anyhow::Result;
 use nix::errno::Errno;
-use std::fs::File;
+use std::fs::{self, File};
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use step07_cgroups::claim::is_at;
 
 /// A lock that lasts as long as any process has this file open, a process that was forked with it included.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Lock {
-    /// Waits for the lock of `file`.
-    pub(crate) fn wait(file: File) -> Result<Lock> {
-        Lock::wait_for(file, libc::LOCK_EX)
+    /// Waits for the lock of `file`, which nobody else has then.
+    pub fn exclusive(file: File) -> nix::Result<Lock> {
+        Lock::wait(file, libc::LOCK_EX)
     }
 
-    /// Waits for the lock of `file`, exclusive or shared: LOCK_EX or LOCK_SH.
-    pub(crate) fn wait_for(file: File, operation: i32) -> Result<Lock> {
+    /// Waits for the lock of `file`, which others may share.
+    pub fn shared(file: File) -> nix::Result<Lock> {
+        Lock::wait(file, libc::LOCK_SH)
+    }
+
+    fn wait(file: File, operation: i32) -> nix::Result<Lock> {
         loop {
             match flock(&file, operation) {
                 Err(Errno::EINTR) => continue,
-                locked => locked?,
+                locked => return locked.map(|()| Lock(file)),
             }
-            return Ok(Lock(file));
         }
     }
 
-    /// Takes the lock of `file`, if nobody has it.
-    pub(crate) fn attempt(file: File) -> Result<Option<Lock>> {
+    /// Takes the exclusive lock of `file`, if nobody has any.
+    pub fn attempt(file: File) -> nix::Result<Option<Lock>> {
         match flock(&file, libc::LOCK_EX | libc::LOCK_NB) {
             Err(Errno::EWOULDBLOCK) => Ok(None),
-            locked => Ok(locked.map(|()| Some(Lock(file)))?),
+            locked => locked.map(|()| Some(Lock(file))),
         }
     }
 
@@ -50,9 +53,21 @@ impl Lock {
         self.0.as_raw_fd()
     }
 
-    /// Whether this is the lock of the file that is at `path` now.
-    pub(crate) fn is_of(&self, path: &Path) -> bool {
-        is_at(&self.0, path)
+    /// Whether this is the lock of the file that is at `path` now: the file may have been removed meanwhile, and made
+    /// again.
+    pub fn is_of(&self, path: &Path) -> bool {
+        let id = |of: fs::Metadata| (of.dev(), of.ino());
+        let (file, path) = (self.0.metadata().map(id), fs::metadata(path).map(id));
+        matches!((file, path), (Ok(file), Ok(path)) if file == path)
+    }
+}
+
+impl Deref for Lock {
+    type Target = File;
+
+    /// The file that is locked.
+    fn deref(&self) -> &File {
+        &self.0
     }
 }
 
