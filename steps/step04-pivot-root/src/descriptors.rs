@@ -27,6 +27,7 @@ pub fn send<const N: usize>(socket: &OwnedFd, descriptors: [&OwnedFd; N]) -> nix
 /// # Errors
 /// No message has come, or one with another number of descriptors.
 pub fn receive<const N: usize>(socket: &OwnedFd) -> Result<[OwnedFd; N]> {
+    const { assert!(N <= MOST) };
     let (_, descriptors) = receive_with(socket, &mut [0], MsgFlags::MSG_DONTWAIT)?;
     let descriptors = descriptors.try_into().ok();
     descriptors.context("a message without its descriptors")

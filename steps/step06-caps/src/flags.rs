@@ -53,7 +53,9 @@ struct NetworkFlags {
 /// The values of `--network`.
 #[derive(Clone, Copy, ValueEnum)]
 enum NetworkName {
+    /// A network namespace of its own, with a loopback
     None,
+    /// The host's network namespace
     Host,
 }
 

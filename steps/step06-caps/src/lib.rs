@@ -216,11 +216,10 @@ pub fn seccomp(operation: libc::c_uint, filter: &Filter) -> nix::Result<()> {
         len: filter.instructions().len() as libc::c_ushort,
         filter: filter.instructions().as_ptr().cast_mut(),
     };
-    let no_flags: libc::c_ulong = 0;
     // SAFETY: the kernel reads as many instructions as there are.
     let result = unsafe {
         let program = &raw const program;
-        libc::syscall(libc::SYS_seccomp, operation, no_flags, program)
+        libc::syscall(libc::SYS_seccomp, operation, filter.flags, program)
     };
     Errno::result(result).map(drop)
 }

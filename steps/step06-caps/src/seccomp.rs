@@ -20,18 +20,22 @@ use step01_uts::call::Argument;
 
 /// A program for the kernel, ready to be installed.
 #[derive(Debug, Clone)]
-pub struct Filter(Vec<sock_filter>);
+pub struct Filter {
+    instructions: Vec<sock_filter>,
+    /// SECCOMP_FILTER_FLAG_…, for seccomp(2).
+    pub flags: libc::c_ulong,
+}
 
 impl Filter {
     /// The program.
     pub fn instructions(&self) -> &[sock_filter] {
-        &self.0
+        &self.instructions
     }
 }
 
 impl Argument for Filter {
     fn show(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "{{/* {} instructions */}}", self.0.len())
+        write!(f, "{{/* {} instructions */}}", self.instructions.len())
     }
 }
 
@@ -108,7 +112,10 @@ pub fn compile(tables: &[Table], default: Action, foreign: Action) -> Result<Fil
     }
     program.push(answer(foreign));
     match program.len() {
-        ..=MOST_INSTRUCTIONS => Ok(Filter(program)),
+        ..=MOST_INSTRUCTIONS => Ok(Filter {
+            instructions: program,
+            flags: 0,
+        }),
         more => Err(more),
     }
 }
@@ -307,7 +314,7 @@ pub(crate) mod tests {
         };
         let (mut at, mut loaded) = (0, 0);
         loop {
-            let sock_filter { code, jt, jf, k } = filter.0[at];
+            let sock_filter { code, jt, jf, k } = filter.instructions[at];
             let code = u32::from(code);
             at += 1;
             let mut branch = |holds: bool| at += usize::from(if holds { jt } else { jf });

@@ -1,7 +1,7 @@
 //! The flags for limits: sizes, shares, sets of processors.
 
 use crate::devices::Devices;
-use crate::limits::Swap;
+use crate::limits::{SHARES, Swap};
 use crate::resources::{Cpus, Resources};
 use crate::rlimits::Ulimit;
 use clap::Args;
@@ -130,7 +130,7 @@ impl FromStr for Cpus {
 
 fn shares(text: &str) -> Result<u64, String> {
     match text.parse() {
-        Ok(shares @ (0 | 2..=262_144)) => Ok(shares),
+        Ok(shares) if shares == 0 || SHARES.contains(&shares) => Ok(shares),
         _ => Err("it has to be 2 to 262144, or 0 for what is usual".into()),
     }
 }

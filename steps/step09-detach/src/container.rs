@@ -17,11 +17,11 @@ pub mod restart;
 pub mod status;
 pub mod store;
 
-use crate::save;
+use crate::{is_running, save};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use folders::{Folders, unless_missing};
 use plan::SHORT;
-use record::Record;
+use record::{Newer, Record};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -73,6 +73,9 @@ impl Container {
             Ok(record)
         });
         record.map_err(|error| {
+            if error.is::<Newer>() {
+                return error.context(path.display().to_string());
+            }
             anyhow!(
                 "{}: {error:#}\nhelp: `rm -f {}` removes the container, whose record can't be read",
                 path.display(),
@@ -171,10 +174,18 @@ impl Container {
     /// Another container has this name.
     pub fn rename(&self, name: &str) -> Result<()> {
         let _names = self.folders.lock_names()?;
-        let old = self.record()?.name;
-        if old == name {
+        let record = self.record()?;
+        if record.name == name {
             return Ok(());
         }
+        if record.of_older_program && record.state.monitor.as_ref().is_some_and(is_running) {
+            bail!(
+                "container {0} was started by an older program, which can't read what this one writes\nhelp: `stop {0}` \
+                 first, then `rename` it",
+                record.name
+            );
+        }
+        let old = record.name;
         self.folders.give_name(name, &self.id)?;
         let renamed = self.update(|record| record.name = name.into());
         let not_any_more = if renamed.is_ok() { &old } else { name };

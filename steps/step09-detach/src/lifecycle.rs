@@ -6,7 +6,7 @@ use crate::caller::launch::launch;
 use crate::container::Container;
 use crate::container::record::{Phase, Record};
 use crate::container::status::Status;
-use crate::message::{Message, knock};
+use crate::message::{Message, Rest, knock};
 use crate::{Identity, is_running, pidfd_open, send, stop, wait_for_end};
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
@@ -25,8 +25,8 @@ pub struct Request {
     pub signal: Option<i32>,
     /// How long to wait before the container is killed; `None`: for ever.
     pub patience: Option<Duration>,
-    /// Whether the container isn't to be started after a reboot either.
-    pub for_good: bool,
+    /// How long the container stays ended.
+    pub rest: Rest,
 }
 
 impl Request {
@@ -34,19 +34,11 @@ impl Request {
     pub const KILL: Request = Request {
         signal: Some(libc::SIGKILL),
         patience: Some(Duration::ZERO),
-        for_good: true,
+        rest: Rest::ForGood,
     };
 
     fn kills(&self) -> bool {
         self.signal == Some(libc::SIGKILL)
-    }
-
-    /// What the container's monitor is told.
-    fn message(&self) -> Message {
-        match self.for_good {
-            true => Message::EndForGood,
-            false => Message::EndForNow,
-        }
     }
 }
 
@@ -74,6 +66,7 @@ pub fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<C
         let_things_settle(container)?;
     }
 }
+
 /// Removes a container. With `force`, a container that runs is killed first.
 ///
 /// # Errors
@@ -230,7 +223,7 @@ pub fn end(container: &Container, request: &Request) -> Result<()> {
         let connection = socket.map(|socket| Connection::with(socket, &Message::Wait));
         if let Some(connection) = &connection {
             // The monitor would start the container again if it weren't told.
-            if connection.insist(&request.message())? == Answer::Silent {
+            if connection.insist(&Message::End(request.rest))? == Answer::Silent {
                 return kill_both(container, connection);
             }
         }
@@ -286,7 +279,7 @@ fn kill_unread(container: &Container) -> Result<()> {
         return Ok(());
     };
     let connection = Connection::with(socket, &Message::Wait);
-    if connection.insist(&Message::EndForGood)? == Answer::Silent {
+    if connection.insist(&Message::End(Rest::ForGood))? == Answer::Silent {
         return kill_both(container, &connection);
     }
     connection.ask(&Message::Signal(libc::SIGKILL));
@@ -304,6 +297,7 @@ fn wait_for_monitor(record: &Record) -> Result<()> {
     }
     Ok(())
 }
+
 /// Has the processes of a container go on, if it is paused: frozen processes get no signal, in version 1 of control
 /// groups not even SIGKILL. Nobody pauses the container again as long as the returned lock is held.
 pub fn thaw(container: &Container) -> Result<Lock> {

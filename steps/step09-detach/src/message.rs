@@ -42,11 +42,9 @@ pub enum Message {
     Refused(OutputStream),
     /// To the monitor: I go, and the container is to go on as if I were there.
     Detach,
-    /// To the monitor: when the container ends, don't start it again before a reboot. The monitor answers
-    /// [`Message::Taken`].
-    EndForNow,
-    /// As [`Message::EndForNow`], and don't start it at a reboot either, unless its policy is to start it always.
-    EndForGood,
+    /// To the monitor: when the container ends, don't start it again. The monitor answers [`Message::Taken`].
+    #[serde(rename = "LetItEnd")]
+    End(Rest),
     /// To the monitor: I want to look why the command didn't start, so send me a [`Message::Sight`].
     Looking,
     /// To the monitor: I have looked.
@@ -78,6 +76,31 @@ pub enum Message {
     Restarting,
     /// From the monitor: the container has ended for good, and all traces are in order; or it didn't start.
     Ended(Ending),
+}
+
+/// How long a container that is ended stays so. It goes over the socket as `true` for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum Rest {
+    /// Until the machine is started again.
+    UntilBoot,
+    /// Longer than that, unless its policy is to be started always.
+    ForGood,
+}
+
+impl From<bool> for Rest {
+    fn from(for_good: bool) -> Rest {
+        match for_good {
+            true => Rest::ForGood,
+            false => Rest::UntilBoot,
+        }
+    }
+}
+
+impl From<Rest> for bool {
+    fn from(rest: Rest) -> bool {
+        rest == Rest::ForGood
+    }
 }
 
 /// How a container ended.

@@ -233,6 +233,43 @@ fn damaged(text: &str) -> Vec<Vec<u8>> {
     all
 }
 
+/// A word that means nothing may have said what the container mustn't do: with it nothing is read.
+#[test]
+fn every_word_means_something() {
+    let whole: Value = serde_json::from_str(BEFORE_VERSION_1).unwrap();
+    let id = whole["id"].as_str().unwrap();
+    let today = Record::read(BEFORE_VERSION_1.as_bytes(), id).unwrap();
+    let today = serde_json::to_value(&today).unwrap();
+    let read = |value: &Value| Record::read(value.to_string().as_bytes(), id).map(drop);
+    let mut words = 0;
+    for whole in [whole.clone(), today] {
+        read(&whole).unwrap();
+        let mut places = vec![String::new()];
+        while let Some(place) = places.pop() {
+            let value = whole.pointer(&place).unwrap();
+            if let Value::Array(items) = value {
+                places.extend((0..items.len()).map(|at| format!("{place}/{at}")));
+            }
+            let Value::Object(fields) = value else {
+                continue;
+            };
+            for key in fields.keys() {
+                words += 1;
+                let mut other = whole.clone();
+                let object = other.pointer_mut(&place).unwrap().as_object_mut().unwrap();
+                let kept = object.remove(key).unwrap();
+                object.insert(format!("x{key}"), kept);
+                assert!(read(&other).is_err(), "{place}/x{key}");
+                places.push(format!("{place}/{key}"));
+            }
+            let mut other = whole.clone();
+            *other.pointer_mut(&place).unwrap() = json!([]);
+            assert!(read(&other).is_err(), "[] for {place}");
+        }
+    }
+    assert!(words > 100, "{words}");
+}
+
 /// A record that makes no sense costs a line about its container, and hides no other.
 #[test]
 fn damaged_records() {
@@ -260,7 +297,7 @@ fn damaged_records() {
         assert_eq!(records.len() + broken.len(), 2, "{shown}");
         assert_eq!(store.find("sound").unwrap().id, sound.id);
         for error in broken {
-            let line = error.to_string();
+            let line = format!("{error:#}");
             assert!(
                 line.contains(&container.id) && line.lines().count() == 2,
                 "{line}"

@@ -11,9 +11,10 @@ use crate::programs::workspace;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -156,13 +157,15 @@ impl Copy {
 
     /// What tells one edition of the chapter from another: a number for all that a copy has but the learner's own.
     fn edition(&self) -> Result<String> {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Sha256::new();
         for file in machinery(&self.step())? {
             let text = fs::read(self.step().join("src").join(&file))?;
-            (file, text).hash(&mut hasher);
+            hasher.update(file.as_os_str().as_bytes());
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
         }
-        self.starter()?.hash(&mut hasher);
-        Ok(format!("{:016x}\n", hasher.finish()))
+        hasher.update(self.starter()?);
+        Ok(format!("{:x}\n", hasher.finalize()))
     }
 
     /// Makes the copy anew with the bodies that the learner has written, and returns where the former one is now.

@@ -237,6 +237,9 @@ fn records_of_an_older_program() {
         ]
     );
     assert_eq!(dock.logs("runs"), "said\n");
+    // Its monitor could read nothing that is written today.
+    dock.fails(&["rename", "runs", "other"])
+        .complains("older program");
     dock.run(&["exec", "runs", "sh", "-c", "echo inside"])
         .success()
         .prints("inside");

@@ -31,9 +31,9 @@ pub struct Profile {
     architectures: Vec<String>,
     #[serde(default)]
     syscalls: Vec<Rule>,
-    /// Options of seccomp(2) that we have no use for.
-    #[serde(default, rename = "flags")]
-    _flags: Vec<String>,
+    /// Options of seccomp(2), by name.
+    #[serde(default)]
+    flags: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,9 +186,13 @@ impl Profile {
                 table.from.push((X32_SYSCALL_BIT, foreign));
             }
         }
-        compile(&tables, default, foreign).map_err(|length| {
+        let mut filter = compile(&tables, default, foreign).map_err(|length| {
             anyhow!("it makes {length} instructions, and the kernel takes {MOST_INSTRUCTIONS}")
-        })
+        })?;
+        for name in &self.flags {
+            filter.flags |= flag(name)?;
+        }
+        Ok(filter)
     }
 
     /// The architectures of this machine that the profile is for. The machine's own is always among them.
@@ -323,6 +327,18 @@ fn action(name: &str, errno: u16) -> Result<Action> {
     })
 }
 
+/// An option of seccomp(2). All processes of ours have one thread, and are the same with TSYNC as without.
+fn flag(name: &str) -> Result<libc::c_ulong> {
+    Ok(match name {
+        "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
+        "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        other => bail!(
+            "unknown flag {other:?}\nhelp: SECCOMP_FILTER_FLAG_ with TSYNC, LOG or SPEC_ALLOW"
+        ),
+    })
+}
+
 /// The running kernel's version, major and minor.
 fn kernel_version() -> (u32, u32) {
     let release = nix::sys::utsname::uname().ok();
@@ -412,6 +428,20 @@ mod tests {
         // A number in between gets what the profile says of all others.
         let between = libc::SYS_read.min(libc::SYS_write) - 1;
         assert!(between < 0 || ask(between) == libc::SECCOMP_RET_ERRNO | 13);
+    }
+
+    #[test]
+    fn flags_of_seccomp_are_handed_on() {
+        let with = |flags: &str| {
+            compiled(&format!(
+                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "flags": {flags}}}"#
+            ))
+        };
+        assert_eq!(with("[]").unwrap().flags, 0);
+        let both = with(r#"["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#);
+        let wanted = libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        assert_eq!(both.unwrap().flags, wanted);
+        assert!(with(r#"["SECCOMP_FILTER_FLAG_NEW_LISTENER"]"#).is_err());
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
     });
     // Version 2 counts swap alone, where the flag counts both.
     let swap_alone = swap.zip(limits.memory).map(|(swap, memory)| match swap {
-        Swap::Bytes(both) => (both - memory).to_string(),
+        Swap::Bytes(both) => both.saturating_sub(memory).to_string(),
         Swap::Unlimited => "max".into(),
     });
     let (quota, shares) = (limits.cpu_quota, limits.cpu_shares);
@@ -67,7 +67,7 @@ fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting> {
 
 /// Shares of 2 to 262144 as a weight of 1 to 10000, as the OCI runtimes convert them.
 fn weight(shares: u64) -> u64 {
-    1 + (shares - 2) * 9999 / 262_142
+    1 + shares.saturating_sub(2) * 9999 / 262_142
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::Stat;
 use crate::container::Container;
-use crate::message::{Ending, Message, receive_with, send_all, send_now};
+use crate::message::{Ending, Message, Rest, receive_with, send_all, send_now};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -131,7 +131,7 @@ impl Connection {
                 shutdown(self.socket.as_raw_fd(), Shutdown::Read)?;
                 if let Some(Message::Started) = self.next()? {
                     // The monitor has told us just before.
-                    self.ask(&Message::EndForGood);
+                    self.ask(&Message::End(Rest::ForGood));
                     self.ask(&Message::Signal(Signal::SIGKILL as i32));
                 }
                 let text = "it was asked to end before the command ran".to_owned();

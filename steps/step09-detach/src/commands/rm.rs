@@ -1,6 +1,7 @@
 //! Commands that clear away: `rm`, and `prune`.
 
 use crate::commands::targets::Targets;
+use crate::container::record::Newer;
 use crate::container::store::Store;
 use crate::lifecycle::{remove, runs_on};
 use anyhow::Result;
@@ -47,6 +48,10 @@ impl Prune {
         }
         let mut code = 0;
         for container in store.containers()? {
+            if let Some(error) = container.record().err().filter(|error| error.is::<Newer>()) {
+                eprintln!("{}", explain(&error));
+                continue;
+            }
             let removed = match container.take_life() {
                 Ok(Some(life)) => match runs_on(&container) {
                     Ok(true) => continue,

@@ -4,7 +4,7 @@ use crate::caller::connection::Connection;
 use crate::commands::targets::Targets;
 use crate::flags::signal;
 use crate::lifecycle::{Request, begin_detached, end};
-use crate::message::{Message, knock};
+use crate::message::{Message, Rest, knock};
 use crate::send;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -34,11 +34,11 @@ struct Asking {
 }
 
 impl Asking {
-    fn request(&self, for_good: bool) -> Request {
+    fn request(&self, rest: Rest) -> Request {
         Request {
             signal: self.signal,
             patience: self.timeout.0,
-            for_good,
+            rest,
         }
     }
 }
@@ -60,7 +60,7 @@ fn patience(text: &str) -> Result<Patience, String> {
 impl Stop {
     pub(crate) fn run(&self) -> Result<u8> {
         self.targets
-            .each(|container| end(container, &self.asking.request(true)))
+            .each(|container| end(container, &self.asking.request(Rest::ForGood)))
     }
 }
 
@@ -85,7 +85,8 @@ impl Kill {
             if self.signal == record.plan.stop_signal() {
                 // A caller that asks the container to end doesn't want it started again.
                 if let Some(socket) = knock(container)? {
-                    Connection::with(socket, &Message::Wait).insist(&Message::EndForGood)?;
+                    Connection::with(socket, &Message::Wait)
+                        .insist(&Message::End(Rest::ForGood))?;
                 }
             }
             let process = record.state.process.as_ref();
@@ -119,7 +120,7 @@ impl Restart {
                 );
             }
             // Should this process get no further, the container is started after a reboot.
-            end(container, &self.asking.request(false))?;
+            end(container, &self.asking.request(Rest::UntilBoot))?;
             begin_detached(container)
         })
     }

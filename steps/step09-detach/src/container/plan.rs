@@ -16,7 +16,7 @@ use step06_caps::users::UserName;
 use step07_cgroups::resources::Resources;
 use step08_overlay::layers::Storage;
 
-/// The form that plans are written in today; a plan without a version is of the form before the first.
+/// The form that plans are written in today.
 pub const VERSION: u32 = 1;
 
 /// How many digits of an ID people are shown.

@@ -3,10 +3,11 @@
 use crate::Identity;
 use crate::container::name;
 use crate::container::plan::{Plan, SHORT, VERSION};
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use humantime::{format_rfc3339_nanos, parse_rfc3339};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
+use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, SystemTime};
 
 /// A container, as `config.json` has it. The record alone doesn't say whether the container runs: see
@@ -24,6 +25,9 @@ pub struct Record {
     /// What has become of the container.
     #[serde(default)]
     pub state: State,
+    /// Whether an older program wrote this, whose monitor can't read what is written today.
+    #[serde(skip)]
+    pub of_older_program: bool,
 }
 
 /// What has become of a container.
@@ -105,9 +109,12 @@ impl Record {
     /// Reads the record of the container `id`.
     ///
     /// # Errors
-    /// The text makes no sense: a disk, or a hand, has changed it. What a record says is counted on everywhere.
+    /// [`Newer`]; or the text makes no sense: a disk, or a hand, has changed it. What a record says is counted on
+    /// everywhere, so no word of it may be one that means nothing: it may have said what the container mustn't do.
     pub fn read(text: &[u8], id: &str) -> Result<Record> {
-        let record: Record = serde_json::from_value(upgraded(serde_json::from_slice(text)?)?)?;
+        let (value, of_older_program) = upgraded(serde_json::from_slice(text)?)?;
+        let mut record = Record::deserialize(&value)?;
+        understood(&value, &serde_json::to_value(&record)?)?;
         if record.id != id {
             bail!("it is the record of {:?}", record.id);
         }
@@ -115,6 +122,7 @@ impl Record {
             bail!("it has no command");
         }
         name::valid(&record.name).map_err(Error::msg)?;
+        record.of_older_program = of_older_program;
         Ok(record)
     }
 
@@ -129,27 +137,63 @@ impl Record {
     }
 }
 
-/// A record in the form of today, whatever form it was written in.
-///
-/// # Errors
-/// A newer program has written it.
-fn upgraded(mut record: Value) -> Result<Value> {
+/// A record that a newer program has written, in a form that this one doesn't know.
+#[derive(Debug)]
+pub struct Newer(u64);
+
+impl Display for Newer {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let version = self.0;
+        write!(
+            f,
+            "it is of version {version}, and this program knows up to {VERSION}\nhelp: take the program that wrote it"
+        )
+    }
+}
+
+impl std::error::Error for Newer {}
+
+/// A record in the form of today, whatever form it was written in; and whether that was an older one.
+fn upgraded(mut record: Value) -> Result<(Value, bool)> {
     let Some(fields) = record.as_object_mut() else {
         bail!("it is no object");
     };
     // Before the first version the plan was called otherwise, and the network was an object in it.
-    if let Some(mut plan) = fields.remove("arguments") {
-        let network = plan.pointer_mut("/network/network").map(Value::take);
-        if let (Some(plan), Some(network)) = (plan.as_object_mut(), network) {
-            plan.insert("network".into(), network);
-            plan.insert("version".into(), VERSION.into());
-        }
-        fields.insert("plan".into(), plan);
+    let Some(mut plan) = fields.remove("arguments") else {
+        return match record.pointer("/plan/version").map(Value::as_u64) {
+            Some(Some(version)) if version > VERSION.into() => Err(Newer(version).into()),
+            None | Some(Some(1..)) => Ok((record, false)),
+            Some(_) => bail!("its version is none"),
+        };
+    };
+    let network = plan.pointer_mut("/network/network").map(Value::take);
+    if let (Some(plan), Some(network)) = (plan.as_object_mut(), network) {
+        plan.insert("network".into(), network);
+        plan.insert("version".into(), VERSION.into());
     }
-    match record.pointer("/plan/version").and_then(Value::as_u64) {
-        Some(version) if version > VERSION.into() => bail!(
-            "it is of version {version}, and this program knows up to {VERSION}: a newer one has written it"
-        ),
-        _ => Ok(record),
+    match fields.insert("plan".into(), plan) {
+        None => Ok((record, true)),
+        Some(_) => bail!("it has two plans"),
+    }
+}
+
+/// Fails when `text` has a word that isn't in `record`, which was read from it.
+fn understood(text: &Value, record: &Value) -> Result<()> {
+    match (text, record) {
+        (Value::Object(words), Value::Object(known)) => {
+            for (word, value) in words {
+                let known = known
+                    .get(word)
+                    .with_context(|| format!("it says {word:?}, which means nothing"))?;
+                understood(value, known)?;
+            }
+            Ok(())
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            let mut pairs = items.iter().zip(known);
+            pairs.try_for_each(|(item, known)| understood(item, known))
+        }
+        (_, Value::Object(_)) => bail!("it has {text} for an object"),
+        _ => Ok(()),
     }
 }

@@ -145,6 +145,7 @@ impl Store {
             created: Time::now(),
             plan: plan.resolve(aside)?,
             state: State::default(),
+            of_older_program: false,
         };
         let mut turn = 0;
         loop {

@@ -2,7 +2,7 @@
 //! and their input and their signals go to the command.
 
 use crate::container::log::OutputStream;
-use crate::message::{LONGEST, Message, receive};
+use crate::message::{LONGEST, Message, Rest, receive};
 use crate::monitor::client::Client;
 use crate::monitor::command::RunningCommand;
 use crate::monitor::slim::slim_down;
@@ -315,10 +315,10 @@ impl Monitor<'_> {
                 client.owns_input = false;
                 return false;
             }
-            Message::EndForNow | Message::EndForGood => {
-                self.wish = match message {
-                    Message::EndForGood => Wish::EndForGood,
-                    _ => Wish::EndForNow,
+            Message::End(rest) => {
+                self.wish = match rest {
+                    Rest::UntilBoot => Wish::EndForNow,
+                    Rest::ForGood => Wish::EndForGood,
                 };
                 client.tell(&Message::Taken.encode());
             }
