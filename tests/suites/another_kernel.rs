@@ -240,6 +240,7 @@ const JUDGED: &[(&str, &[&str])] = &[
         "groups: their files, their controllers, who hands them on, and BPF for devices",
         &[
             "steps::groups::a_controller_that_is_missing_is_named",
+            "steps::groups::a_setting_of_any_controller",
             "steps::limits::a_fork_bomb_stops_at_its_limit",
             "steps::limits::a_quarter_of_a_processor",
             "steps::limits::devices",

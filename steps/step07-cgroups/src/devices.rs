@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use step05_tty::mounts::mount_point;
 use step05_tty::{Device, Number, make_devices};
 
-/// One rule: what may be done to which devices.
+/// One rule: what may be done to which devices. Of several the last one that fits decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRule {
     /// S_IFCHR or S_IFBLK.
@@ -26,8 +26,10 @@ pub struct DeviceRule {
     pub major: Option<u32>,
     /// Which of the driver's devices; `None`: any.
     pub minor: Option<u32>,
-    /// Of `r`, `w` and `m` (read, write, mknod) those that are allowed.
+    /// Of `r`, `w` and `m` (read, write, mknod) those that the rule is about.
     pub access: Access,
+    /// Whether it allows them, or denies them.
+    pub allow: bool,
 }
 
 /// What may be done to a device.
@@ -78,6 +80,7 @@ const fn rule(kind: SFlag, major: Option<u32>, minor: Option<u32>, access: Acces
         major,
         minor,
         access,
+        allow: true,
     }
 }
 

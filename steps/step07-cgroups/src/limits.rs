@@ -22,17 +22,30 @@ pub struct Limits {
     pub devices: Option<Vec<DeviceRule>>,
     /// Whether the container's processes are to be stopped and continued together, where the machine has a freezer.
     pub freezer: bool,
+    /// Whatever else is to be written, after all of the above and in this order.
+    pub others: Vec<Other>,
+}
+
+/// A value for any file of any controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// The controller that the file belongs to.
+    pub controller: String,
+    /// The file's name, as the version has it that the machine has.
+    pub file: String,
+    /// The text that is written.
+    pub value: String,
 }
 
 /// One value for one file of a control group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct Setting<'a> {
     /// The flag that the value is for.
-    pub flag: &'static str,
+    pub flag: &'a str,
     /// The controller that the file belongs to.
-    pub controller: &'static str,
+    pub controller: &'a str,
     /// The file's name.
-    pub file: &'static str,
+    pub file: &'a str,
     /// The text that is written.
     pub value: String,
     /// Whether it is an error when there is no such file.
@@ -56,7 +69,7 @@ pub enum Swap {
 
 impl Limits {
     /// The flag that makes no sense without `controller`.
-    pub fn flag_for(&self, controller: &str) -> Option<&'static str> {
+    pub fn flag_for(&self, controller: &str) -> Option<&str> {
         match controller {
             "memory" if self.memory.is_some() => Some("--memory"),
             "cpu" if self.cpu_quota.is_some() => Some("--cpus"),
@@ -66,7 +79,13 @@ impl Limits {
             "devices" if self.devices.is_some() => {
                 Some("the rules for devices (without them: --privileged)")
             }
-            _ => None,
+            _ => {
+                let other = self
+                    .others
+                    .iter()
+                    .find(|other| other.controller == controller);
+                other.map(|other| other.file.as_str())
+            }
         }
     }
 }

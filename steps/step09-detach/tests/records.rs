@@ -310,7 +310,9 @@ fn damaged_records() {
             sentence(record, container.status(record));
             describe(container, record).unwrap();
             let _ = record.plan.limits.resolve(false).map(|(limits, _)| {
-                [Version::V1, Version::V2].map(|version| settings(&limits, version))
+                for version in [Version::V1, Version::V2] {
+                    settings(&limits, version);
+                }
             });
             let _ = record.plan.privileges(&container.folder).resolve();
             environment(record.hostname(), &record.plan.variables());

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::thread::scope;
 use step07_cgroups::cgroup::group::new_id;
-use step07_cgroups::limits::Limits;
+use step07_cgroups::limits::{Limits, Other};
 use step07_cgroups::{Cgroup, Version, find};
 
 pub fn steps() -> &'static [&'static str] {
@@ -358,5 +358,57 @@ fn the_last_one_takes_the_one_above_along() {
         }
         let ran = command.arg("--rootfs").arg(&rootfs).assert();
         ran.stdout("ready, and they are there\n0 left\n");
+    }
+}
+
+/// What is said by data: any file of any controller, one that a container has no group for otherwise among them.
+#[test]
+fn a_setting_of_any_controller() {
+    let other = |controller: &str, file: &str, value: &str| Other {
+        controller: controller.into(),
+        file: file.into(),
+        value: value.into(),
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let mut wanted = vec![other("pids", "pids.max", "77")];
+    let (_, version) = find("blkio", &mounts, &own).unwrap();
+    if version == Version::V1 && own.contains(":blkio:") {
+        wanted.push(other("blkio", "cgroup.clone_children", "1"));
+    }
+    let limits = |others| Limits {
+        others,
+        ..Limits::default()
+    };
+    let id = new_id().unwrap();
+    let cgroup = Cgroup::create(&id, &limits(wanted.clone())).unwrap();
+    let folders: Vec<_> = wanted
+        .iter()
+        .map(|other| {
+            let (top, _) = find(&other.controller, &mounts, &own).unwrap();
+            let folder = top.join("ten-steps").join(&id);
+            let text = fs::read_to_string(folder.join(&other.file)).unwrap();
+            assert_eq!(text.trim(), other.value, "{other:?}");
+            folder
+        })
+        .collect();
+    drop(cgroup);
+    assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?}");
+    let wrong = Cgroup::create(
+        &new_id().unwrap(),
+        &limits(vec![other("pids", "pids.nothing", "1")]),
+    );
+    let said = format!("{:#}", wrong.err().unwrap());
+    assert!(
+        said.contains("pids.nothing") && said.contains("the pids controller"),
+        "{said}"
+    );
+    if version == Version::V1 {
+        let wrong = Cgroup::create(
+            &new_id().unwrap(),
+            &limits(vec![other("magic", "magic.max", "1")]),
+        );
+        let said = format!("{:#}", wrong.err().unwrap());
+        assert!(said.contains("no magic controller"), "{said}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cgroup::group::{Group, OURS, members_of, remove_above, remove_below};
 use crate::cgroup::hierarchy::{Hierarchy, Version};
-use crate::cgroup::places::{hierarchies, places};
+use crate::cgroup::places::{every_controller, hierarchies, places};
 use crate::cgroup::settings::settings;
 use crate::cgroup::v2;
 use crate::claim::abandoned;
@@ -48,7 +48,7 @@ impl Group {
             v2::enable(top, controllers)?;
             v2::enable(&top.join(OURS), controllers)?;
         }
-        let here = |setting: &Setting| self.hierarchy.controllers.contains(&setting.controller);
+        let here = |setting: &Setting| controllers.iter().any(|name| name == setting.controller);
         let settings = settings(limits, self.hierarchy.version);
         let settings: Vec<_> = settings.into_iter().filter(here).collect();
         if settings
@@ -103,7 +103,10 @@ fn sweep(first: &Hierarchy) -> Result<()> {
         if lock.is_none() {
             continue;
         }
-        let mut tops: Vec<_> = places()?.into_iter().map(|(top, ..)| top).collect();
+        let mut tops: Vec<_> = places(every_controller()?)?
+            .into_iter()
+            .map(|(top, ..)| top)
+            .collect();
         // The hierarchy `first` now comes last.
         tops.retain(|top| *top != first.top);
         tops.push(first.top.clone());

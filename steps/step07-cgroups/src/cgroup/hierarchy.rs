@@ -11,7 +11,7 @@ pub struct Hierarchy {
     /// The version, which says what files the groups have.
     pub version: Version,
     /// The controllers that were asked for and that this hierarchy has.
-    pub controllers: Vec<&'static str>,
+    pub controllers: Vec<String>,
 }
 
 /// The version of cgroups that a hierarchy is of.

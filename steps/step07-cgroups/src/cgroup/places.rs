@@ -15,26 +15,47 @@ const CONTROLLERS: [&str; 7] = [
     "memory", "cpu", "cpuacct", "pids", "devices", "cpuset", "freezer",
 ];
 
+/// All controllers that a group of ours may be in a hierarchy of: those above, and whatever else version 1 has here.
+pub(super) fn every_controller() -> Result<Vec<String>> {
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let fields = own.lines().filter_map(|line| line.split(':').nth(1));
+    let mounted = fields.flat_map(|names| names.split(','));
+    let others = mounted.filter(|name| {
+        !(name.is_empty() || name.starts_with("name=") || CONTROLLERS.contains(name))
+    });
+    Ok(CONTROLLERS
+        .into_iter()
+        .chain(others)
+        .map(Into::into)
+        .collect())
+}
+
 /// Where each controller is on this machine: the hierarchy's topmost folder and its version.
-pub(super) fn places() -> Result<Vec<(PathBuf, Version, &'static str)>> {
+pub(super) fn places(controllers: Vec<String>) -> Result<Vec<(PathBuf, Version, String)>> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
     let own = fs::read_to_string("/proc/self/cgroup")?;
-    let place = |controller| {
-        let (top, version) = find(controller, &mountinfo, &own)?;
+    let place = |controller: String| {
+        let (top, version) = find(&controller, &mountinfo, &own)?;
         // In version 2 these are no controllers: a program decides about devices, and every group has a freezer.
-        let always = ["devices", "freezer"].contains(&controller);
-        let here = version == Version::V1 || always || v2::has(&top, controller);
+        let always = ["devices", "freezer"].contains(&controller.as_str());
+        let here = version == Version::V1 || always || v2::has(&top, &controller);
         here.then_some((top, version, controller))
     };
-    Ok(CONTROLLERS.into_iter().filter_map(place).collect())
+    Ok(controllers.into_iter().filter_map(place).collect())
 }
 
 /// The hierarchies of this machine that a container with `limits` has a group in.
 pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
-    let places = places()?;
+    let mut controllers: Vec<String> = CONTROLLERS.map(Into::into).into();
+    for other in &limits.others {
+        if !controllers.contains(&other.controller) {
+            controllers.push(other.controller.clone());
+        }
+    }
+    let places = places(controllers.clone())?;
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
-    for controller in CONTROLLERS {
-        let asked_for_by = limits.flag_for(controller);
+    for controller in controllers {
+        let asked_for_by = limits.flag_for(&controller);
         if controller == "cpuset" && asked_for_by.is_none()
             || controller == "freezer" && !limits.freezer
         {
@@ -71,7 +92,7 @@ impl Groups {
     /// The groups that the container `id` has now.
     pub fn of(id: &str) -> Result<Groups> {
         let mut groups: Vec<(Hierarchy, PathBuf)> = Vec::new();
-        for (top, version, controller) in places()? {
+        for (top, version, controller) in places(every_controller()?)? {
             let folder = top.join(OURS).join(id);
             match groups.iter_mut().find(|(known, _)| known.top == top) {
                 Some((known, _)) => known.controllers.push(controller),
@@ -96,7 +117,9 @@ impl Groups {
 
     /// The folder that has `controller`, and the version of its files.
     pub fn folder(&self, controller: &str) -> Option<(&Path, Version)> {
-        let has = |(hierarchy, _): &&(Hierarchy, _)| hierarchy.controllers.contains(&controller);
+        let has = |(hierarchy, _): &&(Hierarchy, _)| {
+            hierarchy.controllers.iter().any(|name| name == controller)
+        };
         let (hierarchy, folder) = self.0.iter().find(has)?;
         Some((folder, hierarchy.version))
     }

@@ -5,7 +5,7 @@ use crate::devices::DeviceRule;
 use crate::limits::{Limits, PERIOD, Setting, Swap};
 
 /// What `limits` mean for the files of a group, in the order in which they are to be written.
-pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
+pub fn settings(limits: &Limits, version: Version) -> Vec<Setting<'_>> {
     let text = |number: Option<u64>| number.map(|number| number.to_string());
     let (swap, swap_asked_for) = limits.memory_swap.unzip();
     let memory_and_swap = swap.map(|swap| match swap {
@@ -44,14 +44,22 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
         })
     });
     let rules = limits.devices.iter().filter(|_| version == Version::V1);
+    let others = limits.others.iter().map(|other| Setting {
+        flag: &other.file,
+        controller: &other.controller,
+        file: &other.file,
+        value: other.value.clone(),
+        required: true,
+    });
     limited
         .chain(rules.flat_map(|rules| devices(rules)))
+        .chain(others)
         .collect()
 }
 
 /// The rules for devices, in version 1. A new group may do all that the group above it may. So the settings first
 /// deny all devices, and then allow each.
-fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting> {
+fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting<'_>> {
     let setting = |file, value| Setting {
         flag: "--device",
         controller: "devices",
@@ -59,10 +67,15 @@ fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting> {
         value,
         required: true,
     };
-    let allowed = rules
-        .iter()
-        .map(move |rule| setting("devices.allow", rule.to_string()));
-    std::iter::once(setting("devices.deny", "a".into())).chain(allowed)
+    let each = rules.iter().map(move |rule| {
+        let file = if rule.allow {
+            "devices.allow"
+        } else {
+            "devices.deny"
+        };
+        setting(file, rule.to_string())
+    });
+    std::iter::once(setting("devices.deny", "a".into())).chain(each)
 }
 
 /// Shares of 2 to 262144 as a weight of 1 to 10000, as the OCI runtimes convert them.

@@ -28,11 +28,11 @@ pub fn has(top: &Path, controller: &str) -> bool {
 /// # Errors
 /// EBUSY: a group that has processes of its own can't hand a controller on, unless it is the
 /// topmost of all ("no internal processes" in cgroups(7)).
-pub fn enable(folder: &Path, controllers: &[&str]) -> Result<()> {
+pub fn enable(folder: &Path, controllers: &[String]) -> Result<()> {
     let file = folder.join("cgroup.subtree_control");
     let all: Vec<_> = controllers
         .iter()
-        .filter(|name| !["devices", "cpuacct", "freezer"].contains(name))
+        .filter(|name| !["devices", "cpuacct", "freezer"].contains(&name.as_str()))
         .map(|name| format!("+{name}"))
         .collect();
     let shown = file.display();

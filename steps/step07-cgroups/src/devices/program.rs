@@ -45,6 +45,7 @@ const MOVE_X: u8 = 0xbc; // BPF_ALU | BPF_MOV | BPF_X
 const AND: u8 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const SHIFT_RIGHT: u8 = 0x74; // BPF_ALU | BPF_RSH | BPF_K
 const JUMP_UNLESS_EQUAL: u8 = 0x56; // BPF_JMP32 | BPF_JNE | BPF_K
+const JUMP_IF_EQUAL: u8 = 0x16; // BPF_JMP32 | BPF_JEQ | BPF_K
 const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
 
 // Registers: the answer, what is handed over, and what we keep.
@@ -77,7 +78,8 @@ fn copy(to: u8, from: u8) -> Instruction {
     immediate(MOVE_X, to | from << 4, 0)
 }
 
-/// The program for `rules`: yes as soon as a rule allows all that is asked for, and no at the end.
+/// The program for `rules`, from the last to the first: the first of them that fits decides. One that allows fits when all
+/// that is asked for is in it, one that denies when any of it is. Without a rule that fits, the answer is no.
 fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     let mut program = vec![
         load(TYPE, ACCESS_AND_TYPE),
@@ -87,7 +89,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         immediate(SHIFT_RIGHT, ASKED, 16),
         immediate(AND, TYPE, 0xffff),
     ];
-    for rule in rules {
+    for rule in rules.iter().rev() {
         let kind = match rule.kind {
             SFlag::S_IFBLK => BPF_DEVCG_DEV_BLOCK,
             _ => BPF_DEVCG_DEV_CHAR,
@@ -99,19 +101,26 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         for (register, number) in major.into_iter().chain(minor) {
             tests.push(immediate(JUMP_UNLESS_EQUAL, register, number as i32));
         }
-        // No access may be asked for that isn't allowed. The register CONTEXT isn't needed for the context any more.
+        // What is left of the access that was asked for. The register CONTEXT isn't needed for the context any more.
+        let (left, misfit) = match rule.allow {
+            true => (!bits(rule.access), JUMP_UNLESS_EQUAL),
+            false => (bits(rule.access), JUMP_IF_EQUAL),
+        };
         tests.push(copy(CONTEXT, ASKED));
-        tests.push(immediate(AND, CONTEXT, !bits(rule.access)));
-        tests.push(immediate(JUMP_UNLESS_EQUAL, CONTEXT, 0));
-        let yes = [immediate(MOVE, ANSWER, 1), immediate(EXIT, 0, 0)];
-        let length = tests.len() + yes.len();
+        tests.push(immediate(AND, CONTEXT, left));
+        tests.push(immediate(misfit, CONTEXT, 0));
+        let answer = [
+            immediate(MOVE, ANSWER, rule.allow.into()),
+            immediate(EXIT, 0, 0),
+        ];
+        let length = tests.len() + answer.len();
         for (position, test) in tests.iter_mut().enumerate() {
-            if test.code == JUMP_UNLESS_EQUAL {
+            if [JUMP_UNLESS_EQUAL, JUMP_IF_EQUAL].contains(&test.code) {
                 test.offset = (length - position - 1) as i16;
             }
         }
         program.extend(tests);
-        program.extend(yes);
+        program.extend(answer);
     }
     program.extend([immediate(MOVE, ANSWER, 0), immediate(EXIT, 0, 0)]);
     program
@@ -228,7 +237,8 @@ mod tests {
                 AND => registers[to] &= value,
                 SHIFT_RIGHT => registers[to] >>= value,
                 JUMP_UNLESS_EQUAL if registers[to] != value => at += instruction.offset as usize,
-                JUMP_UNLESS_EQUAL => {}
+                JUMP_IF_EQUAL if registers[to] == value => at += instruction.offset as usize,
+                JUMP_UNLESS_EQUAL | JUMP_IF_EQUAL => {}
                 _ => return registers[0],
             }
         }
@@ -252,6 +262,39 @@ mod tests {
         ] {
             let said = run(&program, kind, access, number.0, number.1);
             assert_eq!(said, wanted, "{kind} {access} {number:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_rule_that_fits_decides() {
+        let rule = |major, minor, letters: &str, allow| DeviceRule {
+            kind: SFlag::S_IFCHR,
+            major,
+            minor,
+            access: Access {
+                read: letters.contains('r'),
+                write: letters.contains('w'),
+                mknod: letters.contains('m'),
+            },
+            allow,
+        };
+        let program = program(&[
+            rule(None, None, "rwm", true),
+            rule(Some(1), None, "w", false),
+            rule(Some(1), Some(3), "rw", true),
+        ]);
+        let (read, write) = (BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE);
+        for (number, access, wanted) in [
+            ((5, 0), read | write, 1),
+            ((1, 8), read, 1),
+            ((1, 8), write, 0),
+            ((1, 8), read | write, 0),
+            ((1, 3), read | write, 1),
+            ((1, 3), BPF_DEVCG_ACC_MKNOD, 1),
+            ((1, 3), BPF_DEVCG_ACC_MKNOD | write, 0),
+        ] {
+            let said = run(&program, BPF_DEVCG_DEV_CHAR, access, number.0, number.1);
+            assert_eq!(said, wanted, "{number:?} {access}");
         }
     }
 }
