@@ -244,6 +244,7 @@ const JUDGED: &[(&str, &[&str])] = &[
             "steps::limits::a_fork_bomb_stops_at_its_limit",
             "steps::limits::a_quarter_of_a_processor",
             "steps::limits::devices",
+            "steps::groups::groups_at_a_given_path",
             "steps::groups::groups_below_go_too",
             "steps::groups::many_at_once",
             "steps::limits::memory_runs_out_for_one_and_not_for_its_neighbour",

@@ -412,3 +412,52 @@ fn a_setting_of_any_controller() {
         assert!(said.contains("no magic controller"), "{said}");
     }
 }
+
+/// Groups at a path of somebody's choice, below groups that aren't ours and stay.
+#[test]
+fn groups_at_a_given_path() {
+    let above = format!("ten-steps-test-{}", &new_id().unwrap()[..12]);
+    let path = Path::new(&above).join("inner/most");
+    let limits = Limits {
+        pids: Some(77),
+        cpuset_cpus: Some("0".into()),
+        ..Limits::default()
+    };
+    let cgroup = Cgroup::create_at(&path, &limits).unwrap();
+    let folders: Vec<_> = cgroup
+        .hierarchies()
+        .map(|hierarchy| hierarchy.top.join(&path))
+        .collect();
+    let text =
+        |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    for (file, value) in [("pids.max", "77"), ("cpuset.cpus", "0")] {
+        assert!(
+            folders
+                .iter()
+                .any(|folder| text(folder, file).trim() == value),
+            "{file}"
+        );
+    }
+    // Somebody moves in by the doors, which need no new view.
+    let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+    for folder in &folders {
+        fs::write(folder.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+    }
+    let inside = fs::read_to_string(format!("/proc/{}/cgroup", sleeper.id())).unwrap();
+    assert!(inside.contains(&format!("/{}", path.display())), "{inside}");
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    drop(cgroup);
+    for folder in folders {
+        assert!(!folder.exists(), "{}", folder.display());
+        let inner = folder.parent().unwrap();
+        fs::remove_dir(inner).unwrap();
+        fs::remove_dir(inner.parent().unwrap()).unwrap();
+    }
+    for wrong in ["", "/x", "../x", "a/../../x"] {
+        assert!(
+            Cgroup::create_at(Path::new(wrong), &limits).is_err(),
+            "{wrong}"
+        );
+    }
+}

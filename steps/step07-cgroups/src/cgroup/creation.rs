@@ -8,8 +8,9 @@ use crate::cgroup::v2;
 use crate::claim::abandoned;
 use crate::limits::{Limits, Setting};
 use crate::{Cgroup, limit};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
+use std::path::{Component, Path};
 
 impl Cgroup {
     /// Makes the groups of the container `id`, with its limits and still without processes, and removes
@@ -23,12 +24,34 @@ impl Cgroup {
         if let Some(first) = hierarchies.first() {
             sweep(first)?;
         }
+        Cgroup::create_in(hierarchies, &Path::new(OURS).join(id), limits)
+    }
+
+    /// Makes the groups at `path`, which is relative, below the topmost group of each hierarchy. The path is somebody
+    /// else's choice: a group that is there is taken as it is, those above it stay, and nobody sweeps there.
+    ///
+    /// # Errors
+    /// The errors of [`Cgroup::create`].
+    pub fn create_at(path: &Path, limits: &Limits) -> Result<Cgroup> {
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if !plain || path.as_os_str().is_empty() {
+            bail!(
+                "{}: the path of a control group is relative, and has no .. in it",
+                path.display()
+            );
+        }
+        Cgroup::create_in(hierarchies(limits)?, path, limits)
+    }
+
+    fn create_in(hierarchies: Vec<Hierarchy>, path: &Path, limits: &Limits) -> Result<Cgroup> {
         let mut cgroup = Cgroup {
             groups: Vec::new(),
             limits: limits.clone(),
         };
         for hierarchy in hierarchies {
-            let group = Group::create(hierarchy, id)?;
+            let group = Group::create(hierarchy, path)?;
             let made = group.configure(limits);
             // The group is there, and so has to be removed, whether it could be configured or not.
             cgroup.groups.push(group);
@@ -45,8 +68,11 @@ impl Group {
             top, controllers, ..
         } = &self.hierarchy;
         if self.hierarchy.version == Version::V2 {
-            v2::enable(top, controllers)?;
-            v2::enable(&top.join(OURS), controllers)?;
+            let above = self.folder.ancestors().skip(1);
+            let above: Vec<&Path> = above.take_while(|above| above.starts_with(top)).collect();
+            for folder in above.into_iter().rev() {
+                v2::enable(folder, controllers)?;
+            }
         }
         let here = |setting: &Setting| controllers.iter().any(|name| name == setting.controller);
         let settings = settings(limits, self.hierarchy.version);
@@ -70,13 +96,19 @@ impl Group {
         if self.hierarchy.version == Version::V2 {
             return Ok(());
         }
-        let ours = self.hierarchy.top.join(OURS);
-        for (from, to) in [(&self.hierarchy.top, &ours), (&ours, &self.folder)] {
+        let below = self.folder.strip_prefix(&self.hierarchy.top)?;
+        let mut from = self.hierarchy.top.clone();
+        for name in below {
+            let to = from.join(name);
             for file in ["cpuset.cpus", "cpuset.mems"] {
-                let copied =
-                    fs::read(from.join(file)).and_then(|text| fs::write(to.join(file), text));
-                copied.with_context(|| to.join(file).display().to_string())?;
+                let copy = || match fs::read_to_string(to.join(file))?.trim() {
+                    "" => fs::write(to.join(file), fs::read(from.join(file))?),
+                    // A group above may be somebody else's.
+                    _ => Ok(()),
+                };
+                copy().with_context(|| to.join(file).display().to_string())?;
             }
+            from = to;
         }
         Ok(())
     }

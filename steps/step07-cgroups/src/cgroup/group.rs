@@ -24,15 +24,15 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Makes the folder of the container `id`, and claims it.
-    pub(super) fn create(hierarchy: Hierarchy, id: &str) -> Result<Group> {
-        let ours = hierarchy.top.join(OURS);
-        let folder = ours.join(id);
+    /// Makes the folder at `path` below the hierarchy's topmost group, with those above it, and claims it.
+    pub(super) fn create(hierarchy: Hierarchy, path: &Path) -> Result<Group> {
+        let folder = hierarchy.top.join(path);
         let file = folder.join(members_of(hierarchy.version));
         let make = || {
-            make_group(&ours)?;
+            fs::create_dir_all(folder.parent().unwrap_or(&folder))?;
             match fs::create_dir(&folder) {
-                // A program that removed its group, the last one, has just removed `ours` with it. `claim` tries again.
+                // A program that removed its group, the last one, has just removed ours above with it. `claim` tries
+                // again.
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 made => made,
             }
@@ -56,16 +56,10 @@ pub fn members_of(version: Version) -> &'static str {
     }
 }
 
-fn make_group(folder: &Path) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
-}
-
-/// Removes the group above `folder`, if `folder` was the last one in it.
+/// Removes the group of ours above `folder`, if `folder` was the last one in it. A group of others stays.
 pub(super) fn remove_above(folder: &Path) {
-    if let Some(ours) = folder.parent() {
+    let above = folder.parent();
+    if let Some(ours) = above.filter(|above| above.file_name() == Some(OURS.as_ref())) {
         // The group above is busy as long as others are in it.
         let _ = fs::remove_dir(ours);
     }
