@@ -12,6 +12,7 @@
 pub mod flags;
 pub mod mounts;
 pub mod names;
+pub mod options;
 pub mod relay;
 pub mod terminal;
 

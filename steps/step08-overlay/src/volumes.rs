@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use step01_uts::Refused;
 use step05_tty::mounts::{Mount, MountPoint, mount_on, mount_point};
+use step05_tty::options::Options;
 
 /// One `-v`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,7 +191,10 @@ impl Tmpfs {
         for option in &options {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             let has_value = known.contains(&key) && !value.is_empty();
-            if !has_value && flag(option).is_none() {
+            let read = Options::read([option.as_str()]);
+            let is_flag = read.data.is_empty() && KNOWN.contains(read.set | read.clear);
+            let is_known = is_flag && read.propagation.is_empty();
+            if !has_value && !is_known {
                 return Err(format!(
                     "there is no option {option:?}: there are rw, ro, exec, noexec, suid, nosuid, dev, nodev, \
                      and with a value {}",
@@ -209,20 +213,14 @@ impl Tmpfs {
         let flag_of = || format!("--tmpfs {}", self.target.display());
         let point = mount_point(&self.target, SFlag::S_IFDIR).with_context(flag_of)?;
         outside_of_proc(&point).with_context(flag_of)?;
-        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        let mut data = Vec::new();
-        for option in &self.options {
-            match flag(option) {
-                Some((flag, on)) => flags.set(flag, on),
-                None => data.push(option.as_str()),
-            }
-        }
+        let options = Options::read(self.options.iter().map(String::as_str));
+        let usual = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let tmpfs = Mount {
             source: "tmpfs",
             target: "",
             kind: "tmpfs",
-            flags,
-            data: &data.join(","),
+            flags: options.over(usual),
+            data: &options.data.join(","),
         };
         mount_on(&point, &tmpfs).with_context(flag_of)
     }
@@ -233,20 +231,12 @@ impl Tmpfs {
     }
 }
 
-fn flag(option: &str) -> Option<(MsFlags, bool)> {
-    Some(match option {
-        "ro" => (MsFlags::MS_RDONLY, true),
-        "rw" => (MsFlags::MS_RDONLY, false),
-        "noexec" => (MsFlags::MS_NOEXEC, true),
-        "exec" => (MsFlags::MS_NOEXEC, false),
-        "nosuid" => (MsFlags::MS_NOSUID, true),
-        "suid" => (MsFlags::MS_NOSUID, false),
-        "nodev" => (MsFlags::MS_NODEV, true),
-        "dev" => (MsFlags::MS_NODEV, false),
-        "noatime" => (MsFlags::MS_NOATIME, true),
-        _ => return None,
-    })
-}
+/// The flags that a tmpfs may have.
+const KNOWN: MsFlags = MsFlags::MS_RDONLY
+    .union(MsFlags::MS_NOEXEC)
+    .union(MsFlags::MS_NOSUID)
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOATIME);
 
 /// Fails when `point` is in a procfs, where a link in the root may have led. The filesystem's type shows that,
 /// whatever the path is.
