@@ -11,12 +11,13 @@ use std::os::fd::AsFd;
 use step01_uts::program::Ended;
 
 impl Child {
-    /// Kills the child, and reaps it when it has ended. A child that another process traces has ended too, but can't be
+    /// Kills the child, reaps it when it has ended, and returns its exit code. A child that another process traces has ended too, but can't be
     /// reaped by us until the tracer lets go of it: ptrace(2).
-    pub(crate) fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<u8> {
         send(self.pid, libc::SIGKILL)?;
         while !self.has_ended(PollTimeout::NONE)? {}
-        reap(Some(self.pid)).map(drop)
+        let killed = 128 + libc::SIGKILL as u8;
+        Ok(reap(Some(self.pid))?.map_or(killed, |(_, code)| code))
     }
 
     /// Whether the child has ended, even when we can't reap it because it is traced. SIGCHLD comes only when we can.

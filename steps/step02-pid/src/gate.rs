@@ -5,7 +5,7 @@
 
 use crate::birth::Birth;
 use crate::signals::{self, Requests};
-use crate::{Child, ErrorPipe, clone3, leave, reap};
+use crate::{Child, ErrorPipe, clone3, reap};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,8 +34,10 @@ pub type Act<'a> = &'a mut dyn FnMut(&Child) -> Result<()>;
 pub struct Gate(OwnedFd);
 
 impl Gate {
-    /// Tells the parent that the child has come this far, and waits until the parent lets it on. A parent that has ended
-    /// lets nobody on: then this process ends, too.
+    /// Tells the parent that the child has come this far, and waits until the parent lets it on.
+    ///
+    /// # Errors
+    /// Nobody lets it on: the parent has ended, or does nothing at this gate.
     pub fn wait(&self) -> Result<()> {
         let mut word = [0];
         let told = send(self.0.as_raw_fd(), &word, MsgFlags::MSG_NOSIGNAL);
@@ -43,7 +45,7 @@ impl Gate {
             return match told.and_then(|_| recv(self.0.as_raw_fd(), &mut word, MsgFlags::empty())) {
                 Err(Errno::EINTR) => continue,
                 Ok(1..) => Ok(()),
-                Ok(0) | Err(_) => leave(libc::EXIT_FAILURE as u8),
+                Ok(0) | Err(_) => bail!("nobody opens this gate"),
             };
         }
     }
@@ -86,7 +88,9 @@ pub fn spawn_gated(
                     return birth.announce(&child);
                 }
             }
-            gate.wait()?;
+            if !acts.is_empty() {
+                gate.wait()?;
+            }
             body(&gate)
         })
     };
@@ -106,7 +110,7 @@ pub fn spawn_gated(
         }
     };
     for act in acts {
-        let held = comes(&ours, &child).and_then(|comes| match comes {
+        let held = comes(&ours).and_then(|comes| match comes {
             true => act(&child).map(|()| true),
             false => Ok(false),
         });
@@ -126,7 +130,7 @@ pub fn spawn_gated(
 
 /// Waits until the child stands at the next gate; `false`: it has ended, or has failed on the way. Somebody may ask this
 /// process to end meanwhile.
-fn comes(gate: &OwnedFd, child: &Child) -> Result<bool> {
+fn comes(gate: &OwnedFd) -> Result<bool> {
     let requests = Requests::new()?;
     loop {
         let mut polled = [
@@ -149,7 +153,6 @@ fn comes(gate: &OwnedFd, child: &Child) -> Result<bool> {
         }
         if asked {
             let number = requests.receive()?;
-            child.end()?;
             let text = "it was asked to end before the command ran".to_owned();
             return Err(Ended {
                 code: 128 + number as u8,
@@ -163,16 +166,13 @@ fn comes(gate: &OwnedFd, child: &Child) -> Result<bool> {
 /// Why a child isn't there any more that hasn't come to all gates: its own error, or how it was ended.
 fn lost(child: &Child, pipe: ErrorPipe) -> anyhow::Error {
     let told = pipe.outcome();
-    let reaped = || {
-        while !child.has_ended(PollTimeout::NONE)? {}
-        reap(Some(child.pid))
-    };
-    let code = match reaped() {
-        Ok(reaped) => reaped.map_or(libc::EXIT_FAILURE as u8, |(_, code)| code),
-        Err(error) => return error,
-    };
-    let text = format!("it ended with {code} before the command ran");
-    told.map_or_else(|error| error, |()| Ended { code, text }.into())
+    match (told, child.end()) {
+        (Err(error), _) | (Ok(()), Err(error)) => error,
+        (Ok(()), Ok(code)) => {
+            let text = format!("it ended with {code} before it came to the last gate");
+            Ended { code, text }.into()
+        }
+    }
 }
 
 /// A piece of a user namespace's map: `count` IDs from `inside` on stand for as many from `outside` on.

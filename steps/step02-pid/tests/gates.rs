@@ -5,16 +5,18 @@
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, pipe2, sethostname, setresuid};
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use step01_uts::program::Ended;
 use step01_uts::{call, exec};
+use step02_pid::birth::pidfd_open;
 use step02_pid::gate::{Act, Gate, IdMap, Namespaces, map_ids, spawn_gated};
 use step02_pid::{Child, die_with_parent, fork, leave};
 
@@ -183,7 +185,9 @@ fn what_goes_wrong() {
     let error = killed.err().unwrap();
     assert_eq!(error.downcast_ref::<Ended>().unwrap().code, 137);
     assert!(
-        error.to_string().contains("before the command ran"),
+        error
+            .to_string()
+            .contains("before it came to the last gate"),
         "{error}"
     );
     assert!(is_gone(pid));
@@ -203,6 +207,29 @@ fn what_goes_wrong() {
         |_: &Gate| bail!("too soon"),
     );
     assert_eq!(failed.err().unwrap().to_string(), "too soon");
+
+    // It becomes its command before the last gate, or asks for one more: neither goes unnoticed.
+    let (mut first, mut second) = (
+        |_: &Child| Ok(()),
+        |_: &Child| panic!("it never comes to this gate"),
+    );
+    let early = spawn_gated(
+        &namespaces,
+        &mut [&mut first as Act, &mut second],
+        |_: &Gate| shell("sleep 1000"),
+    );
+    assert!(
+        early
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("before it came to the last gate")
+    );
+    let mut first = |_: &Child| Ok(());
+    let late = spawn_gated(&namespaces, &mut [&mut first as Act], body);
+    assert_eq!(late.err().unwrap().to_string(), "nobody opens this gate");
+    let ungated = spawn_gated(&namespaces, &mut [], |_: &Gate| shell("exit 3"));
+    assert_eq!(ungated.unwrap().wait().unwrap(), 3);
 
     let mut fails = |child: &Child| {
         pid = child.pid;
@@ -240,9 +267,14 @@ fn a_parent_that_dies() {
     assert_eq!(reader.read(&mut pid.clone()).unwrap(), 0);
     nix::sys::wait::waitpid(parent, None).unwrap();
     let child = Pid::from_raw(i32::from_ne_bytes(pid));
-    // Whoever reaps it now, it runs no more.
-    let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    // It isn't ours to reap: but it ends.
+    match pidfd_open(child.as_raw()) {
+        Err(errno) => assert_eq!(errno, Errno::ESRCH),
+        Ok(pidfd) => {
+            let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+            while poll(&mut polled, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        }
+    }
 }
 
 fn main() {

@@ -159,7 +159,7 @@ impl step01_uts::call::Argument for Instruction {
 fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
     /// The first members of union bpf_attr for this command.
     #[repr(C)]
-    struct Load {
+    struct LoadAttributes {
         kind: u32,
         count: u32,
         instructions: u64,
@@ -170,7 +170,7 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
         kernel_version: u32,
         flags: u32,
     }
-    let load = Load {
+    let load = LoadAttributes {
         kind: BPF_PROG_TYPE_CGROUP_DEVICE,
         count: program.len() as u32,
         instructions: program.as_ptr() as u64,
@@ -181,7 +181,7 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
         kernel_version: 0,
         flags: 0,
     };
-    let size = size_of::<Load>();
+    let size = size_of::<LoadAttributes>();
     // SAFETY: the kernel reads the structure and what its members point to, and returns a descriptor.
     unsafe {
         let program = libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size);
@@ -192,19 +192,19 @@ fn load_program(program: &[Instruction]) -> nix::Result<OwnedFd> {
 /// BPF_PROG_ATTACH in bpf(2).
 fn attach_program(folder: &File, program: &OwnedFd) -> nix::Result<()> {
     #[repr(C)]
-    struct Attach {
+    struct AttachAttributes {
         target: u32,
         program: u32,
         kind: u32,
         flags: u32,
     }
-    let attach = Attach {
+    let attach = AttachAttributes {
         target: folder.as_raw_fd() as u32,
         program: program.as_raw_fd() as u32,
         kind: BPF_CGROUP_DEVICE,
         flags: BPF_F_ALLOW_MULTI,
     };
-    let size = size_of::<Attach>();
+    let size = size_of::<AttachAttributes>();
     // SAFETY: the kernel reads the structure.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size) };
     Errno::result(result).map(drop)

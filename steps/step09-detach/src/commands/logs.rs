@@ -1,7 +1,7 @@
 //! `logs`: what a container has said.
 
 use crate::container::Container;
-use crate::container::log::{Entry, OutputStream, former};
+use crate::container::log::{LogEntry, OutputStream, former};
 use crate::container::record::Phase;
 use crate::container::store::Store;
 use anyhow::{Context, Result};
@@ -271,7 +271,7 @@ impl Reader<'_> {
             match self.line()? {
                 Some(line) => {
                     at += line.len() as u64 + 1;
-                    let Some(entry) = Entry::parse(&line) else {
+                    let Some(entry) = LogEntry::parse(&line) else {
                         continue;
                     };
                     if new_line {
@@ -303,7 +303,7 @@ impl Reader<'_> {
     }
 
     fn print(&mut self, line: &[u8]) -> Result<()> {
-        let Some(entry) = Entry::parse(line) else {
+        let Some(entry) = LogEntry::parse(line) else {
             if !self.complained {
                 self.complained = true;
                 eprintln!(

@@ -198,7 +198,7 @@ fn whole_entries(path: &Path) -> io::Result<u64> {
 
 /// One entry of a log.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct LogEntry<'a> {
     /// When the text was said.
     pub time: SystemTime,
     /// The same time, as it stands in the log.
@@ -211,9 +211,9 @@ pub struct Entry<'a> {
     pub text: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
+impl<'a> LogEntry<'a> {
     /// Reads an entry, without its newline; `None`: the line isn't one.
-    pub fn parse(line: &'a [u8]) -> Option<Entry<'a>> {
+    pub fn parse(line: &'a [u8]) -> Option<LogEntry<'a>> {
         let mut fields = line.splitn(4, |byte| *byte == b' ');
         let time_text = std::str::from_utf8(fields.next()?).ok()?;
         let stream = match fields.next()? {
@@ -227,7 +227,7 @@ impl<'a> Entry<'a> {
             b"P" => false,
             _ => return None,
         };
-        Some(Entry {
+        Some(LogEntry {
             time: parse_rfc3339(time_text).ok()?,
             time_text,
             stream,
@@ -247,7 +247,7 @@ mod tests {
         lines
             .split(|byte| *byte == b'\n')
             .map(|line| {
-                let entry = Entry::parse(line).unwrap();
+                let entry = LogEntry::parse(line).unwrap();
                 (entry.stream, entry.is_whole, entry.text.to_owned())
             })
             .collect()
