@@ -42,7 +42,8 @@ pub enum Message {
     Refused(OutputStream),
     /// To the monitor: I go, and the container is to go on as if I were there.
     Detach,
-    /// To the monitor: when the container ends, don't start it again. The monitor answers [`Message::Taken`].
+    /// To the monitor: when the container ends, don't start it again. The monitor answers [`Message::Taken`]. A monitor
+    /// of an older program knows this by its older name.
     #[serde(rename = "LetItEnd")]
     End(Rest),
     /// To the monitor: I want to look why the command didn't start, so send me a [`Message::Sight`].
