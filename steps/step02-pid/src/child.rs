@@ -6,6 +6,7 @@ use crate::{Child, ErrorPipe, reap};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use step01_uts::program::Ended;
@@ -18,6 +19,33 @@ impl Child {
         while !self.has_ended(PollTimeout::NONE)? {}
         let killed = 128 + libc::SIGKILL as u8;
         Ok(reap(Some(self.pid))?.map_or(killed, |(_, code)| code))
+    }
+
+    /// Waits until the child has ended, and reaps it. When a signal that is held back asks this process to end meanwhile,
+    /// the child is killed.
+    pub(crate) fn end_unless_it_ends(&self) -> Result<()> {
+        let requests = Requests::new()?;
+        loop {
+            let mut polled = [
+                PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(requests.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut polled, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                polled => polled?,
+            };
+            let [has_ended, asked] = polled.map(|each| each.any() == Some(true));
+            if has_ended {
+                return reap(Some(self.pid)).map(drop);
+            }
+            if asked {
+                let number = requests.receive()?;
+                self.end()?;
+                let text = "it was asked to end before the command ran".to_owned();
+                let code = 128 + number as u8;
+                return Err(Ended { code, text }.into());
+            }
+        }
     }
 
     /// Whether the child has ended, even when we can't reap it because it is traced. SIGCHLD comes only when we can.
@@ -41,41 +69,12 @@ impl ErrorPipe {
     /// # Errors
     /// The child's own error, or [`Ended`] with 128 plus the signal's number.
     pub fn outcome_or_end(self, child: &Child) -> Result<()> {
-        let ErrorPipe { reader, writer } = self;
-        drop(writer);
-        let requests = Requests::new()?;
-        let mut text = Vec::new();
-        loop {
-            let mut polled = [
-                PollFd::new(reader.as_fd(), PollFlags::POLLIN),
-                PollFd::new(requests.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut polled, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                polled => polled?,
-            };
-            let [told, asked] = polled.map(|each| each.any() == Some(true));
-            if !told && asked {
-                let number = requests.receive()?;
-                child.end()?;
-                let text = "it was asked to end before the command ran".to_owned();
-                let code = 128 + number as u8;
-                return Err(Ended { code, text }.into());
-            }
-            let mut part = [0; 4096];
-            match (&reader).read(&mut part)? {
-                0 => break,
-                length => text.extend_from_slice(&part[..length]),
-            }
-        }
-        match &text[..] {
-            [] => Ok(()),
-            text => {
-                // The child is about to end anyway. PID 1 of its namespace can't end before the child is reaped.
-                child.end()?;
-                Err(serde_json::from_slice::<Report>(text)?.into_error())
-            }
-        }
+        hear(&self.news(), Some(child))
+    }
+
+    /// The parent's end alone: as long as we hold a writing end ourselves, there is no end of the news.
+    pub(crate) fn news(self) -> File {
+        self.reader
     }
 
     /// The child's half, where the child goes on and becomes no command: says
@@ -96,6 +95,45 @@ impl ErrorPipe {
             WELL => Ok(()),
             [] => bail!("it was killed before it could tell how it went"),
             text => Err(serde_json::from_slice::<Report>(text)?.into_error()),
+        }
+    }
+}
+
+/// Waits until the child at the other end of the pipe `news` has become its command, or has told why not. When a signal
+/// that is held back asks this process to end meanwhile, the `child` is killed first; without one there is nobody to kill,
+/// and the pipe is about to end.
+pub(crate) fn hear(mut news: &File, child: Option<&Child>) -> Result<()> {
+    let requests = Requests::new()?;
+    let mut text = Vec::new();
+    loop {
+        let mut polled = [
+            PollFd::new(news.as_fd(), PollFlags::POLLIN),
+            PollFd::new(requests.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled?,
+        };
+        let [told, asked] = polled.map(|each| each.any() == Some(true));
+        if let (false, true, Some(child)) = (told, asked, child) {
+            let number = requests.receive()?;
+            child.end()?;
+            let text = "it was asked to end before the command ran".to_owned();
+            let code = 128 + number as u8;
+            return Err(Ended { code, text }.into());
+        }
+        let mut part = [0; 4096];
+        match news.read(&mut part)? {
+            0 => break,
+            length => text.extend_from_slice(&part[..length]),
+        }
+    }
+    match (&text[..], child) {
+        ([], _) => Ok(()),
+        (text, child) => {
+            // The child is about to end anyway. PID 1 of its namespace can't end before the child is reaped.
+            child.map(Child::end).transpose()?;
+            Err(serde_json::from_slice::<Report>(text)?.into_error())
         }
     }
 }
