@@ -25,7 +25,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use step01_uts::{call, exec, host_environment};
-use step02_pid::{init, spawn};
+use step02_pid::{die_with_parent, init, spawn};
 use step03_mount::{loopback_up, make_private, mount_proc, mount_sysfs};
 use step05_tty::mounts::MountPoint;
 use step08_overlay::{MountAttributes, attach, clone_tree};
@@ -58,6 +58,7 @@ pub enum Propagation {
 pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
     let group = Group::new();
     let child = spawn(NAMESPACES, || {
+        die_with_parent()?;
         group.join();
         call!(sethostname(NAME))?;
         make_private()?;

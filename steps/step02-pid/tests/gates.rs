@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid, pipe2, sethostname, setresuid};
+use nix::unistd::{Pid, getpid, pause, pipe2, sethostname, setresuid};
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Read;
@@ -94,9 +94,10 @@ fn what_is_not_done_yet() {
     let command = format!("[ $(hostname) = {name} ] && grep -q inner /proc/net/dev && exit 7");
     let acts: &mut [Act] = &mut [&mut at_first, &mut at_second];
     let child = spawn_gated(&namespaces, acts, |gate: &Gate| {
-        die_with_parent()?;
         call!(sethostname(name))?;
         setresuid(inside.into(), inside.into(), inside.into())?;
+        // Another user would be let off.
+        die_with_parent()?;
         gate.wait()?;
         shell(&command)
     });
@@ -230,6 +231,32 @@ fn what_goes_wrong() {
     assert_eq!(late.err().unwrap().to_string(), "nobody opens this gate");
     let ungated = spawn_gated(&namespaces, &mut [], |_: &Gate| shell("exit 3"));
     assert_eq!(ungated.unwrap().wait().unwrap(), 3);
+
+    // What it reports may be more than a pipe holds.
+    let (mut first, mut second) = (|_: &Child| Ok(()), |_: &Child| Ok(()));
+    let failed = spawn_gated(
+        &namespaces,
+        &mut [&mut first as Act, &mut second],
+        |_: &Gate| bail!("x".repeat(300_000)),
+    );
+    assert_eq!(failed.err().unwrap().to_string().len(), 300_000);
+
+    // Somebody asks this process to end while the child is on its way from one gate to the next.
+    let mut asked = |child: &Child| {
+        pid = child.pid;
+        Ok(kill(getpid(), Signal::SIGTERM)?)
+    };
+    let mut never = |_: &Child| panic!("it never comes to this gate");
+    let ended = spawn_gated(
+        &namespaces,
+        &mut [&mut asked as Act, &mut never],
+        |_: &Gate| {
+            pause();
+            bail!("a signal has come")
+        },
+    );
+    assert_eq!(ended.err().unwrap().downcast::<Ended>().unwrap().code, 143);
+    assert!(is_gone(pid));
 
     let mut fails = |child: &Child| {
         pid = child.pid;

@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// A lock that lasts as long as any process has this file open, a process that was forked with it included.
+/// A lock that lasts as long as this open file description, which a process has in common with those that were forked
+/// with it: open(2). Who opens the file once more has another.
 #[derive(Debug)]
 pub struct Lock(File);
 

@@ -15,35 +15,46 @@ pub struct Options {
     pub data: Vec<String>,
 }
 
-/// The names of flags, and whether each sets its flag or clears it.
-const FLAGS: &[(&str, MsFlags, bool)] = &[
-    ("ro", MsFlags::MS_RDONLY, true),
-    ("rw", MsFlags::MS_RDONLY, false),
-    ("nosuid", MsFlags::MS_NOSUID, true),
-    ("suid", MsFlags::MS_NOSUID, false),
-    ("nodev", MsFlags::MS_NODEV, true),
-    ("dev", MsFlags::MS_NODEV, false),
-    ("noexec", MsFlags::MS_NOEXEC, true),
-    ("exec", MsFlags::MS_NOEXEC, false),
-    ("sync", MsFlags::MS_SYNCHRONOUS, true),
-    ("async", MsFlags::MS_SYNCHRONOUS, false),
-    ("dirsync", MsFlags::MS_DIRSYNC, true),
-    ("mand", MsFlags::MS_MANDLOCK, true),
-    ("nomand", MsFlags::MS_MANDLOCK, false),
-    ("noatime", MsFlags::MS_NOATIME, true),
-    ("atime", MsFlags::MS_NOATIME, false),
-    ("nodiratime", MsFlags::MS_NODIRATIME, true),
-    ("diratime", MsFlags::MS_NODIRATIME, false),
-    ("relatime", MsFlags::MS_RELATIME, true),
-    ("norelatime", MsFlags::MS_RELATIME, false),
-    ("strictatime", MsFlags::MS_STRICTATIME, true),
-    ("nostrictatime", MsFlags::MS_STRICTATIME, false),
-    ("remount", MsFlags::MS_REMOUNT, true),
-    ("bind", MsFlags::MS_BIND, true),
-    ("rbind", MsFlags::MS_BIND.union(MsFlags::MS_REC), true),
-    ("silent", MsFlags::MS_SILENT, true),
-    ("loud", MsFlags::MS_SILENT, false),
-    ("defaults", MsFlags::empty(), true),
+const NONE: MsFlags = MsFlags::empty();
+
+/// The ways to keep the time of the last access, which exclude each other.
+const ATIME: MsFlags = MsFlags::MS_NOATIME
+    .union(MsFlags::MS_RELATIME)
+    .union(MsFlags::MS_STRICTATIME);
+
+/// The names of flags, with what each sets, after it has cleared what contradicts it.
+const FLAGS: &[(&str, MsFlags, MsFlags)] = &[
+    ("ro", MsFlags::MS_RDONLY, NONE),
+    ("rw", NONE, MsFlags::MS_RDONLY),
+    ("nosuid", MsFlags::MS_NOSUID, NONE),
+    ("suid", NONE, MsFlags::MS_NOSUID),
+    ("nodev", MsFlags::MS_NODEV, NONE),
+    ("dev", NONE, MsFlags::MS_NODEV),
+    ("noexec", MsFlags::MS_NOEXEC, NONE),
+    ("exec", NONE, MsFlags::MS_NOEXEC),
+    ("sync", MsFlags::MS_SYNCHRONOUS, NONE),
+    ("async", NONE, MsFlags::MS_SYNCHRONOUS),
+    ("dirsync", MsFlags::MS_DIRSYNC, NONE),
+    ("mand", MsFlags::MS_MANDLOCK, NONE),
+    ("nomand", NONE, MsFlags::MS_MANDLOCK),
+    ("noatime", MsFlags::MS_NOATIME, ATIME),
+    ("atime", NONE, MsFlags::MS_NOATIME),
+    ("nodiratime", MsFlags::MS_NODIRATIME, NONE),
+    ("diratime", NONE, MsFlags::MS_NODIRATIME),
+    ("relatime", MsFlags::MS_RELATIME, ATIME),
+    ("norelatime", NONE, MsFlags::MS_RELATIME),
+    ("strictatime", MsFlags::MS_STRICTATIME, ATIME),
+    ("nostrictatime", NONE, MsFlags::MS_STRICTATIME),
+    ("remount", MsFlags::MS_REMOUNT, NONE),
+    ("bind", MsFlags::MS_BIND, MsFlags::MS_REC),
+    ("rbind", MsFlags::MS_BIND.union(MsFlags::MS_REC), NONE),
+    ("silent", MsFlags::MS_SILENT, NONE),
+    ("loud", NONE, MsFlags::MS_SILENT),
+    ("lazytime", MsFlags::MS_LAZYTIME, NONE),
+    ("nolazytime", NONE, MsFlags::MS_LAZYTIME),
+    ("iversion", MsFlags::MS_I_VERSION, NONE),
+    ("noiversion", NONE, MsFlags::MS_I_VERSION),
+    ("defaults", NONE, NONE),
 ];
 
 /// The names of propagation; with an `r` before it a name is about the mounts below, too.
@@ -69,9 +80,9 @@ impl Options {
             let propagation = |word: &str| PROPAGATION.iter().find(|(name, _)| *name == word);
             let below = word.strip_prefix('r').and_then(propagation);
             match (flag, propagation(word), below) {
-                (Some((_, flag, on)), ..) => {
-                    options.set.set(*flag, *on);
-                    options.clear.set(*flag, !on);
+                (Some((_, sets, clears)), ..) => {
+                    options.set = options.set.difference(*clears) | *sets;
+                    options.clear = (options.clear | *clears).difference(*sets);
                 }
                 (_, Some((_, flag)), _) => options.propagation.push(*flag),
                 (.., Some((_, flag))) => options.propagation.push(*flag | MsFlags::MS_REC),
@@ -109,5 +120,15 @@ mod tests {
             MsFlags::MS_NOEXEC
         );
         assert_eq!(Options::read(["defaults", ""]).over(usual), usual);
+        let over = |words: &[&str]| Options::read(words.iter().copied()).over(MsFlags::MS_RELATIME);
+        assert_eq!(over(&["noatime", "strictatime"]), MsFlags::MS_STRICTATIME);
+        assert_eq!(
+            over(&["strictatime", "noatime", "nodiratime"]),
+            MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME
+        );
+        assert_eq!(
+            over(&["rbind", "bind"]),
+            MsFlags::MS_BIND | MsFlags::MS_RELATIME
+        );
     }
 }

@@ -54,6 +54,10 @@ impl Access {
         write: false,
         mknod: true,
     };
+
+    fn has_some_of(self, other: Access) -> bool {
+        self.read && other.read || self.write && other.write || self.mknod && other.mknod
+    }
 }
 
 // ANCHOR: DEFAULT_RULES
@@ -105,6 +109,34 @@ impl Display for Access {
         }
         Ok(())
     }
+}
+
+/// Whether version 1 of control groups can follow `rules`. It keeps a list of what is allowed, and takes from it only what
+/// is there in the same words: what else a rule denies would stay allowed, and nobody would hear of it.
+///
+/// # Errors
+/// The text names the rule, and the one before it.
+pub fn can_be_written(rules: &[DeviceRule]) -> Result<()> {
+    let same =
+        |one: Option<u32>, other: Option<u32>| one == other || one.is_none() || other.is_none();
+    for (place, denied) in rules.iter().enumerate().filter(|(_, rule)| !rule.allow) {
+        let stays = rules[..place].iter().find(|allowed| {
+            let words = (denied.major, denied.minor);
+            allowed.allow
+                && allowed.kind == denied.kind
+                && (allowed.major, allowed.minor) != words
+                && same(allowed.major, denied.major)
+                && same(allowed.minor, denied.minor)
+                && allowed.access.has_some_of(denied.access)
+        });
+        if let Some(allowed) = stays {
+            bail!(
+                "the rules for devices deny {denied}, after they have allowed {allowed}\nhelp: version 1 of control groups \
+                 can't do that: allow only what the container needs"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What one `--device` asks for.
@@ -244,6 +276,33 @@ mod tests {
         assert_eq!(written[0], "c *:* m");
         assert_eq!(written[2], "c 1:3 rwm");
         assert_eq!(written[9], "c 136:* rwm");
+    }
+
+    #[test]
+    fn what_version_1_would_ignore() {
+        let char = |major, minor, access, allow| DeviceRule {
+            allow,
+            ..rule(SFlag::S_IFCHR, major, minor, access)
+        };
+        let all = char(None, None, Access::ALL, true);
+        let null = char(Some(1), Some(3), Access::MKNOD, false);
+        let check = |rules: &[&DeviceRule]| {
+            let rules: Vec<_> = rules.iter().map(|rule| (*rule).clone()).collect();
+            can_be_written(&rules).map_err(|error| error.to_string())
+        };
+        let said = check(&[&all, &null]).unwrap_err();
+        assert!(said.contains("c 1:3 m, after"), "{said}");
+        assert!(said.contains("c *:* rwm\n"), "{said}");
+        let memory = char(Some(1), None, Access::ALL, false);
+        let one = char(Some(1), Some(3), Access::ALL, true);
+        check(&[&one, &memory]).unwrap_err();
+        // In the same words, about others, or before.
+        check(&[&one, &null]).unwrap();
+        check(&[&one, &char(Some(5), None, Access::ALL, false)]).unwrap();
+        check(&[&null, &all]).unwrap();
+        let block = rule(SFlag::S_IFBLK, None, None, Access::ALL);
+        check(&[&block, &null]).unwrap();
+        can_be_written(DEFAULT_RULES).unwrap();
     }
 
     /// Devices come and go while all of them are listed.

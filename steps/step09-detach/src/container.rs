@@ -230,9 +230,12 @@ impl Folders {
         let id = fs::read_link(self.names.join(name::valid(name).ok()?)).ok()?;
         let id = id.to_str().filter(|id| is_id(id))?;
         let container = self.container(id.into());
-        // A link that a crash has left leads to nothing, or to a container of another name.
-        let record = container.record().ok()?;
-        (record.name == name).then_some(container)
+        match container.record() {
+            // A link that a crash has left leads to nothing, or to a container of another name.
+            Ok(record) => (record.name == name).then_some(container),
+            // Its name is nobody else's, though we can't read it.
+            Err(error) => error.is::<Newer>().then_some(container),
+        }
     }
 
     /// Waits until nobody else gives or takes a name.

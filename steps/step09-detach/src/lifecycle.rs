@@ -4,7 +4,7 @@
 use crate::caller::connection::{Answer, Connection};
 use crate::caller::launch::launch;
 use crate::container::Container;
-use crate::container::record::{Phase, Record};
+use crate::container::record::{Newer, Phase, Record};
 use crate::container::status::Status;
 use crate::message::{Message, Rest, knock};
 use crate::{Identity, is_running, pidfd_open, send, stop, wait_for_end};
@@ -70,10 +70,14 @@ pub fn begin(container: &Container, size: Option<(u16, u16)>) -> Result<Option<C
 /// Removes a container. With `force`, a container that runs is killed first.
 ///
 /// # Errors
-/// Without `force`: the container runs, or is about to.
+/// Without `force`: the container runs, or is about to; or a newer program has made it ([`Newer`]).
 pub fn remove(container: &Container, force: bool) -> Result<()> {
     loop {
         if let Some(life) = container.take_life()? {
+            let unread = container.record().err();
+            if let Some(newer) = unread.filter(|error| !force && error.is::<Newer>()) {
+                return Err(newer);
+            }
             if orphan(container).is_some() && !force {
                 bail!(
                     "container {0} is running, and its monitor was killed\nhelp: `stop {0}` first, or `rm -f {0}`",

@@ -17,10 +17,11 @@ use step08_overlay::layers::Storage;
 use step08_overlay::volumes::{Tmpfs, Volume};
 use step09_detach::commands::inspect::describe;
 use step09_detach::container::plan::{Plan, VERSION};
-use step09_detach::container::record::{Phase, Record};
+use step09_detach::container::record::{Newer, Phase, Record};
 use step09_detach::container::status::sentence;
 use step09_detach::container::store::{Inventory, Store};
 use step09_detach::flags::signal;
+use step09_detach::lifecycle::remove;
 
 /// A record as it was written before there were versions, with nearly every flag.
 const BEFORE_VERSION_1: &str = include_str!("record-before-version-1.json");
@@ -38,6 +39,15 @@ fn a_record_of_before_there_were_versions() {
         (libc::SIGINT, Network::Host)
     );
     assert_eq!((plan.env.workdir(), record.hostname()), ("/srv", "there"));
+    // Where it says two things, neither is taken.
+    for (place, other) in [("/version", json!(1)), ("/network", json!("host"))] {
+        let mut two = value.clone();
+        two["arguments"][&place[1..]] = other;
+        Record::read(two.to_string().as_bytes(), id).unwrap_err();
+    }
+    let mut two = value.clone();
+    two["arguments"]["network"]["ports"] = json!(["80:80"]);
+    Record::read(two.to_string().as_bytes(), id).unwrap_err();
     // All else stands where it stood.
     let mut now = serde_json::to_value(&record).unwrap();
     assert_eq!(now["plan"]["network"].take(), json!("host"));
@@ -60,6 +70,28 @@ fn what_nobody_has_said_has_its_usual_value() {
     let newer = json!({"id": id, "name": "box", "created": "2026-11-22T21:48:50Z", "plan": {"version": 77}});
     let error = Record::read(newer.to_string().as_bytes(), &id).unwrap_err();
     assert!(error.to_string().contains("version 77"), "{error}");
+}
+
+/// What a newer program has made keeps its name, and isn't removed by mistake.
+#[test]
+fn a_record_of_a_newer_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("state");
+    let store = Store::open(&StateDir { dir }).unwrap();
+    let (container, life) = store.create(Some("box".into()), Plan::default()).unwrap();
+    let mut record = serde_json::to_value(container.record().unwrap()).unwrap();
+    record["plan"] = json!({"version": 77, "unheard": "of"});
+    fs::write(container.folder.join("config.json"), record.to_string()).unwrap();
+    drop(life);
+    assert_eq!(store.find("box").unwrap().id, container.id);
+    let taken = store
+        .create(Some("box".into()), Plan::default())
+        .unwrap_err();
+    assert!(taken.to_string().contains("already in use"), "{taken}");
+    let error = remove(&container, false).unwrap_err();
+    assert!(error.is::<Newer>() && !container.is_gone(), "{error}");
+    remove(&container, true).unwrap();
+    assert!(container.is_gone());
 }
 
 /// What an image says holds where nobody has said anything else: its variables come before those that are given.

@@ -15,7 +15,7 @@ use nix::unistd::{Pid, geteuid};
 use std::fs;
 use std::path::Path;
 use step01_uts::exec;
-use step02_pid::spawn;
+use step02_pid::{die_with_parent, spawn};
 use step03_mount::{make_private, mount_proc, mount_sysfs};
 
 /// One thing that a chapter needs.
@@ -385,6 +385,7 @@ fn tried(fact: &str, outcome: Result<()>, remedy: &'static str) -> Finding {
 /// Tries something in new namespaces, in a process that ends at once.
 fn attempt(namespaces: CloneFlags, what: impl Fn() -> Result<()>) -> Result<()> {
     let child = spawn(namespaces, || {
+        die_with_parent()?;
         what()?;
         exec(&["true".into()], &[])
     })?;

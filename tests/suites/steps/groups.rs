@@ -403,6 +403,12 @@ fn a_setting_of_any_controller() {
         said.contains("pids.nothing") && said.contains("the pids controller"),
         "{said}"
     );
+    let wrong = Cgroup::create(
+        &new_id().unwrap(),
+        &limits(vec![other("pids", "../pids.max", "1")]),
+    );
+    let said = wrong.err().unwrap().to_string();
+    assert!(said.contains("\"../pids.max\" is no file"), "{said}");
     if version == Version::V1 {
         let wrong = Cgroup::create(
             &new_id().unwrap(),
@@ -438,6 +444,8 @@ fn groups_at_a_given_path() {
             "{file}"
         );
     }
+    let again = Cgroup::create_at(&path, &limits).err().unwrap().to_string();
+    assert!(again.contains("there is such a control group"), "{again}");
     // Somebody moves in by the doors, which need no new view.
     let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
     for folder in &folders {
@@ -454,7 +462,7 @@ fn groups_at_a_given_path() {
         fs::remove_dir(inner).unwrap();
         fs::remove_dir(inner.parent().unwrap()).unwrap();
     }
-    for wrong in ["", "/x", "../x", "a/../../x"] {
+    for wrong in ["", "/x", "../x", "a/../../x", "a/ten-steps/b"] {
         assert!(
             Cgroup::create_at(Path::new(wrong), &limits).is_err(),
             "{wrong}"

@@ -6,6 +6,7 @@ use crate::cgroup::places::{every_controller, hierarchies, places};
 use crate::cgroup::settings::settings;
 use crate::cgroup::v2;
 use crate::claim::abandoned;
+use crate::devices::can_be_written;
 use crate::limits::{Limits, Setting};
 use crate::{Cgroup, limit};
 use anyhow::{Context, Result, bail};
@@ -28,10 +29,10 @@ impl Cgroup {
     }
 
     /// Makes the groups at `path`, which is relative, below the topmost group of each hierarchy. The path is somebody
-    /// else's choice: a group that is there is taken as it is, those above it stay, and nobody sweeps there.
+    /// else's choice: groups above it that aren't there are made, and stay, also after a failure; and nobody sweeps there.
     ///
     /// # Errors
-    /// The errors of [`Cgroup::create`].
+    /// The errors of [`Cgroup::create`]; there is such a group; or the path leads to where the other containers are.
     pub fn create_at(path: &Path, limits: &Limits) -> Result<Cgroup> {
         let plain = path
             .components()
@@ -42,10 +43,28 @@ impl Cgroup {
                 path.display()
             );
         }
-        Cgroup::create_in(hierarchies(limits)?, path, limits)
+        if path.iter().any(|name| name == OURS) {
+            bail!(
+                "{}: groups below {OURS} go by the IDs of containers\nhelp: choose another path",
+                path.display()
+            );
+        }
+        let hierarchies = hierarchies(limits)?;
+        let folders = hierarchies.iter().map(|each| each.top.join(path));
+        // Its limits would be changed under somebody else's processes, and it would be removed in the end.
+        if let Some(there) = folders.into_iter().find(|folder| folder.exists()) {
+            bail!(
+                "{}: there is such a control group\nhelp: choose another path, or `rmdir` it",
+                there.display()
+            );
+        }
+        Cgroup::create_in(hierarchies, path, limits)
     }
 
     fn create_in(hierarchies: Vec<Hierarchy>, path: &Path, limits: &Limits) -> Result<Cgroup> {
+        if let Some(other) = limits.others.iter().find(|other| other.file.contains('/')) {
+            bail!("{:?} is no file of a control group's own", other.file);
+        }
         let mut cgroup = Cgroup {
             groups: Vec::new(),
             limits: limits.clone(),
@@ -83,6 +102,9 @@ impl Group {
         {
             self.allow_memory_nodes()?;
         }
+        if let (Version::V1, Some(rules)) = (self.hierarchy.version, &limits.devices) {
+            can_be_written(rules)?;
+        }
         limit(&self.folder, &settings)?;
         match self.hierarchy.version {
             Version::V1 => Ok(()),
@@ -97,14 +119,15 @@ impl Group {
             return Ok(());
         }
         let below = self.folder.strip_prefix(&self.hierarchy.top)?;
+        let is_ours = below.starts_with(OURS);
         let mut from = self.hierarchy.top.clone();
         for name in below {
             let to = from.join(name);
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let copy = || match fs::read_to_string(to.join(file))?.trim() {
-                    "" => fs::write(to.join(file), fs::read(from.join(file))?),
-                    // A group above may be somebody else's.
-                    _ => Ok(()),
+                    // A group above that is somebody else's keeps what it has.
+                    text if !is_ours && !text.is_empty() => Ok(()),
+                    _ => fs::write(to.join(file), fs::read(from.join(file))?),
                 };
                 copy().with_context(|| to.join(file).display().to_string())?;
             }

@@ -57,7 +57,7 @@ pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
     for controller in controllers {
         let asked_for_by = limits.flag_for(&controller);
         if controller == "cpuset" && asked_for_by.is_none()
-            || controller == "freezer" && !limits.freezer
+            || controller == "freezer" && !limits.freezer && asked_for_by.is_none()
         {
             continue;
         }

@@ -78,8 +78,8 @@ fn copy(to: u8, from: u8) -> Instruction {
     immediate(MOVE_X, to | from << 4, 0)
 }
 
-/// The program for `rules`, from the last to the first: the first of them that fits decides. One that allows fits when all
-/// that is asked for is in it, one that denies when any of it is. Without a rule that fits, the answer is no.
+/// The program for `rules`, from the last to the first. Each kind of access is decided by the first of them that is about
+/// it: the answer is yes when all that is asked for is allowed, and no as soon as any of it is denied, or in the end.
 fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     let mut program = vec![
         load(TYPE, ACCESS_AND_TYPE),
@@ -101,14 +101,20 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         for (register, number) in major.into_iter().chain(minor) {
             tests.push(immediate(JUMP_UNLESS_EQUAL, register, number as i32));
         }
-        // What is left of the access that was asked for. The register CONTEXT isn't needed for the context any more.
-        let (left, misfit) = match rule.allow {
-            true => (!bits(rule.access), JUMP_UNLESS_EQUAL),
-            false => (bits(rule.access), JUMP_IF_EQUAL),
-        };
-        tests.push(copy(CONTEXT, ASKED));
-        tests.push(immediate(AND, CONTEXT, left));
-        tests.push(immediate(misfit, CONTEXT, 0));
+        let bits = bits(rule.access);
+        match rule.allow {
+            // The rules before this one are asked for what isn't allowed yet.
+            true => tests.extend([
+                immediate(AND, ASKED, !bits),
+                immediate(JUMP_UNLESS_EQUAL, ASKED, 0),
+            ]),
+            // The register CONTEXT isn't needed for the context any more.
+            false => tests.extend([
+                copy(CONTEXT, ASKED),
+                immediate(AND, CONTEXT, bits),
+                immediate(JUMP_IF_EQUAL, CONTEXT, 0),
+            ]),
+        }
         let answer = [
             immediate(MOVE, ANSWER, rule.allow.into()),
             immediate(EXIT, 0, 0),
@@ -282,6 +288,8 @@ mod tests {
             rule(None, None, "rwm", true),
             rule(Some(1), None, "w", false),
             rule(Some(1), Some(3), "rw", true),
+            rule(Some(9), None, "r", false),
+            rule(Some(9), None, "r", true),
         ]);
         let (read, write) = (BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE);
         for (number, access, wanted) in [
@@ -291,7 +299,10 @@ mod tests {
             ((1, 8), read | write, 0),
             ((1, 3), read | write, 1),
             ((1, 3), BPF_DEVCG_ACC_MKNOD, 1),
-            ((1, 3), BPF_DEVCG_ACC_MKNOD | write, 0),
+            // Written because of the third rule, made because of the first: the second is about neither.
+            ((1, 3), BPF_DEVCG_ACC_MKNOD | write, 1),
+            ((1, 8), BPF_DEVCG_ACC_MKNOD | write, 0),
+            ((9, 1), read | write, 1),
         ] {
             let said = run(&program, BPF_DEVCG_DEV_CHAR, access, number.0, number.1);
             assert_eq!(said, wanted, "{number:?} {access}");

@@ -166,10 +166,17 @@ fn upgraded(mut record: Value) -> Result<(Value, bool)> {
             Some(_) => bail!("its version is none"),
         };
     };
-    let network = plan.pointer_mut("/network/network").map(Value::take);
-    if let (Some(plan), Some(network)) = (plan.as_object_mut(), network) {
-        plan.insert("network".into(), network);
-        plan.insert("version".into(), VERSION.into());
+    if let Some(plan) = plan.as_object_mut() {
+        if let Some(mut network) = plan.remove("network") {
+            let fields = network.as_object_mut().filter(|fields| fields.len() == 1);
+            let Some(network) = fields.and_then(|fields| fields.remove("network")) else {
+                bail!("its network is none");
+            };
+            plan.insert("network".into(), network);
+        }
+        if plan.insert("version".into(), VERSION.into()).is_some() {
+            bail!("it has a version, and is of before there were any");
+        }
     }
     match fields.insert("plan".into(), plan) {
         None => Ok((record, true)),
