@@ -2,11 +2,18 @@
 
 use crate::course::workbench::{Claim, Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
-use crate::host::container::{Container, before_rest, run};
+use crate::host::container::{Container, before_rest, let_end, run};
 use crate::host::evidence::Process;
 use crate::host::trace::{Call, Trace};
 use anyhow::{Context, Result};
+use nix::cmsg_space;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 /// A command that says that it is ready, and ends when its input does.
 const READY: [&str; 3] = ["sh", "-c", "echo ready; read end"];
@@ -58,12 +65,12 @@ pub const EXERCISES: &[Exercise] = &[
                 },
             },
             Mistake {
-                why: "the child ran body by itself. pipe.report(body) does more: it has the child \
-                      die with its parent, and lets no error of the child run the parent's code",
+                why: "the child ran body by itself. pipe.report(body) does more: it sends what the \
+                      child met to the parent, and lets no error of the child run the parent's code",
                 shows: |traces| {
-                    let asks = |call: &Call| call.is("prctl", "PR_SET_PDEATHSIG");
-                    traces[0].process(0).iter().any(Call::makes_a_process)
-                        && !traces[0].process(1).iter().any(asks)
+                    let tells = |call: &Call| call.is("write", "<pipe>");
+                    traces[1].process(0).iter().any(Call::makes_a_process)
+                        && !traces[1].process(1).iter().any(tells)
                 },
             },
             Mistake {
@@ -283,6 +290,7 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
     let printed = container.finish()?.output;
     let itself = bench.program.canonicalize()?;
     let absent = run(&bench.program, &["no-such-program"])?;
+    let teller = who_tells(bench)?;
     let container = Container::start(&bench.program, &READY)?;
     let left = container.first_process();
     let is_child = left != container.program();
@@ -314,6 +322,11 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
             &127,
         ),
         Claim::new(
+            "the parent says what the child met: the child never comes back into the parent's code",
+            format!("SCM_CREDENTIALS of what was written: {teller}"),
+            teller == "the parent",
+        ),
+        Claim::new(
             "the child dies with its parent",
             match orphaned {
                 Some(()) => "after SIGKILL to the parent: no such process".into(),
@@ -325,6 +338,32 @@ pub fn spawn(bench: &Workbench) -> Result<Vec<Claim>> {
             orphaned.is_some(),
         ),
     ])
+}
+
+/// Which process writes that a command isn't found, as the kernel knows it: unix(7).
+fn who_tells(bench: &Workbench) -> Result<&'static str> {
+    let (ours, theirs) = UnixStream::pair()?;
+    setsockopt(&ours, PassCred, &true)?;
+    let program = Command::new(&bench.program)
+        .arg("no-such-program")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(OwnedFd::from(theirs))
+        .spawn()?;
+    let pid = program.id() as i32;
+    let_end(program)?;
+    let (mut byte, mut space) = ([0], cmsg_space!(UnixCredentials));
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let (socket, now) = (ours.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let senders: Vec<_> = match recvmsg::<()>(socket, &mut parts, Some(&mut space), now) {
+        Ok(message) => message.cmsgs()?.collect(),
+        Err(_) => Vec::new(),
+    };
+    Ok(match senders[..] {
+        [ControlMessageOwned::ScmCredentials(sender)] if sender.pid() == pid => "the parent",
+        [ControlMessageOwned::ScmCredentials(_)] => "a child",
+        _ => "nobody",
+    })
 }
 
 /// 2.2: the exit code of a command that exits, and of one that a signal kills.
