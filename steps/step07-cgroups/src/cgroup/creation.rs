@@ -2,7 +2,7 @@
 
 use crate::cgroup::group::{Group, OURS, members_of, remove_above, remove_below};
 use crate::cgroup::hierarchy::{Hierarchy, Version};
-use crate::cgroup::places::{every_controller, hierarchies, places};
+use crate::cgroup::places::{every_place, hierarchies};
 use crate::cgroup::settings::settings;
 use crate::cgroup::v2;
 use crate::claim::abandoned;
@@ -158,10 +158,7 @@ fn sweep(first: &Hierarchy) -> Result<()> {
         if lock.is_none() {
             continue;
         }
-        let mut tops: Vec<_> = places(every_controller()?)?
-            .into_iter()
-            .map(|(top, ..)| top)
-            .collect();
+        let mut tops: Vec<_> = every_place()?.into_iter().map(|(top, ..)| top).collect();
         // The hierarchy `first` now comes last.
         tops.retain(|top| *top != first.top);
         tops.push(first.top.clone());

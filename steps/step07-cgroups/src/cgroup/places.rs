@@ -15,27 +15,25 @@ const CONTROLLERS: [&str; 7] = [
     "memory", "cpu", "cpuacct", "pids", "devices", "cpuset", "freezer",
 ];
 
-/// All controllers that a group of ours may be in a hierarchy of: those above, and whatever else version 1 has here.
-pub(super) fn every_controller() -> Result<Vec<String>> {
+/// The places of all controllers that a group of ours may be in a hierarchy of: those above, and whatever else version 1
+/// has here.
+pub(super) fn every_place() -> Result<Vec<(PathBuf, Version, String)>> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let fields = own.lines().filter_map(|line| line.split(':').nth(1));
     let mounted = fields.flat_map(|names| names.split(','));
     let others = mounted.filter(|name| {
         !(name.is_empty() || name.starts_with("name=") || CONTROLLERS.contains(name))
     });
-    Ok(CONTROLLERS
-        .into_iter()
-        .chain(others)
-        .map(Into::into)
-        .collect())
+    let all = CONTROLLERS.into_iter().chain(others);
+    places(all.map(Into::into).collect(), &own)
 }
 
-/// Where each controller is on this machine: the hierarchy's topmost folder and its version.
-pub(super) fn places(controllers: Vec<String>) -> Result<Vec<(PathBuf, Version, String)>> {
+/// Where each controller is on this machine: the hierarchy's topmost folder and its version. The calling process is in the
+/// groups `own`, its /proc/self/cgroup.
+fn places(controllers: Vec<String>, own: &str) -> Result<Vec<(PathBuf, Version, String)>> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
-    let own = fs::read_to_string("/proc/self/cgroup")?;
     let place = |controller: String| {
-        let (top, version) = find(&controller, &mountinfo, &own)?;
+        let (top, version) = find(&controller, &mountinfo, own)?;
         // In version 2 these are no controllers: a program decides about devices, and every group has a freezer.
         let always = ["devices", "freezer"].contains(&controller.as_str());
         let here = version == Version::V1 || always || v2::has(&top, &controller);
@@ -52,7 +50,8 @@ pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
             controllers.push(other.controller.clone());
         }
     }
-    let places = places(controllers.clone())?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let places = places(controllers.clone(), &own)?;
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for controller in controllers {
         let asked_for_by = limits.flag_for(&controller);
@@ -92,7 +91,7 @@ impl Groups {
     /// The groups that the container `id` has now.
     pub fn of(id: &str) -> Result<Groups> {
         let mut groups: Vec<(Hierarchy, PathBuf)> = Vec::new();
-        for (top, version, controller) in places(every_controller()?)? {
+        for (top, version, controller) in every_place()? {
             let folder = top.join(OURS).join(id);
             match groups.iter_mut().find(|(known, _)| known.top == top) {
                 Some((known, _)) => known.controllers.push(controller),
