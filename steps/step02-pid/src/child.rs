@@ -1,7 +1,7 @@
 //! What later steps than this one need of a [`Child`], and of the [`ErrorPipe`] by which it reports a failure.
 
 use crate::report::Report;
-use crate::signals::{Requests, send};
+use crate::signals::{Requests, asked_to_end, send};
 use crate::{Child, ErrorPipe, reap};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
@@ -9,11 +9,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use step01_uts::program::Ended;
 
 impl Child {
-    /// Kills the child, reaps it when it has ended, and returns its exit code. A child that another process traces has ended too, but can't be
-    /// reaped by us until the tracer lets go of it: ptrace(2).
+    /// Kills the child, reaps it when it has ended, and returns its exit code. A child that another process traces has
+    /// ended too, but can't be reaped by us until the tracer lets go of it: ptrace(2).
     pub(crate) fn end(&self) -> Result<u8> {
         send(self.pid, libc::SIGKILL)?;
         while !self.has_ended(PollTimeout::NONE)? {}
@@ -41,9 +40,7 @@ impl Child {
             if asked {
                 let number = requests.receive()?;
                 self.end()?;
-                let text = "it was asked to end before the command ran".to_owned();
-                let code = 128 + number as u8;
-                return Err(Ended { code, text }.into());
+                return Err(asked_to_end(number).into());
             }
         }
     }
@@ -58,6 +55,9 @@ impl Child {
     }
 }
 
+/// The most bytes that a report has. A process in a container that may trace the child could have it write without end.
+const LONGEST: usize = 1 << 20;
+
 /// The message that all went well, from a child whose silence doesn't say so.
 const WELL: &[u8] = b"\n";
 
@@ -67,7 +67,7 @@ impl ErrorPipe {
     /// asks this process to end meanwhile, the child is killed first.
     ///
     /// # Errors
-    /// The child's own error, or [`Ended`] with 128 plus the signal's number.
+    /// The child's own error, or that this process was [asked to end](asked_to_end).
     pub fn outcome_or_end(self, child: &Child) -> Result<()> {
         hear(&self.news(), Some(child))
     }
@@ -90,7 +90,7 @@ impl ErrorPipe {
     pub fn told(self) -> Result<()> {
         drop(self.writer);
         let mut text = Vec::new();
-        (&self.reader).read_to_end(&mut text)?;
+        (&self.reader).take(LONGEST as u64).read_to_end(&mut text)?;
         match &text[..] {
             WELL => Ok(()),
             [] => bail!("it was killed before it could tell how it went"),
@@ -118,13 +118,15 @@ pub(crate) fn hear(mut news: &File, child: Option<&Child>) -> Result<()> {
         if let (false, true, Some(child)) = (told, asked, child) {
             let number = requests.receive()?;
             child.end()?;
-            let text = "it was asked to end before the command ran".to_owned();
-            let code = 128 + number as u8;
-            return Err(Ended { code, text }.into());
+            return Err(asked_to_end(number).into());
         }
         let mut part = [0; 4096];
         match news.read(&mut part)? {
             0 => break,
+            length if text.len() + length > LONGEST => {
+                child.map(Child::end).transpose()?;
+                bail!("it reports more than {LONGEST} bytes");
+            }
             length => text.extend_from_slice(&part[..length]),
         }
     }

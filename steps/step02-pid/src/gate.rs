@@ -6,7 +6,7 @@
 use crate::birth::Birth;
 use crate::child::hear;
 use crate::hidden::{forget_environment, hide};
-use crate::signals::{self, Requests};
+use crate::signals::{self, Requests, asked_to_end};
 use crate::{Child, ErrorPipe, clone3, die_with_parent};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -172,12 +172,7 @@ fn comes(gate: &OwnedFd, news: &File, child: &Child) -> Result<bool> {
         }
         if asked {
             let number = requests.receive()?;
-            let text = "it was asked to end before the command ran".to_owned();
-            return Err(Ended {
-                code: 128 + number as u8,
-                text,
-            }
-            .into());
+            return Err(asked_to_end(number).into());
         }
     }
 }

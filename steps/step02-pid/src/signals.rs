@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::Duration;
 use step01_uts::call;
+use step01_uts::program::Ended;
 
 /// Signals that keep their usual effect on us.
 const OURS: [Signal; 13] = [
@@ -204,6 +205,14 @@ impl AsFd for Requests {
     /// Readable when there is a signal to receive.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// The end of a process that the signal `number` has asked to end before its command ran.
+pub fn asked_to_end(number: i32) -> Ended {
+    Ended {
+        code: 128 + number as u8,
+        text: "it was asked to end before the command ran".into(),
     }
 }
 

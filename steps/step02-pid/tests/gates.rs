@@ -241,6 +241,16 @@ fn what_goes_wrong() {
     );
     assert_eq!(failed.err().unwrap().to_string().len(), 300_000);
 
+    // But not more than anybody reads.
+    let (mut first, mut second) = (|_: &Child| Ok(()), |_: &Child| Ok(()));
+    let failed = spawn_gated(
+        &namespaces,
+        &mut [&mut first as Act, &mut second],
+        |_: &Gate| bail!("x".repeat(3_000_000)),
+    );
+    let said = failed.err().unwrap().to_string();
+    assert!(said.contains("more than 1048576 bytes"), "{said}");
+
     // Somebody asks this process to end while the child is on its way from one gate to the next.
     let mut asked = |child: &Child| {
         pid = child.pid;

@@ -13,9 +13,8 @@ use nix::unistd::getpid;
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use step01_uts::program::Ended;
 use step02_pid::report::Report;
-use step02_pid::signals::Signals;
+use step02_pid::signals::{Signals, asked_to_end};
 use step04_pivot_root::environment;
 use step04_pivot_root::why::witness::{Question, Sight};
 
@@ -134,9 +133,7 @@ impl Connection {
                     self.ask(&Message::End(Rest::ForGood));
                     self.ask(&Message::Signal(Signal::SIGKILL as i32));
                 }
-                let text = "it was asked to end before the command ran".to_owned();
-                let code = 128 + number as u8;
-                return Err(Ended { code, text }.into());
+                return Err(asked_to_end(number).into());
             }
         }
     }
