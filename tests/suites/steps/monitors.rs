@@ -205,7 +205,9 @@ fn the_monitor_is_small() {
     };
     // When it has tidied up, which it does when it is idle for the first time.
     let sizes = || (size("Private_Dirty:"), size("Rss:"));
-    let is_small = |(private, resident)| private <= 250 && resident <= 2560;
+    // It has some 250 kB, a third of which are relocated pages of the program and its libraries. Where the kernel puts
+    // these decides over four or five pages more or fewer. A buffer of a stream that isn't given back is 64 kB.
+    let is_small = |(private, resident)| private <= 280 && resident <= 2560;
     eventually(|| is_small(sizes()).then_some(()));
     let (private, resident) = sizes();
     println!("{private} kB are private and dirty, {resident} kB are resident");
