@@ -244,7 +244,11 @@ impl Layers {
 
 /// Shows `layers`, the topmost first, to `look` as one root. Empty layers don't count. A single layer is shown
 /// itself, several as a mount on `target` that no other process sees.
-fn show<T>(layers: Vec<&Path>, target: &Path, look: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+pub fn show<T>(
+    layers: Vec<&Path>,
+    target: &Path,
+    look: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
     let lowest = layers.last().copied().unwrap_or(target);
     let used: Vec<&Path> = layers
         .into_iter()

@@ -80,6 +80,19 @@ impl Volume {
         Ok(volume)
     }
 
+    /// The host's `source` at `target`, writable.
+    ///
+    /// # Errors
+    /// No volume can be at `target`.
+    pub fn at(source: PathBuf, target: &str) -> Result<Volume, String> {
+        Ok(Volume {
+            source,
+            target: destination(target)?,
+            read_only: false,
+            propagation: Propagation::default(),
+        })
+    }
+
     /// Opens what the host has at SRC just now, as a copy of its mounts.
     ///
     /// # Errors
@@ -223,6 +236,11 @@ impl Tmpfs {
             data: &options.data.join(","),
         };
         mount_on(&point, &tmpfs).with_context(flag_of)
+    }
+
+    /// DST.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// The depth of DST: a mount below another comes after it.

@@ -38,6 +38,14 @@ use wait::Wait;
 pub enum Commands {
     Run(Box<Run>),
     Create(Box<Create>),
+    #[command(flatten)]
+    Made(Made),
+}
+
+/// All that can be done with containers that are made already.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "each is told where its flags are")]
+pub enum Made {
     #[command(visible_alias = "ls")]
     Ps(List),
     Logs(Logs),
@@ -60,32 +68,40 @@ pub enum Commands {
 impl Commands {
     /// Runs the subcommand, and returns the exit code.
     pub fn run(self) -> Result<u8> {
+        match self {
+            Commands::Run(run) => run.run(|_| Ok(())),
+            Commands::Create(create) => create.run(|_| Ok(())),
+            Commands::Made(made) => made.run(),
+        }
+    }
+}
+
+impl Made {
+    /// Runs the subcommand, and returns the exit code.
+    pub fn run(self) -> Result<u8> {
         match &self {
             // These commands notice themselves that nobody reads: an attached caller tells the container.
-            Commands::Run(run) if !run.detach => {}
-            Commands::Start(start) if start.attaches() => {}
-            Commands::Attach(_) | Commands::Logs(_) => {}
+            Made::Start(start) if start.attaches() => {}
+            Made::Attach(_) | Made::Logs(_) => {}
             _ => end_with_the_reader(),
         }
         match self {
-            Commands::Run(run) => run.run(),
-            Commands::Create(create) => create.run(),
-            Commands::Ps(list) => list.run(),
-            Commands::Logs(logs) => logs.run(),
-            Commands::Attach(attach) => attach.run(),
-            Commands::Stop(stop) => stop.run(),
-            Commands::Kill(kill) => kill.run(),
-            Commands::Pause(pause) => pause.run(),
-            Commands::Unpause(unpause) => unpause.run(),
-            Commands::Start(start) => start.run(),
-            Commands::Restart(restart) => restart.run(),
-            Commands::Rm(rm) => rm.run(),
-            Commands::Wait(wait) => wait.run(),
-            Commands::Inspect(inspect) => inspect.run(),
-            Commands::Rename(rename) => rename.run(),
-            Commands::Commit(commit) => commit.run(),
-            Commands::Prune(prune) => prune.run(),
-            Commands::Boot(boot) => boot.run(),
+            Made::Ps(list) => list.run(),
+            Made::Logs(logs) => logs.run(),
+            Made::Attach(attach) => attach.run(),
+            Made::Stop(stop) => stop.run(),
+            Made::Kill(kill) => kill.run(),
+            Made::Pause(pause) => pause.run(),
+            Made::Unpause(unpause) => unpause.run(),
+            Made::Start(start) => start.run(),
+            Made::Restart(restart) => restart.run(),
+            Made::Rm(rm) => rm.run(),
+            Made::Wait(wait) => wait.run(),
+            Made::Inspect(inspect) => inspect.run(),
+            Made::Rename(rename) => rename.run(),
+            Made::Commit(commit) => commit.run(),
+            Made::Prune(prune) => prune.run(),
+            Made::Boot(boot) => boot.run(),
         }
     }
 }

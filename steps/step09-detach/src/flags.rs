@@ -6,6 +6,7 @@ use crate::container::plan::{Plan, VERSION};
 use crate::container::restart::RestartPolicy;
 use clap::Args;
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use step01_uts::{flags, hostname};
 use step04_pivot_root::Env;
@@ -106,6 +107,9 @@ impl From<PlanFlags> for Plan {
             network: flags.network,
             user: flags.user,
             privileges: flags.privileges,
+            // An image says these.
+            image: None,
+            labels: BTreeMap::new(),
         }
     }
 }

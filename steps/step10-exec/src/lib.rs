@@ -9,6 +9,7 @@
 //! [`exec`] is the command that does all three. [`stats`], [`top`], [`diff`] and [`cp`] look in without
 //! entering.
 
+pub mod commands;
 pub mod copy;
 pub mod cp;
 pub mod diff;

@@ -59,14 +59,60 @@ pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
             hash: Rc::clone(&hash),
         },
     );
-    unpack_tar(decompressed(&mut raw)?, into, limit)?;
+    unpack_tar(decompressed(&mut raw)?, into, limit, &mut WholeRoot)?;
     io::copy(&mut raw, &mut io::sink())?;
     let digest = hash.borrow_mut().finalize_reset();
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// What an archive is a part of. The unpacking asks it about the names that mean more than a file.
+///
+/// A *whole* root ([`WholeRoot`]) has no such names. A *layer* is laid on others, and says what it hides of these.
+pub trait Stack {
+    /// Whether an archive without an entry is one: a layer may change nothing.
+    const MAY_BE_EMPTY: bool;
+
+    /// Whether the entry `name` in `parent`, at `path` in the layer, is a mark and no file. What the mark says is done
+    /// then.
+    fn mark(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<bool> {
+        let _ = (parent, name, path);
+        Ok(false)
+    }
+
+    /// Whether a mark has the `name` in `parent`, in whose place a directory is made now.
+    fn give_way(&mut self, parent: &OwnedFd, name: &OsStr) -> Result<bool> {
+        let _ = (parent, name);
+        Ok(false)
+    }
+
+    /// Notes that the layer has an entry for its own root.
+    fn root(&mut self) {}
+
+    /// Notes that the directory at `path` was made without an entry of its own: the layers below know its owner.
+    fn implied(&mut self, path: &Path) -> Result<()> {
+        let _ = path;
+        Ok(())
+    }
+
+    /// Whether the file `to`, which isn't in this layer, is to be linked to `path` once the layers below are there.
+    fn link_below(&mut self, path: &Path, to: &Path) -> Result<bool> {
+        let _ = (path, to);
+        Ok(false)
+    }
+}
+
+/// A root that is whole, and stands on nothing.
+pub struct WholeRoot;
+
+impl Stack for WholeRoot {
+    const MAY_BE_EMPTY: bool = false;
+}
+
 /// The archive's decompressed contents. The first bytes tell the compression.
-fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
+///
+/// # Errors
+/// An archive that is empty, or of a kind that isn't read here.
+pub fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
     Ok(match raw.fill_buf()? {
         [] => bail!("it is empty"),
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
@@ -105,8 +151,18 @@ pub fn shown(name: &Path) -> String {
     }
 }
 
-fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
+/// Unpacks the tar archive `stream` into the empty directory `into`, as a part of `stack`. Reads the stream to its end.
+///
+/// # Errors
+/// As for [`unpack`].
+pub fn unpack_tar<S: Stack>(
+    stream: impl Read,
+    into: &Path,
+    limit: u64,
+    stack: &mut S,
+) -> Result<()> {
     let mut target = Target {
+        stack,
         root: directory_at(into)?,
         parent: None,
         times: HashMap::new(),
@@ -122,8 +178,8 @@ fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<()> {
         })?;
         let Some(entry) = entry else {
             match last {
-                None => bail!("nothing is in it"),
-                Some(_) => break,
+                None if !S::MAY_BE_EMPTY => bail!("nothing is in it"),
+                _ => break,
             }
         };
         let name = PathBuf::from(OsStr::from_bytes(&entry.name));
@@ -172,7 +228,8 @@ fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
 }
 
 /// Where the entries go.
-struct Target {
+struct Target<'a, S> {
+    stack: &'a mut S,
     root: OwnedFd,
     /// The directory that the last entry went into: the next entry most often goes there, too.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
@@ -182,7 +239,7 @@ struct Target {
     made: u64,
 }
 
-impl Target {
+impl<S: Stack> Target<'_, S> {
     /// Puts the file of `entry`, whose `contents` follow, where it belongs.
     fn put(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<()> {
         let kind = entry.kind;
@@ -190,6 +247,7 @@ impl Target {
         if path.as_os_str().is_empty() {
             // The image's own directory is there already: only its owner, mode and times are set.
             self.times.insert(fstat(&self.root)?.st_ino, time(entry));
+            self.stack.root();
             return apply(entry, &self.root, OsStr::new("."));
         }
         let link = || {
@@ -202,6 +260,9 @@ impl Target {
         }
         let (parent, name) = self.place(&path)?;
         let (parent, name) = (&*parent, name.as_os_str());
+        if self.stack.mark(parent, name, &path)? {
+            return Ok(());
+        }
         if kind != EntryType::Directory {
             self.make_way(parent, name)?;
         }
@@ -213,8 +274,8 @@ impl Target {
                 if path.components().count() > DEEPEST {
                     bail!("deeper than {DEEPEST} directories");
                 }
-                match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
-                    Err(Errno::EEXIST) => {
+                match self.make_directory(parent, name, 0o700)? {
+                    false => {
                         // A link to a directory isn't a directory: nothing of this entry may reach the link's target.
                         let flags = OFlag::O_PATH
                             | OFlag::O_DIRECTORY
@@ -223,7 +284,7 @@ impl Target {
                         openat(parent, name, flags, Mode::empty())
                             .context("something else is there already")?;
                     }
-                    made => made?,
+                    true => {}
                 }
                 let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 self.times.insert(found.st_ino, time(entry));
@@ -234,14 +295,16 @@ impl Target {
             EntryType::Link => {
                 let to = inside(Path::new(link()?))?;
                 let (to_parent, to_name) = self.place(&to)?;
-                linkat(
+                match linkat(
                     &*to_parent,
                     to_name.as_os_str(),
                     parent,
                     name,
                     AtFlags::empty(),
-                )
-                .with_context(|| format!("a hard link to {}", shown(&to)))?;
+                ) {
+                    Err(Errno::ENOENT) if self.stack.link_below(&path, &to)? => {}
+                    linked => linked.with_context(|| format!("a hard link to {}", shown(&to)))?,
+                }
                 // The file's owner, mode and times were set when the file itself was put.
                 return Ok(());
             }
@@ -277,17 +340,15 @@ impl Target {
             }
         }
         let opened = match self.open(directory) {
-            Err(Errno::ENOENT) => {
+            // A mark may have the name of a directory on the way.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {
                 let mut way = PathBuf::new();
                 for part in directory.components() {
                     let above = self.open(&way)?;
                     way.push(part);
-                    match mkdirat(&above, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
-                        Err(Errno::EEXIST) => {}
-                        made => {
-                            made?;
-                            self.made += 1;
-                        }
+                    if self.make_directory(&above, part.as_os_str(), 0o755)? {
+                        self.made += 1;
+                        self.stack.implied(&way)?;
                     }
                 }
                 self.open(directory)
@@ -298,6 +359,15 @@ impl Target {
             Rc::new(opened.with_context(|| format!("its directory {}", shown(directory)))?);
         self.parent = Some((directory.to_owned(), Rc::clone(&opened)));
         Ok((opened, name))
+    }
+
+    /// Makes the directory `name`; `false` when something is there already that stays.
+    fn make_directory(&mut self, parent: &OwnedFd, name: &OsStr, mode: u32) -> Result<bool> {
+        let mode = Mode::from_bits_truncate(mode);
+        match mkdirat(parent, name, mode) {
+            Err(Errno::EEXIST) => self.stack.give_way(parent, name),
+            made => Ok(made.map(|()| true)?),
+        }
     }
 
     fn open(&self, directory: &Path) -> nix::Result<OwnedFd> {

@@ -99,6 +99,7 @@ pub fn describe(container: &Container, record: &Record) -> Result<Value> {
             "Tty": plan.tty.tty,
             "OpenStdin": plan.tty.interactive,
             "StopSignal": name_of(plan.stop_signal()),
+            "Labels": plan.labels,
         },
         "HostConfig": {
             "Memory": plan.limits.memory.unwrap_or(0),
@@ -125,7 +126,10 @@ fn name_of(signal: i32) -> String {
 }
 
 /// Puts values in the place of `{{.Path.To.Value}}`.
-fn fill_in(template: &str, value: &Value) -> Result<String> {
+///
+/// # Errors
+/// A path that leads to nothing; braces that aren't closed.
+pub fn fill_in(template: &str, value: &Value) -> Result<String> {
     let mut text = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {

@@ -3,6 +3,7 @@
 use crate::caller::conversation::terminal_size;
 use crate::caller::launch::launch;
 use crate::commands::attach::{Leave, converse};
+use crate::commands::end_with_the_reader;
 use crate::container::Container;
 use crate::container::store::Store;
 use crate::flags::ContainerFlags;
@@ -30,8 +31,9 @@ pub struct Run {
     #[command(flatten)]
     leave: Leave,
 
+    /// The container in the making.
     #[command(flatten)]
-    container: ContainerFlags,
+    pub container: ContainerFlags,
 
     #[command(flatten)]
     narration: Narration,
@@ -39,7 +41,15 @@ pub struct Run {
 
 impl Run {
     // ANCHOR: run
-    pub(crate) fn run(mut self) -> Result<u8> {
+    /// Makes the container, has `prepare` do what is to be done before the start, and runs the command.
+    ///
+    /// # Errors
+    /// The container wasn't made, or didn't start. Nothing is left of it then.
+    pub fn run(mut self, prepare: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
+        if self.detach {
+            // An attached caller notices itself that nobody reads, and tells the container.
+            end_with_the_reader();
+        }
         self.narration.begin()?;
         if self.why {
             return self.foresee();
@@ -54,7 +64,9 @@ impl Run {
         let attachment = self.leave.attachment(plan);
         let store = Store::open(&plan.files.state)?;
         let (container, life) = store.create(name.take(), mem::take(plan))?;
-        let connection = match launch(&container, life, terminal_size().ok(), true) {
+        let launched =
+            prepare(&container).and_then(|()| launch(&container, life, terminal_size().ok(), true));
+        let connection = match launched {
             Ok(connection) => connection,
             Err(error) => {
                 discard(&container)?;
@@ -97,19 +109,29 @@ fn discard(container: &Container) -> Result<()> {
 /// Make a container, and leave its start for later
 #[derive(Debug, Args)]
 pub struct Create {
+    /// The container in the making.
     #[command(flatten)]
-    container: ContainerFlags,
+    pub container: ContainerFlags,
 
     #[command(flatten)]
     narration: Narration,
 }
 
 impl Create {
-    pub(crate) fn run(self) -> Result<u8> {
+    /// Makes the container, and has `prepare` do what is to be done before its start.
+    ///
+    /// # Errors
+    /// The container wasn't made. Nothing is left of it then.
+    pub fn run(self, prepare: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
+        end_with_the_reader();
         self.narration.begin()?;
         let ContainerFlags { name, plan } = self.container;
         let store = Store::open(&plan.files.state)?;
-        let (container, _life) = store.create(name, plan)?;
+        let (container, life) = store.create(name, plan)?;
+        if let Err(error) = prepare(&container) {
+            container.remove(&life)?;
+            return Err(error);
+        }
         say(&container.id)?;
         Ok(0)
     }

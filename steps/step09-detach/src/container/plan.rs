@@ -4,6 +4,7 @@ use crate::container::log::MaxSize;
 use crate::container::restart::RestartPolicy;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::LazyLock;
@@ -41,6 +42,12 @@ pub struct Plan {
     pub log_max_size: MaxSize,
     /// The signal that asks the container to end.
     pub stop_signal: Option<i32>,
+    /// The name of the image that the layers are of, where they are of one that has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What people and programs have noted on the container, by keys.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The command and its arguments.
     pub command: Option<Vec<String>>,
     /// What the command reads and where it writes.
@@ -71,6 +78,8 @@ impl Default for Plan {
             restart: RestartPolicy::default(),
             log_max_size: MaxSize::default(),
             stop_signal: None,
+            image: None,
+            labels: BTreeMap::new(),
             command: None,
             tty: Tty::default(),
             layers: Storage::default(),
@@ -153,6 +162,9 @@ impl Plan {
 
     /// Where the container's root comes from, in a word or two: what `ps` shows for an image.
     pub fn image(&self) -> String {
+        if let Some(name) = &self.image {
+            return name.clone();
+        }
         let last = |path: &PathBuf| {
             let name = path.file_name().unwrap_or(path.as_os_str());
             name.to_string_lossy().into_owned()

@@ -1,0 +1,341 @@
+//! `pull`: gets images from a registry.
+
+use crate::layer::install::Source;
+use crate::layer::progress::Progress;
+use crate::manifest::index::{ACCEPTED, Kind, choose, kind};
+use crate::manifest::parts::{Image, LONGEST, Named, configuration};
+use crate::manifest::platform::TargetPlatform;
+use crate::registry::account::Accounts;
+use crate::registry::client::{NotThere, Registry, Request, scope};
+use crate::registry::name::{ImageName, ImageVersion};
+use crate::store::ImageStore;
+use crate::store::blobs::wanted;
+use crate::store::lease::Lease;
+use crate::store::names::CatalogEntry;
+use crate::{Digest, Verified};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use clap::Args;
+use nix::sys::stat::{Mode, umask};
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::str::FromStr;
+use step01_uts::say;
+use step04_pivot_root::state::StateDir;
+use step07_cgroups::flags::bytes;
+use step08_overlay::layers::IMAGE_LIMIT;
+
+/// How images are got.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Image")]
+pub struct HowToPull {
+    /// The machine that the image is for: OS/ARCHITECTURE[/VARIANT] [default: this one]
+    #[arg(long, value_name = "PLATFORM", value_parser = TargetPlatform::from_str)]
+    pub platform: Option<TargetPlatform>,
+
+    /// The most that a layer may unpack to, with k, m, g or t behind [default: 16g]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub max_size: Option<u64>,
+
+    /// Whether a registry has to prove who it is; without proof it may also speak plainly
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub tls_verify: bool,
+}
+
+/// Get an image from a registry
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// NAME[:TAG] or NAME@DIGEST; a NAME without a host is Docker Hub's
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// Get all tags of NAME
+    #[arg(short, long)]
+    all_tags: bool,
+
+    /// Print only the name
+    #[arg(short, long)]
+    quiet: bool,
+
+    #[command(flatten)]
+    how: HowToPull,
+
+    #[command(flatten)]
+    state: StateDir,
+}
+
+impl Pull {
+    /// Gets the image, or all of that name.
+    ///
+    /// # Errors
+    /// As for [`pull`].
+    pub fn run(self) -> Result<u8> {
+        let name: ImageName = self.name.parse()?;
+        let store = ImageStore::open(&self.state)?;
+        let progress = Progress::new(self.quiet);
+        let registry = connect(&name, &self.how)?;
+        let names = match self.all_tags {
+            false => vec![name],
+            true if self.name.contains('@')
+                || name.version != ImageVersion::Tag("latest".into())
+                || self.name.ends_with(":latest") =>
+            {
+                bail!("--all-tags: {} is one of them", self.name)
+            }
+            true => registry
+                .tags(&name)
+                .with_context(|| format!("the tags of {}", name.repository()))?
+                .iter()
+                .map(|tag| format!("{}:{tag}", name.repository()).parse())
+                .collect::<Result<_>>()?,
+        };
+        for name in names {
+            let pulled = pull(&store, &registry, &name, &self.how, &progress)?;
+            if !self.quiet {
+                say(format!("Digest: {}", pulled.digest))?;
+                let status = match pulled.is_new {
+                    true => "Downloaded newer image for",
+                    false => "Image is up to date for",
+                };
+                say(format!("Status: {status} {name}"))?;
+            }
+            say(name.to_string())?;
+        }
+        Ok(0)
+    }
+}
+
+/// An image that was pulled, and is kept for now.
+pub struct Pulled {
+    /// The image.
+    pub image: Image,
+    /// The digest that the registry has for the name: an image's, or that of an index.
+    pub digest: Digest,
+    /// Whether the name meant another image before, or none.
+    pub is_new: bool,
+    /// What keeps it.
+    pub lease: Lease,
+}
+
+/// Connects to the registry of `name`.
+///
+/// # Errors
+/// It can't be reached, or can't prove who it is; Docker's file of accounts makes no sense.
+pub fn connect(name: &ImageName, how: &HowToPull) -> Result<Registry> {
+    let account = Accounts::read()?.find(&name.registry)?;
+    Registry::connect(&name.registry, account, how.tls_verify)
+}
+
+/// Gets the image `name`, and gives it this name here.
+///
+/// # Errors
+/// There is no such image for this machine; something comes that isn't what it has to be.
+pub fn pull(
+    store: &ImageStore,
+    registry: &Registry,
+    name: &ImageName,
+    how: &HowToPull,
+    progress: &Progress,
+) -> Result<Pulled> {
+    fetch(store, registry, name, how, progress).with_context(|| format!("pull {name}"))
+}
+
+// ANCHOR: fetch
+fn fetch(
+    store: &ImageStore,
+    registry: &Registry,
+    name: &ImageName,
+    how: &HowToPull,
+    progress: &Progress,
+) -> Result<Pulled> {
+    // A directory that an archive doesn't name is readable for everybody, whatever the umask was.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    progress.say(&format!(
+        "{}: Pulling from {}",
+        version(name),
+        name.repository()
+    ));
+    let get = Getter {
+        store,
+        registry,
+        name,
+    };
+    let first = get.manifest()?;
+    let digest = Digest::of(&first);
+    let wish = how.platform.clone();
+    let here = wish.clone().unwrap_or_else(TargetPlatform::here);
+    let (index, manifest) = match kind(&first)? {
+        Kind::Image => (None, first),
+        Kind::Index(index) => {
+            let chosen = choose(&index, &here)?;
+            (
+                Some(first),
+                get.named("manifests", &chosen, "its manifest")?,
+            )
+        }
+    };
+    if let Kind::Index(_) = kind(&manifest)? {
+        bail!("its index names an index in the place of an image");
+    }
+    let config = configuration(&serde_json::from_slice(&manifest).context("its manifest")?)?;
+    let config = get.named("blobs", &config, "its configuration")?;
+    let image = Image::read(&manifest, &config)?;
+    fits(&image, wish.as_ref(), &here, progress)?;
+
+    // From here on nobody removes what we find, or what we put there.
+    let index_named = index.as_ref().map(|index| Named {
+        digest: digest.clone(),
+        size: index.len() as u64,
+    });
+    let parts = wanted(&image, &index_named);
+    let lease = store.lease(&parts)?;
+    for text in index.iter().chain([&manifest, &config]) {
+        store.put(text)?;
+    }
+    let source = Source {
+        registry,
+        name,
+        store,
+        limit: how.max_size.unwrap_or(IMAGE_LIMIT),
+    };
+    source.install(&image, progress)?;
+    let is_new = store.change(|catalog| {
+        let entry = catalog.images.entry(image.manifest.clone());
+        let entry = entry.or_insert_with(|| CatalogEntry {
+            id: image.id.clone(),
+            digests: BTreeSet::new(),
+            parts: BTreeSet::new(),
+        });
+        entry.parts.extend(parts.iter().cloned());
+        let with_digest = format!("{}@{digest}", name.repository());
+        let was_new = entry.digests.insert(with_digest);
+        Ok(match &name.version {
+            ImageVersion::Digest(_) => was_new,
+            ImageVersion::Tag(_) => {
+                let before = catalog
+                    .names
+                    .insert(name.to_string(), image.manifest.clone());
+                before.as_ref() != Some(&image.manifest)
+            }
+        })
+    })?;
+    Ok(Pulled {
+        image,
+        digest,
+        is_new,
+        lease,
+    })
+}
+// ANCHOR_END: fetch
+
+fn version(name: &ImageName) -> String {
+    match &name.version {
+        ImageVersion::Tag(tag) => tag.clone(),
+        ImageVersion::Digest(digest) => digest.to_string(),
+    }
+}
+
+/// Looks whether the image is for the machine that was asked for, or else for this one.
+fn fits(
+    image: &Image,
+    wish: Option<&TargetPlatform>,
+    here: &TargetPlatform,
+    progress: &Progress,
+) -> Result<()> {
+    let is = image.platform();
+    match (is.serves(here), wish) {
+        (Some(_), _) => Ok(()),
+        (None, Some(wish)) => bail!("the image is for {is}, and there is none for {wish}"),
+        (None, None) if is.os != "linux" => {
+            bail!("the image is for {is}, and containers here run Linux")
+        }
+        (None, None) => {
+            progress.say(&format!(
+                "the image is for {is}, and this machine is {here}: its programs may not run"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// Gets small things: manifests and configurations.
+struct Getter<'a> {
+    store: &'a ImageStore,
+    registry: &'a Registry,
+    name: &'a ImageName,
+}
+
+impl Getter<'_> {
+    /// The manifest, or the index, that the name means.
+    fn manifest(&self) -> Result<Vec<u8>> {
+        let expected = match &self.name.version {
+            ImageVersion::Digest(digest) => match self.store.get(digest)? {
+                Some(known) => return Ok(known),
+                None => Some(digest),
+            },
+            ImageVersion::Tag(_) => None,
+        };
+        let answer = self.registry.ask(&Request {
+            path: format!("/v2/{}/manifests/{}", self.name.path, version(self.name)),
+            scope: scope(self.name),
+            accept: ACCEPTED.into(),
+            from: 0,
+        });
+        let answer = answer.map_err(|error| match error.is::<NotThere>() {
+            true => anyhow!(
+                "{} has no such image, or none with this tag ({error:#})\nhelp: look at the name and the tag",
+                self.name.registry
+            ),
+            false => error,
+        })?;
+        let said = answer.headers().get("docker-content-digest");
+        let said = said.and_then(|said| said.to_str().ok()?.parse::<Digest>().ok());
+        let mut bytes = Vec::new();
+        let body = answer.into_body().into_reader().take(LONGEST + 1);
+        match expected.or(said.as_ref()) {
+            Some(digest) => Verified::new(body, digest.clone(), None).read_to_end(&mut bytes),
+            None => { body }.read_to_end(&mut bytes),
+        }
+        .map_err(|error| match bytes.len() as u64 > LONGEST {
+            true => too_long("its manifest"),
+            false => Error::new(error).context("its manifest"),
+        })?;
+        match bytes.len() as u64 > LONGEST {
+            true => Err(too_long("its manifest")),
+            false => Ok(bytes),
+        }
+    }
+
+    /// Something small whose digest is known, from here or from the registry's `folder`.
+    fn named(&self, folder: &str, named: &Named, what: &'static str) -> Result<Vec<u8>> {
+        if named.size > LONGEST {
+            return Err(too_long(what));
+        }
+        if let Some(known) = self.store.get(&named.digest)? {
+            return Ok(known);
+        }
+        let answer = self.registry.ask(&Request {
+            path: format!("/v2/{}/{folder}/{}", self.name.path, named.digest),
+            scope: scope(self.name),
+            accept: if folder == "manifests" {
+                ACCEPTED
+            } else {
+                "*/*"
+            }
+            .into(),
+            from: 0,
+        });
+        let body = answer.context(what)?.into_body().into_reader();
+        let mut bytes = Vec::new();
+        let mut verified = Verified::new(body, named.digest.clone(), Some(named.size));
+        verified.read_to_end(&mut bytes).context(what)?;
+        Ok(bytes)
+    }
+}
+
+fn too_long(what: &str) -> Error {
+    anyhow!(
+        "{what} has more than {} MiB, and no honest one has",
+        LONGEST >> 20
+    )
+}

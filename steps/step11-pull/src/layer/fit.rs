@@ -1,0 +1,239 @@
+//! Fitting a layer to those below it: what its archive has left open.
+
+use crate::layer::unpack::OpenEnds;
+use crate::{OPAQUE, is_whiteout};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, chown, linkat, unlinkat};
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use step04_pivot_root::root::{by_descriptor, directory_at, kind};
+use step08_overlay::image::archive::shown;
+use step08_overlay::image::xattrs::{attributes, is_of_overlay, set_attribute};
+use step10_exec::copy::{Manner, Tree, copy};
+
+/// Fits the layer in `root` to `below`, which shows what the layers below it make up together.
+///
+/// # Errors
+/// A link to a file that isn't there.
+pub fn fit(root: &Path, below: &Path, open: &OpenEnds) -> Result<()> {
+    let (root, below) = (directory_at(root)?, directory_at(below)?);
+    for path in &open.hidden {
+        // Overlayfs shows a whiteout that hides nothing as a file that can't be looked at.
+        if covered(&root, path)? || find(&below, path)?.is_none() {
+            uncover(&root, path).with_context(|| shown(path))?;
+        }
+    }
+    for (path, to) in &open.links {
+        link(&root, &below, path, to)
+            .with_context(|| format!("its entry {}: a hard link to {}", shown(path), shown(to)))?;
+    }
+    // Downwards, and at the end: what is put into a directory changes its time.
+    let top = (!open.has_root).then(PathBuf::new);
+    for path in top.iter().chain(&open.implied) {
+        liken(&root, &below, path).with_context(|| shown(path))?;
+    }
+    Ok(())
+}
+
+/// The lowest layer has nothing below it: nothing can be hidden there, and no file linked.
+///
+/// # Errors
+/// A link to a file that isn't there.
+pub fn fit_lowest(root: &Path, open: &OpenEnds) -> Result<()> {
+    let root = directory_at(root)?;
+    for path in &open.hidden {
+        uncover(&root, path).with_context(|| shown(path))?;
+    }
+    match open.links.first() {
+        None => Ok(()),
+        Some((path, to)) => bail!(
+            "its entry {}: a hard link to {}, which isn't there",
+            shown(path),
+            shown(to)
+        ),
+    }
+}
+
+/// What is at `path` in `root`, without following any link.
+fn find(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
+    match openat2(root, path, how) {
+        // The name itself is a link: O_PATH and O_NOFOLLOW would open it, and RESOLVE_NO_SYMLINKS lets them.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        found => Ok(Some(found?)),
+    }
+}
+
+/// The directory of `path` in the layer, and its name there.
+fn place<'a>(root: &OwnedFd, path: &'a Path) -> Result<(OwnedFd, &'a OsStr)> {
+    let name = path.file_name().context("an empty name")?;
+    let parent = find(root, path.parent().unwrap_or(Path::new("")))?;
+    Ok((parent.context("its directory is gone")?, name))
+}
+
+/// Whether a directory on the way to `path` is opaque.
+fn covered(root: &OwnedFd, path: &Path) -> Result<bool> {
+    for above in path.ancestors().skip(1) {
+        if find(root, above)?.is_some_and(|directory| is_opaque(&directory)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_opaque(directory: &OwnedFd) -> bool {
+    let all = attributes(directory).unwrap_or_default();
+    all.iter()
+        .any(|(key, value)| key == OPAQUE && value == b"y")
+}
+
+/// Whether a layer hides all that is below it.
+pub fn hides_all(root: &Path) -> Result<bool> {
+    Ok(is_opaque(&directory_at(root)?))
+}
+
+/// Removes a whiteout.
+fn uncover(root: &OwnedFd, path: &Path) -> Result<()> {
+    let (parent, name) = place(root, path)?;
+    // The archive may have put a file there since.
+    if !is_whiteout(&parent, name) {
+        return Ok(());
+    }
+    let before = fstat(&parent)?;
+    unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;
+    set_times(&parent, &before)
+}
+
+/// Gives the file `to` of the layers below the name `path`, too: both have to be in this layer.
+fn link(root: &OwnedFd, below: &OwnedFd, path: &Path, to: &Path) -> Result<()> {
+    let is_hidden = covered(root, to)? || {
+        let (parent, name) = place(root, to)?;
+        is_whiteout(&parent, name)
+    };
+    let there = find(root, to)?;
+    if is_hidden || (there.is_none() && find(below, to)?.is_none()) {
+        bail!("which isn't there");
+    }
+    if there.is_none() {
+        let tree = |root: &OwnedFd| -> Result<Tree> {
+            Ok(Tree::new(root.try_clone()?, true, String::new()))
+        };
+        let absolute = Path::new("/").join(to);
+        let (from, into) = (
+            tree(below)?.place(&absolute)?,
+            tree(root)?.place(&absolute)?,
+        );
+        if from
+            .stat()?
+            .is_some_and(|found| kind(&found) == SFlag::S_IFDIR)
+        {
+            bail!("which is a directory");
+        }
+        let (parent, _) = place(root, to)?;
+        let before = fstat(&parent)?;
+        let manner = Manner {
+            owner: None,
+            keeps_setuid: true,
+        };
+        copy(&from, &into, manner)?;
+        set_times(&parent, &before)?;
+    }
+    let (parent, name) = place(root, path)?;
+    let (to_parent, to_name) = place(root, to)?;
+    let before = fstat(&parent)?;
+    linkat(&to_parent, to_name, &parent, name, LinkatFlags::empty())?;
+    set_times(&parent, &before)
+}
+
+/// Gives the directory `path` of the layer the owner, the mode, the attributes and the times that it has below.
+fn liken(root: &OwnedFd, below: &OwnedFd, path: &Path) -> Result<()> {
+    let Some(directory) = find(root, path)? else {
+        // The archive has put something else there since.
+        return Ok(());
+    };
+    if covered(root, path)? || (!path.as_os_str().is_empty() && is_opaque(&directory)) {
+        return Ok(());
+    }
+    let Some(model) = find(below, path)? else {
+        return Ok(());
+    };
+    let like = fstat(&model)?;
+    match kind(&like) == SFlag::S_IFDIR && kind(&fstat(&directory)?) == SFlag::S_IFDIR {
+        true => assimilate(&directory, &model, &like),
+        false => Ok(()),
+    }
+}
+
+fn assimilate(directory: &OwnedFd, model: &OwnedFd, like: &FileStat) -> Result<()> {
+    let at = by_descriptor(directory);
+    let owner = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
+    chown(&at, Some(owner.0), Some(owner.1))?;
+    fs::set_permissions(&at, Permissions::from_mode(like.st_mode & 0o7777))?;
+    for (key, value) in attributes(model)? {
+        if !is_of_overlay(key.as_bytes()) {
+            match set_attribute(directory, &key, &value) {
+                Err(Errno::ENOTSUP) => {}
+                set => set?,
+            }
+        }
+    }
+    set_times(directory, like)
+}
+
+fn set_times(directory: &OwnedFd, like: &FileStat) -> Result<()> {
+    let accessed = TimeSpec::new(like.st_atime, like.st_atime_nsec);
+    let modified = TimeSpec::new(like.st_mtime, like.st_mtime_nsec);
+    let path = by_descriptor(directory);
+    Ok(utimensat(
+        AT_FDCWD,
+        &path,
+        &accessed,
+        &modified,
+        UtimensatFlags::FollowSymlink,
+    )?)
+}
+
+/// Makes the directory `path` in `upper`, with all on the way that `below` hasn't. What `below` has keeps its owner and
+/// mode. Where there is something else already, nothing is made.
+///
+/// # Errors
+/// The filesystem's.
+pub fn make_directory(upper: &Path, below: &Path, path: &Path) -> Result<()> {
+    let (upper, below) = (directory_at(upper)?, directory_at(below)?);
+    let path = path.strip_prefix("/").unwrap_or(path);
+    liken(&upper, &below, Path::new(""))?;
+    let mut way = PathBuf::new();
+    for part in path.components() {
+        let (above, at) = (way.clone(), part.as_os_str());
+        way.push(part);
+        let Some(parent) = find(&upper, &above)? else {
+            return Ok(());
+        };
+        match find(&below, &way)?.map(|found| fstat(&found)).transpose()? {
+            Some(found) if kind(&found) != SFlag::S_IFDIR => return Ok(()),
+            _ => {}
+        }
+        match mkdirat(&parent, at, Mode::from_bits_truncate(0o755)) {
+            Err(Errno::EEXIST) => {}
+            made => {
+                made?;
+                liken(&upper, &below, &way)?;
+            }
+        }
+    }
+    Ok(())
+}

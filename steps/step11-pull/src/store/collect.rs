@@ -1,0 +1,146 @@
+//! Removing what nobody uses: images, and then the blobs and layers that belong to none.
+//!
+//! What is used is known from three lists: the images, the leases of processes that are about to use something, and the
+//! layers of containers. All three are read while nobody can add to them. Then whatever isn't in one of them gets a name
+//! that nobody looks for, which is done in a moment, and is removed when the others may go on.
+
+use crate::Digest;
+use crate::store::ImageStore;
+use crate::store::names::Catalog;
+use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use step04_pivot_root::lock::Lock;
+use step04_pivot_root::removal::remove_tree;
+use step04_pivot_root::state::StateDir;
+use step07_cgroups::cgroup::group::new_id;
+use step09_detach::container::store::{Inventory, Store};
+
+/// What was removed.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// The digests of the blobs and layers.
+    pub digests: BTreeSet<Digest>,
+    /// The bytes that they took.
+    pub bytes: u64,
+}
+
+impl ImageStore {
+    /// The containers that are of images, by the layers that they use; of each its name.
+    ///
+    /// # Errors
+    /// A container whose record can't be read: nobody knows what it uses.
+    pub fn users(&self) -> Result<BTreeMap<PathBuf, Vec<String>>> {
+        let state = StateDir {
+            dir: self.folders.state.clone(),
+        };
+        let Inventory {
+            records,
+            mut broken,
+        } = Store::open(&state)?.records()?;
+        if let Some(error) = broken.pop() {
+            return Err(error.context("which images are in use can't be said"));
+        }
+        let mut users: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+        for (_, record) in records {
+            for layer in &record.plan.layers.image {
+                users
+                    .entry(layer.clone())
+                    .or_default()
+                    .push(record.name.clone());
+            }
+        }
+        Ok(users)
+    }
+
+    /// Changes the list of images by `change`, and removes what nobody uses any more.
+    ///
+    /// # Errors
+    /// What `change` returns; then nothing is removed. The filesystem's.
+    pub fn collect<T>(
+        &self,
+        change: impl FnOnce(&mut Catalog, &BTreeMap<PathBuf, Vec<String>>) -> Result<T>,
+    ) -> Result<(T, Removed)> {
+        let lock = self.lock()?;
+        let users = self.users()?;
+        let (changed, mut used) = self.change_locked(|catalog| {
+            let changed = change(catalog, &users)?;
+            let parts = catalog.images.values().flat_map(|entry| entry.parts.iter());
+            let digests = catalog.images.keys().chain(parts).cloned();
+            Ok((changed, digests.collect::<BTreeSet<Digest>>()))
+        })?;
+        used.extend(self.leased()?);
+        let mut removed = Removed::default();
+        let mut aside = Vec::new();
+        for entry in fs::read_dir(self.blobs())?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if digest_of(name.trim_end_matches(".part"))
+                .is_some_and(|digest| used.contains(&digest))
+            {
+                continue;
+            }
+            // Somebody else may be at work on a part, who has leased it: but a lock is a proof, too.
+            let file = File::open(entry.path());
+            let is_free = |file| Ok::<_, anyhow::Error>(Lock::attempt(file)?.is_some());
+            if name.ends_with(".part") && !file.map_or(Ok(false), is_free)? {
+                continue;
+            }
+            removed.bytes += entry.metadata().map_or(0, |found| found.len());
+            removed
+                .digests
+                .extend(digest_of(name.trim_end_matches(".part")));
+            fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
+        }
+        for entry in fs::read_dir(self.layers())?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".old-") {
+                // A crash has left it.
+                aside.push(entry.path());
+                continue;
+            }
+            if name.starts_with(".new-") {
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let opened = open(&entry.path(), flags, Mode::empty());
+                let Some(_lock) = opened.map_or(Ok(None), |opened| Lock::attempt(opened.into()))?
+                else {
+                    continue;
+                };
+                aside.push(self.put_aside(&entry.path())?);
+                continue;
+            }
+            let digest = digest_of(&name);
+            let root = entry.path().join("root");
+            if users.contains_key(&root)
+                || digest.as_ref().is_some_and(|digest| used.contains(digest))
+            {
+                continue;
+            }
+            removed.bytes += digest
+                .as_ref()
+                .and_then(|digest| self.layer_size(digest))
+                .unwrap_or(0);
+            removed.digests.extend(digest);
+            aside.push(self.put_aside(&entry.path())?);
+        }
+        drop(lock);
+        for path in aside {
+            remove_tree(&path)?;
+        }
+        Ok((changed, removed))
+    }
+
+    fn put_aside(&self, path: &Path) -> Result<PathBuf> {
+        let aside = self.layers().join(format!(".old-{}", new_id()?));
+        fs::rename(path, &aside).with_context(|| path.display().to_string())?;
+        Ok(aside)
+    }
+}
+
+/// The digest that the name of a file stands for.
+fn digest_of(name: &str) -> Option<Digest> {
+    name.replacen('-', ":", 1).parse().ok()
+}
