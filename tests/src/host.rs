@@ -8,6 +8,7 @@ pub mod container;
 pub mod evidence;
 pub mod hang;
 pub mod points;
+pub mod registry;
 pub mod trace;
 
 use crate::host::evidence::{Photograph, hosts_mounts};
