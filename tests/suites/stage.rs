@@ -1,6 +1,7 @@
 //! What the suites have in common: the programs, a root filesystem, and what is redacted.
 
 pub mod bench;
+pub mod depot;
 pub mod dock;
 pub mod engine;
 pub mod redaction;
@@ -122,6 +123,34 @@ impl Root {
     pub fn copy(&self, to: &Path) {
         run(Command::new("cp").arg("-a").arg(self.path()).arg(to));
     }
+}
+
+/// A root of Debian that the tests of a run have in common, and change nothing in; `None`: there is none to be had.
+pub fn debian() -> Option<PathBuf> {
+    static MADE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+        if !have("debootstrap", "debootstrap") {
+            return None;
+        }
+        let folder = folder().keep();
+        let root = folder.join("debian");
+        *FOLDER.lock().unwrap() = Some(folder);
+        // SAFETY: `remove` takes nothing, and unwinds into nobody.
+        unsafe { libc::atexit(remove) };
+        let made = script("debian.sh").arg(&root).output().unwrap();
+        let said = || String::from_utf8_lossy(&made.stderr).into_owned();
+        if !made.status.success() {
+            skip(&format!("no Debian could be fetched: {}", said()));
+        }
+        made.status.success().then_some(root)
+    });
+    static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
+    extern "C" fn remove() {
+        if let Some(folder) = FOLDER.lock().ok().and_then(|mut folder| folder.take()) {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+    begin();
+    MADE.clone()
 }
 
 /// A root with this checker in it, for attacks, and whatever else is named in `programs`.

@@ -17,6 +17,8 @@ mod looking;
 mod monitors;
 mod privileges;
 mod programs;
+mod pulling;
+mod registries;
 mod roots;
 mod signals;
 mod surviving;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use tar::{Builder, EntryType, Header};
@@ -75,7 +75,7 @@ struct Shared {
 
 /// A registry that runs until this goes away.
 pub struct PretendRegistry {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     listener: TcpListener,
 }
@@ -90,7 +90,15 @@ impl PretendRegistry {
     /// # Errors
     /// There is no loopback.
     pub fn start() -> Result<PretendRegistry> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        PretendRegistry::at("127.0.0.1")
+    }
+
+    /// The same on another `address` of this machine.
+    ///
+    /// # Errors
+    /// This machine hasn't got the address.
+    pub fn at(address: &str) -> Result<PretendRegistry> {
+        let listener = TcpListener::bind((address, 0))?;
         let shared = Arc::new(Shared {
             contents: Mutex::default(),
             log: Mutex::default(),
@@ -106,7 +114,7 @@ impl PretendRegistry {
             }
         });
         Ok(PretendRegistry {
-            port: listener.local_addr()?.port(),
+            address: listener.local_addr()?,
             shared,
             listener,
         })
@@ -114,7 +122,7 @@ impl PretendRegistry {
 
     /// Its name: host and port.
     pub fn name(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// The name of an image in it.
@@ -252,7 +260,9 @@ pub fn archive(entries: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
         let mut header = Header::new_gnu();
         header.set_mode(0o755);
         header.set_entry_type(*kind);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(1));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
         let is_link = matches!(*kind, EntryType::Symlink | EntryType::Link);
         let data: &[u8] = if is_link { b"" } else { content };
         header.set_size(data.len() as u64);

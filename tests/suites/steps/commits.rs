@@ -1,8 +1,9 @@
 //! Step 8: a container's root as an archive, and what comes back of it.
 
 use crate::stage::bench::{Bench, STEP, layer};
-use crate::stage::{Printed, Root, have, held, run, script, step};
+use crate::stage::{Printed, Root, debian, held, run, step};
 use assert_cmd::assert::OutputAssertExt;
+use progress::host::registry::digest;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
@@ -14,8 +15,26 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 
-/// A root as a list: each path with all that a file is, but for times of access and change.
+/// A root as a list: each path with all that a file is, but for times of access and change, and for what is changed by
+/// mounting in it.
 fn listing(root: &Path) -> Vec<String> {
+    let mut lines = everything(root);
+    // Touched by what was mounted in them.
+    lines.retain(|line| {
+        !["proc ", "sys ", "dev ", "etc ", " "]
+            .iter()
+            .any(|name| line.starts_with(name))
+    });
+    lines.retain(|line| {
+        !line.starts_with("etc/hosts ")
+            && !line.starts_with("etc/hostname ")
+            && !line.starts_with("etc/resolv.conf ")
+    });
+    lines
+}
+
+/// A root as a list: each path with all that a file is, but for times of access and change.
+pub fn everything(root: &Path) -> Vec<String> {
     fn describe(root: &Path, path: &Path, lines: &mut Vec<String>) {
         let found = path.symlink_metadata().unwrap();
         let name = path.strip_prefix(root).unwrap().display();
@@ -23,12 +42,8 @@ fn listing(root: &Path) -> Vec<String> {
         let content = match kind {
             _ if kind.is_symlink() => fs::read_link(path).unwrap().display().to_string(),
             _ if kind.is_file() => {
-                let sum = run(Command::new("sha256sum").arg("--").arg(path));
-                format!(
-                    "{} {}",
-                    found.len(),
-                    sum.split_once("  ").unwrap().0.trim_start_matches('\\')
-                )
+                let sum = digest(&fs::read(path).unwrap());
+                format!("{} {sum}", found.len())
             }
             _ => String::new(),
         };
@@ -61,17 +76,6 @@ fn listing(root: &Path) -> Vec<String> {
     }
     let mut lines = Vec::new();
     describe(root, root, &mut lines);
-    // Touched by what was mounted in them.
-    lines.retain(|line| {
-        !["proc ", "sys ", "dev ", "etc ", " "]
-            .iter()
-            .any(|name| line.starts_with(name))
-    });
-    lines.retain(|line| {
-        !line.starts_with("etc/hosts ")
-            && !line.starts_with("etc/hostname ")
-            && !line.starts_with("etc/resolv.conf ")
-    });
     lines
 }
 
@@ -121,10 +125,8 @@ fn a_root_survives_its_archive() {
     let bench = Bench::new();
     let mut roots = vec![bench.path("odd")];
     odd_root(&roots[0]);
-    if !crate::stage::nested() && have("debootstrap", "debootstrap") {
-        let debian = bench.path("debian");
-        run(script("debian.sh").arg(&debian));
-        roots.push(debian);
+    if !crate::stage::nested() {
+        roots.extend(debian());
     }
     for root in roots {
         let before = listing(&root);

@@ -274,17 +274,14 @@ impl<S: Stack> Target<'_, S> {
                 if path.components().count() > DEEPEST {
                     bail!("deeper than {DEEPEST} directories");
                 }
-                match self.make_directory(parent, name, 0o700)? {
-                    false => {
-                        // A link to a directory isn't a directory: nothing of this entry may reach the link's target.
-                        let flags = OFlag::O_PATH
-                            | OFlag::O_DIRECTORY
-                            | OFlag::O_NOFOLLOW
-                            | OFlag::O_CLOEXEC;
-                        openat(parent, name, flags, Mode::empty())
-                            .context("something else is there already")?;
-                    }
-                    true => {}
+                if !self.make_directory(parent, name, 0o700)? {
+                    // A link to a directory isn't a directory: nothing of this entry may reach the link's target.
+                    let flags = OFlag::O_PATH
+                        | OFlag::O_DIRECTORY
+                        | OFlag::O_NOFOLLOW
+                        | OFlag::O_CLOEXEC;
+                    openat(parent, name, flags, Mode::empty())
+                        .context("something else is there already")?;
                 }
                 let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 self.times.insert(found.st_ino, time(entry));

@@ -254,7 +254,9 @@ impl Work<'_> {
                 read => read?,
             };
             if read == 0 {
-                writer.map(Writer::end);
+                if let Some(writer) = writer {
+                    writer.end();
+                }
                 return Ok(true);
             }
             if before >= kept {

@@ -13,7 +13,7 @@ pub enum Kind {
     /// One image.
     Image,
     /// Several images, of which one is chosen.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// The media types that are asked for.
@@ -58,7 +58,7 @@ pub fn kind(manifest: &[u8]) -> Result<Kind> {
         }
     }
     let index = serde_json::from_slice(manifest).context("its index")?;
-    Ok(Kind::Index(index))
+    Ok(Kind::Index(Box::new(index)))
 }
 
 fn is_index(kind: &str) -> bool {

@@ -97,14 +97,19 @@ impl Registry {
             })
         };
         let secure = connect(true)?;
-        let Err(error) = secure.greet() else {
+        let Err(mut error) = secure.greet() else {
             return Ok(secure);
         };
-        let may_be_plain = !verify || secure.origin.is_loopback();
+        // Whoever shows a certificate, a wrong one perhaps, isn't spoken to plainly.
+        let is_plain = !format!("{error:#}").contains("certificate");
+        let may_be_plain = is_plain && (!verify || secure.origin.is_loopback());
         if may_be_plain && error.is::<ureq::Error>() {
             let plain = connect(false)?;
-            if plain.greet().is_ok() {
-                return Ok(plain);
+            match plain.greet() {
+                Ok(()) => return Ok(plain),
+                // Whoever answers plainly is the one that is meant.
+                Err(refusal) if !refusal.is::<ureq::Error>() => error = refusal,
+                Err(_) => {}
             }
         }
         Err(explained(error, name, verify)).with_context(|| format!("the registry {name}"))
@@ -430,6 +435,12 @@ fn refused(answer: Response<Body>) -> Error {
 fn explained(error: Error, name: &str, verify: bool) -> Error {
     let text = format!("{error:#}");
     let is = |part: &str| text.contains(part);
+    if is("CaUsedAsEndEntity") {
+        return anyhow!(
+            "{text}\nhelp: the registry shows a certificate that is for signing others, and none is taken for a server \
+             here; `openssl req -x509 … -addext basicConstraints=CA:FALSE` makes one that is"
+        );
+    }
     if is("certificate") && verify {
         return anyhow!(
             "{text}\nhelp: a certificate that this machine doesn't know goes to /etc/docker/certs.d/{name}/ca.crt; \

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn an_origin_is_scheme_host_and_port() {
-        let of = |url| Origin::of(url).unwrap();
+        let of = |url: &str| Origin::of(url).unwrap();
         assert_eq!(of("https://A.de/x"), of("https://a.de:443/y"));
         for other in [
             "http://a.de/",
