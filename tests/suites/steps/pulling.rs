@@ -454,7 +454,7 @@ fn what_is_no_image() {
     let registry = &depot.registry;
     let layer = layers()[0].clone();
     let (blob, size) = (registry.blob(&layer), layer.len());
-    let config = configuration(&[blob.clone()], &json!({}));
+    let config = configuration(std::slice::from_ref(&blob), &json!({}));
     let config_blob = registry.blob(&config);
     let sound = json!({
         "schemaVersion": 2, "mediaType": MANIFEST,

@@ -276,10 +276,8 @@ impl<S: Stack> Target<'_, S> {
                 }
                 if !self.make_directory(parent, name, 0o700)? {
                     // A link to a directory isn't a directory: nothing of this entry may reach the link's target.
-                    let flags = OFlag::O_PATH
-                        | OFlag::O_DIRECTORY
-                        | OFlag::O_NOFOLLOW
-                        | OFlag::O_CLOEXEC;
+                    let flags =
+                        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                     openat(parent, name, flags, Mode::empty())
                         .context("something else is there already")?;
                 }
