@@ -60,49 +60,35 @@ enum Manage {
 impl ImageCommands {
     /// Runs the subcommand, and returns the exit code.
     pub fn run(self) -> Result<u8> {
+        use ImageCommands as Command;
+        if !matches!(self, Command::Run(_) | Command::Create(_)) {
+            end_with_the_reader();
+        }
         match self {
-            ImageCommands::Run(run) => run.run(),
-            ImageCommands::Create(create) => create.run(),
-            other => {
-                end_with_the_reader();
-                other.look_after()
-            }
+            Command::Run(run) => run.run(),
+            Command::Create(create) => create.run(),
+            Command::Login(login) => login.run(),
+            Command::Logout(logout) => logout.run(),
+            Command::Pull(pull) => pull.run(),
+            Command::Images(images) => images.run(),
+            Command::Tag(tag) => tag.run(),
+            Command::Rmi(rmi) => rmi.run(),
+            Command::History(history) => history.run(),
+            Command::Image(Managed { command }) => command.run(),
         }
     }
+}
 
-    fn look_after(self) -> Result<u8> {
+impl Manage {
+    fn run(self) -> Result<u8> {
         match self {
-            ImageCommands::Pull(pull)
-            | ImageCommands::Image(Managed {
-                command: Manage::Pull(pull),
-            }) => pull.run(),
-            ImageCommands::Images(images)
-            | ImageCommands::Image(Managed {
-                command: Manage::Ls(images),
-            }) => images.run(),
-            ImageCommands::Tag(tag)
-            | ImageCommands::Image(Managed {
-                command: Manage::Tag(tag),
-            }) => tag.run(),
-            ImageCommands::Rmi(rmi)
-            | ImageCommands::Image(Managed {
-                command: Manage::Rm(rmi),
-            }) => rmi.run(),
-            ImageCommands::History(history)
-            | ImageCommands::Image(Managed {
-                command: Manage::History(history),
-            }) => history.run(),
-            ImageCommands::Login(login) => login.run(),
-            ImageCommands::Logout(logout) => logout.run(),
-            ImageCommands::Image(Managed {
-                command: Manage::Inspect(inspect),
-            }) => inspect.run(),
-            ImageCommands::Image(Managed {
-                command: Manage::Prune(prune),
-            }) => prune.run(),
-            // These have a terminal to look after, too.
-            ImageCommands::Run(run) => run.run(),
-            ImageCommands::Create(create) => create.run(),
+            Manage::Ls(images) => images.run(),
+            Manage::Inspect(inspect) => inspect.run(),
+            Manage::History(history) => history.run(),
+            Manage::Pull(pull) => pull.run(),
+            Manage::Tag(tag) => tag.run(),
+            Manage::Rm(rmi) => rmi.run(),
+            Manage::Prune(prune) => prune.run(),
         }
     }
 }

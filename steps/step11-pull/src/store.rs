@@ -19,6 +19,7 @@ pub mod names;
 use crate::Digest;
 use anyhow::{Context, Result};
 use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
@@ -107,13 +108,22 @@ impl ImageStore {
 pub(crate) fn make_alone(
     path: &Path,
     aside: &Path,
-    open: impl Fn() -> std::io::Result<File>,
+    open: impl Fn() -> io::Result<File>,
 ) -> Result<Option<Lock>> {
     loop {
         if path.exists() {
             return Ok(None);
         }
-        let file = open().with_context(|| aside.display().to_string())?;
+        let file = match open() {
+            // Somebody who tidies up has removed it between its making and its opening.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && aside.parent().is_some_and(Path::exists) =>
+            {
+                continue;
+            }
+            file => file.with_context(|| aside.display().to_string())?,
+        };
         let lock = Lock::exclusive(file)?;
         // The file may have got its name while we waited, or may have been removed.
         if lock.is_of(aside) && !path.exists() {

@@ -23,10 +23,11 @@ use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use step01_uts::program::visible;
@@ -106,6 +107,15 @@ pub struct WholeRoot;
 
 impl Stack for WholeRoot {
     const MAY_BE_EMPTY: bool = false;
+}
+
+/// Makes the empty directory `path`, which everybody may read, whatever the umask is: it becomes a container's root.
+///
+/// # Errors
+/// The filesystem's.
+pub fn empty_root(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 /// The archive's decompressed contents. The first bytes tell the compression.
@@ -342,6 +352,10 @@ impl<S: Stack> Target<'_, S> {
                     let above = self.open(&way)?;
                     way.push(part);
                     if self.make_directory(&above, part.as_os_str(), 0o755)? {
+                        // A directory that the archive doesn't name is readable for everybody, whatever the umask is.
+                        let mode = Mode::from_bits_truncate(0o755);
+                        let follow = FchmodatFlags::FollowSymlink;
+                        fchmodat(&above, part.as_os_str(), mode, follow)?;
                         self.made += 1;
                         self.stack.implied(&way)?;
                     }

@@ -4,9 +4,8 @@
 //! that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
 //! a small file beside the images remembers the digest that a file had with a certain inode, size and time of change.
 
-use crate::image::archive::unpack;
+use crate::image::archive::{empty_root, unpack};
 use anyhow::{Context, Result, bail};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
@@ -85,12 +84,10 @@ impl Images {
                 return Ok(image);
             }
         }
-        // A directory that the archive doesn't name is readable for everybody, whatever the umask was.
-        umask(Mode::S_IWGRP | Mode::S_IWOTH);
         // Nobody else is unpacking, because of the lock: a folder that is there was left by a crash.
         let aside = self.folder.join("new");
         remove_tree(&aside)?;
-        fs::create_dir(&aside)?;
+        empty_root(&aside)?;
         let digest = match unpack(file, &aside, self.limit) {
             Ok(digest) => digest,
             Err(error) => {

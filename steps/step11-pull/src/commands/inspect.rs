@@ -7,7 +7,8 @@ use crate::store::names::Catalog;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use step01_uts::program::{exit_code, explain};
+use std::io::{IsTerminal, stdout};
+use step01_uts::program::{exit_code, explain, visible};
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
 use step09_detach::commands::inspect::fill_in;
@@ -50,11 +51,19 @@ impl InspectImage {
             None => say(serde_json::to_string_pretty(&all)?)?,
             Some(template) => {
                 for one in &all {
-                    say(fill_in(template, one)?)?;
+                    say(shown(&fill_in(template, one)?))?;
                 }
             }
         }
         Ok(code)
+    }
+}
+
+/// What an image's maker has written, on a terminal made safe for that.
+fn shown(text: &str) -> String {
+    match stdout().is_terminal() {
+        true => text.split('\n').map(visible).collect::<Vec<_>>().join("\n"),
+        false => text.into(),
     }
 }
 

@@ -15,10 +15,10 @@ use crate::store::names::CatalogEntry;
 use crate::{Digest, Verified};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::Args;
-use nix::sys::stat::{Mode, umask};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::str::FromStr;
+use step01_uts::program::visible;
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
 use step07_cgroups::flags::bytes;
@@ -148,8 +148,6 @@ fn fetch(
     how: &HowToPull,
     progress: &Progress,
 ) -> Result<Pulled> {
-    // A directory that an archive doesn't name is readable for everybody, whatever the umask was.
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     progress.say(&format!(
         "{}: Pulling from {}",
         version(name),
@@ -250,9 +248,10 @@ fn fits(
             bail!("the image is for {is}, and containers here run Linux")
         }
         (None, None) => {
-            progress.say(&format!(
+            // The image's maker has chosen these words.
+            progress.say(&visible(&format!(
                 "the image is for {is}, and this machine is {here}: its programs may not run"
-            ));
+            )));
             Ok(())
         }
     }

@@ -78,6 +78,14 @@ impl Rmi {
                 lines.push(format!("Untagged: {name}"));
                 return Ok(lines);
             }
+            // One of the digests that registries know the image by: the image stays.
+            Some(name) if !names.is_empty() && !names.contains(&name) => {
+                if let Some(entry) = catalog.images.get_mut(&digest) {
+                    entry.digests.remove(&name);
+                }
+                lines.push(format!("Untagged: {name}"));
+                return Ok(lines);
+            }
             None if names.len() > 1 && !self.force => bail!(
                 "{text} has {} names: {}\nhelp: remove these, or use `rmi -f`",
                 names.len(),

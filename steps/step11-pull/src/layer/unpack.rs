@@ -23,10 +23,12 @@ pub struct OpenEnds {
     pub links: Vec<(PathBuf, PathBuf)>,
     /// Whether the layer says nothing about its root.
     pub has_root: bool,
+    /// The bytes that all these names take.
+    memory: usize,
 }
 
-/// The most names that are kept in memory for later.
-const MOST: usize = 1_000_000;
+/// The most bytes of names that are kept in memory for later.
+const MOST: usize = 16 * 1024 * 1024;
 
 impl Stack for OpenEnds {
     const MAY_BE_EMPTY: bool = true;
@@ -36,8 +38,8 @@ impl Stack for OpenEnds {
         if let Some(hidden) = name.as_bytes().strip_prefix(MARK).filter(|_| is_mark) {
             let hidden = OsStr::from_bytes(hidden);
             if is_whiteout(parent, hidden) {
+                self.remember(path)?;
                 self.hidden.push(path.with_file_name(hidden));
-                within_bounds(self.hidden.len())?;
             }
         }
         Ok(is_mark)
@@ -62,7 +64,7 @@ impl Stack for OpenEnds {
             bail!("it is in a directory that is called as a mark");
         }
         self.implied.push(path.to_owned());
-        within_bounds(self.implied.len())
+        self.remember(path)
     }
 
     fn link_below(&mut self, path: &Path, to: &Path) -> Result<bool> {
@@ -70,7 +72,8 @@ impl Stack for OpenEnds {
             bail!("a link to a mark");
         }
         self.links.push((path.to_owned(), to.to_owned()));
-        within_bounds(self.links.len()).map(|()| true)
+        self.remember(path)?;
+        self.remember(to).map(|()| true)
     }
 }
 
@@ -78,10 +81,14 @@ fn has_mark(path: &Path) -> bool {
     path.iter().any(|part| part.as_bytes().starts_with(MARK))
 }
 
-fn within_bounds(length: usize) -> Result<()> {
-    match length > MOST {
-        true => bail!("more than {MOST} names that the layers below decide about"),
-        false => Ok(()),
+impl OpenEnds {
+    fn remember(&mut self, path: &Path) -> Result<()> {
+        // What a path takes beside its bytes counts, too.
+        self.memory += size_of::<PathBuf>() + path.as_os_str().len();
+        match self.memory > MOST {
+            true => bail!("it leaves too much open that the layers below decide about"),
+            false => Ok(()),
+        }
     }
 }
 

@@ -67,6 +67,8 @@ impl Accounts {
     }
 
     fn at(path: PathBuf) -> Result<Accounts> {
+        // The file may be a link, which stays one.
+        let path = path.canonicalize().unwrap_or(path);
         let read = || -> Result<Map<String, Value>> {
             let file = match fs::File::open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Map::new()),

@@ -21,7 +21,7 @@ use step01_uts::program::visible;
 use ureq::http::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 /// The most redirects of one request.
 const MOST_REDIRECTS: usize = 5;
@@ -89,7 +89,7 @@ impl Registry {
         let server = name::server(name);
         let connect = |is_secure: bool| -> Result<Registry> {
             Ok(Registry {
-                agent: agent(name, verify)?,
+                agent: agent(name, verify, &Origin::new(is_secure, server)?)?,
                 name: name.into(),
                 origin: Origin::new(is_secure, server)?,
                 account: account.clone(),
@@ -457,13 +457,16 @@ fn explained(error: Error, name: &str, verify: bool) -> Error {
 }
 
 /// What makes the connections.
-fn agent(name: &str, verify: bool) -> Result<Agent> {
+fn agent(name: &str, verify: bool, origin: &Origin) -> Result<Agent> {
     let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(rustls_graviola::default_provider()))
         .root_certs(trusted(name)?)
         .disable_verification(!verify)
         .build();
+    // A proxy, which the environment may name, knows another machine by this one's own address.
+    let proxy = (!origin.is_loopback()).then(Proxy::try_from_env);
     let config = Agent::config_builder()
+        .proxy(proxy.flatten())
         .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)

@@ -1,6 +1,6 @@
 //! Blobs: what registries send, by digests.
 
-use crate::manifest::parts::{Image, LONGEST, Named};
+use crate::manifest::parts::{Image, LONGEST, Named, configuration};
 use crate::store::{ImageStore, make_alone};
 use crate::{Digest, Verified};
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use step04_pivot_root::lock::Lock;
+use step04_pivot_root::removal::remove_tree;
+use step08_overlay::image::archive::empty_root;
 
 /// A blob that isn't whole yet. The calling process alone writes to it.
 pub struct Part {
@@ -108,7 +110,7 @@ impl ImageStore {
             )
         };
         let manifest = self.get(digest)?.with_context(lost)?;
-        let config = crate::manifest::parts::configuration(&serde_json::from_slice(&manifest)?)?;
+        let config = configuration(&serde_json::from_slice(&manifest)?)?;
         let config = self.get(&config.digest)?.with_context(lost)?;
         Image::read(&manifest, &config)
     }
@@ -163,8 +165,8 @@ impl NewLayer {
     /// The filesystem's.
     pub fn root(&self) -> Result<PathBuf> {
         let root = self.aside.join("root");
-        step04_pivot_root::removal::remove_tree(&root)?;
-        fs::create_dir(&root).with_context(|| root.display().to_string())?;
+        remove_tree(&root)?;
+        empty_root(&root).with_context(|| root.display().to_string())?;
         Ok(root)
     }
 
@@ -199,7 +201,7 @@ impl NewLayer {
     /// # Errors
     /// The filesystem's.
     pub fn discard(self) -> Result<()> {
-        step04_pivot_root::removal::remove_tree(&self.aside)
+        remove_tree(&self.aside)
     }
 }
 

@@ -72,13 +72,22 @@ impl ImageStore {
             let digests = catalog.images.keys().chain(parts).cloned();
             Ok((changed, digests.collect::<BTreeSet<Digest>>()))
         })?;
-        used.extend(self.leased()?);
+        let leased = self.leased()?;
+        used.extend(leased.iter().cloned());
         let mut removed = Removed::default();
         let mut aside = Vec::new();
         for entry in fs::read_dir(self.blobs())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if digest_of(name.trim_end_matches(".part"))
-                .is_some_and(|digest| used.contains(&digest))
+            let digest = digest_of(name.trim_end_matches(".part"));
+            // What isn't whole is nobody's, unless somebody is at work on it.
+            let wanted = if name.ends_with(".part") {
+                &leased
+            } else {
+                &used
+            };
+            if digest
+                .as_ref()
+                .is_some_and(|digest| wanted.contains(digest))
             {
                 continue;
             }
@@ -89,9 +98,7 @@ impl ImageStore {
                 continue;
             }
             removed.bytes += entry.metadata().map_or(0, |found| found.len());
-            removed
-                .digests
-                .extend(digest_of(name.trim_end_matches(".part")));
+            removed.digests.extend(digest);
             fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
         }
         for entry in fs::read_dir(self.layers())?.flatten() {
@@ -101,7 +108,11 @@ impl ImageStore {
                 aside.push(entry.path());
                 continue;
             }
-            if name.starts_with(".new-") {
+            if let Some(digits) = name.strip_prefix(".new-") {
+                let digest = digest_of(&format!("sha256-{digits}"));
+                if digest.is_some_and(|digest| leased.contains(&digest)) {
+                    continue;
+                }
                 let flags =
                     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let opened = open(&entry.path(), flags, Mode::empty());
