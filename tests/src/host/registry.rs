@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use tar::{Builder, EntryType, Header};
@@ -37,6 +38,8 @@ pub struct Answer {
     pub length: Option<u64>,
     /// Whether nothing more is sent behind the bytes, and the connection stays.
     pub stalls: bool,
+    /// How many of the bytes the other side has let us send.
+    pub taken: Arc<AtomicU64>,
 }
 
 impl Answer {
@@ -252,7 +255,9 @@ pub fn archive(entries: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
         let mut header = Header::new_gnu();
         header.set_mode(0o755);
         header.set_entry_type(*kind);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(1));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
         let is_link = matches!(*kind, EntryType::Symlink | EntryType::Link);
         let data: &[u8] = if is_link { b"" } else { content };
         header.set_size(data.len() as u64);
@@ -318,7 +323,12 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut writer = stream;
     writer.write_all(head.as_bytes())?;
     if asked.method != "HEAD" {
-        writer.write_all(&answer.body)?;
+        for piece in answer.body.chunks(64 * 1024) {
+            writer.write_all(piece)?;
+            answer
+                .taken
+                .fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
     }
     writer.flush()?;
     if answer.stalls {
