@@ -6,14 +6,19 @@ pub mod attacker;
 
 use crate::checks::step05::AtTerminal;
 use crate::checks::step09::{Innocent, Store, make_record_lie};
+use crate::checks::step11::{FAILED, Puller, root};
 use crate::course::attack::{Attack, Blow, Prison};
 use crate::host::container::{Container, before_rest, run};
 use crate::host::evidence::{Process, hosts_name};
+use crate::host::registry::digest;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use pty_process::blocking::Command as PtyCommand;
-use std::fs::File;
+use serde_json::json;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -454,6 +459,70 @@ fn look_inside(prison: &Prison) -> Result<Blow> {
             false => format!("mount said: {}", permission(&attempt.errors)),
         },
     })
+}
+
+/// Chapter 11: somebody between us and the registry answers in its place.
+pub const PULL: Attack = Attack {
+    command: "curl http://REGISTRY/v2/tools/blobs/DIGEST >layer.tar, and then: run --image layer.tar greet",
+    aim: "a program that nobody asked for runs",
+    make: answer_with_another_layer,
+    learnt: &[
+        "a registry says by a challenge what it wants: comma by comma, and a stranger's text",
+        "what has a digest may come from anybody: it counts when all of it has come, and not before",
+        "a layer hides what is below it by marks, which become overlayfs's whiteouts and opaque directories",
+    ],
+    beyond: "containerd keeps layers by digest in a content store, too, unpacks them by snapshotters, and pulls lazily \
+             by eStargz; cosign says whose image it is, which no digest does",
+    next: "what it runs is typed, and every engine has its own words: chapter 12 reads those of the specification",
+};
+
+fn answer_with_another_layer(prison: &Prison) -> Result<Blow> {
+    if prison.step < FIRST_WITH_RECORDS {
+        bail!("this attack is for containers that stay");
+    }
+    let puller = Puller::new(prison.bench, "attack")?;
+    let (right, wrong) = (root(prison.bench, "hello")?, root(prison.bench, "pwned")?);
+    let name = digest(&right);
+    puller
+        .registry
+        .push("tools", "latest", &[right], &json!({}));
+    puller.registry.swap(&name, &wrong);
+    let image = puller.registry.image("tools");
+    let ran = match prison.step {
+        FIRST_WITH_IMAGES.. => puller.run(&["run", "--rm", &image, "greet"])?,
+        _ => {
+            let fetched = prison.bench.scratch.join("layer.tar");
+            let path = format!("/v2/tools/blobs/{name}");
+            fs::write(&fetched, get(&puller.registry.name(), &path)?)?;
+            let fetched = fetched.to_string_lossy();
+            puller.run(&["run", "--rm", "--image", &fetched, "greet"])?
+        }
+    };
+    let said = ran.output.trim();
+    Ok(Blow {
+        struck: said == "pwned",
+        seen: match (said, ran.code, &*puller.left("tools")) {
+            ("", FAILED, "nothing") => {
+                "run ended with exit code 125, and nothing of the image is kept".into()
+            }
+            ("", FAILED, left) => format!("run ended with exit code 125, and keeps {left}"),
+            ("", ..) => ran.in_words(),
+            (said, ..) => format!("greet printed {said}"),
+        },
+    })
+}
+
+/// The first step whose program gets images.
+const FIRST_WITH_IMAGES: usize = 11;
+
+/// What a server answers, whatever it is: as curl does.
+fn get(server: &str, path: &str) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server)?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    Ok(answer.split_off(end.context("an answer without an end of its head")? + 4))
 }
 
 fn read_the_secret(prison: &Prison, line: &str) -> Result<Blow> {

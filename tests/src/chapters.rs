@@ -1,8 +1,8 @@
 //! The table of the course: chapters and their exercises.
 
-use crate::attacks::{CAPS, CGROUP, DETACH, EXEC, MOUNT, OVERLAY, PID, ROOT, TTY, UTS};
+use crate::attacks::{CAPS, CGROUP, DETACH, EXEC, MOUNT, OVERLAY, PID, PULL, ROOT, TTY, UTS};
 use crate::checks::{
-    step01, step02, step03, step04, step05, step06, step07, step08, step09, step10,
+    step01, step02, step03, step04, step05, step06, step07, step08, step09, step10, step11,
 };
 use crate::course::{Chapter, Exercise};
 use anyhow::{Context, Result};
@@ -92,6 +92,14 @@ pub const CHAPTERS: &[Chapter] = &[
         page: "10-exec.md",
         exercises: step10::EXERCISES,
         attack: EXEC,
+    },
+    Chapter {
+        number: 11,
+        package: "step11-pull",
+        title: "images from a registry",
+        page: "11-pull.md",
+        exercises: step11::EXERCISES,
+        attack: PULL,
     },
 ];
 

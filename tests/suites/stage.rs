@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use times::{begin, say};
 
 /// The packages of the steps, in order.
-pub const STEPS: [&str; 10] = [
+pub const STEPS: [&str; 11] = [
     "step01-uts",
     "step02-pid",
     "step03-mount",
@@ -36,6 +36,7 @@ pub const STEPS: [&str; 10] = [
     "step08-overlay",
     "step09-detach",
     "step10-exec",
+    "step11-pull",
 ];
 
 /// Those whose program runs a command and nothing else; the others have subcommands.

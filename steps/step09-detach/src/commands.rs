@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod logs;
 pub mod pause;
 pub mod ps;
+pub mod reader;
 pub mod rename;
 pub mod rm;
 pub mod run;
@@ -22,9 +23,9 @@ use clap::Subcommand;
 use commit::Commit;
 use inspect::Inspect;
 use logs::Logs;
-use nix::sys::signal::{SigHandler, Signal, signal};
 use pause::{Pause, Unpause};
 use ps::List;
+use reader::end_with_the_reader;
 use rename::Rename;
 use rm::{Prune, Rm};
 use run::{Create, Run};
@@ -104,10 +105,4 @@ impl Made {
             Made::Boot(boot) => boot.run(),
         }
     }
-}
-
-/// Has this process end quietly when nobody reads any more what it prints: SIGPIPE, which Rust ignores.
-pub fn end_with_the_reader() {
-    // SAFETY: SIG_DFL installs no handler.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }

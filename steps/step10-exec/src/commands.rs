@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Args, Command, Subcommand};
 use clap_complete::{Shell, generate};
 use step01_uts::say;
-use step09_detach::commands::end_with_the_reader;
+use step09_detach::commands::reader::end_with_the_reader;
 
 /// The ways to look into a container.
 #[derive(Debug, Subcommand)]

@@ -18,7 +18,7 @@ use login::{Login, Logout};
 use pull::Pull;
 use rmi::{PruneImages, Rmi};
 use run::{CreateOfImage, RunImage};
-use step09_detach::commands::end_with_the_reader;
+use step09_detach::commands::reader::end_with_the_reader;
 use tag::Tag;
 
 /// All that can be done with images.

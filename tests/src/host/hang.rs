@@ -1,12 +1,12 @@
 //! When a program hangs, and what it waits for.
 //!
-//! A slow machine isn't a hang. A program hangs when all of its processes sleep and none has run for
+//! A slow machine isn't a hang. A program hangs when all threads of its processes sleep and none has run for
 //! a while: their context switches, which the kernel counts, stand still. On a pretend host so must everybody
 //! else's: a program may wait for one that isn't its child, and that one for the disk.
 
 use crate::host::evidence::Process;
 use crate::host::is_pretend;
-use nix::unistd::getpid;
+use nix::unistd::gettid;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -60,7 +60,8 @@ impl Watch {
         if tree.len() > MANY {
             return Some(format!("it makes processes on and on: more than {MANY}"));
         }
-        let now: Vec<String> = self.company(&tree).iter().map(fingerprint).collect();
+        let company = self.company(&tree);
+        let now: Vec<String> = company.iter().flat_map(fingerprints).collect();
         let is_any = |state| now.iter().any(|print| print.starts_with(state));
         if is_any('D') {
             self.start += LOOK;
@@ -79,7 +80,8 @@ impl Watch {
         }
         let asleep = tree
             .iter()
-            .all(|process| fingerprint(process).starts_with('S'));
+            .flat_map(fingerprints)
+            .all(|print| print.starts_with('S'));
         if late && !asleep {
             return Some("it runs on and on, and doesn't come to an end".into());
         }
@@ -90,23 +92,36 @@ impl Watch {
     /// Who has to stand still, too.
     fn company(&self, tree: &[Process]) -> Vec<Process> {
         match self.is_pretend {
-            true => Process::all()
-                .into_iter()
-                .filter(|other| other.0 != getpid())
-                .collect(),
+            true => Process::all(),
             false => tree.to_vec(),
         }
     }
 }
 
-/// Its state and how often it has run.
-fn fingerprint(process: &Process) -> String {
-    let line = |key| process.status(key).unwrap_or_default();
-    let (voluntary, forced) = (
-        line("voluntary_ctxt_switches"),
-        line("nonvoluntary_ctxt_switches"),
-    );
-    format!("{} {} {voluntary} {forced}", line("State"), process.0)
+/// Of each thread its state and how often it has run. Who looks is left out, and whoever serves the program beside it isn't.
+fn fingerprints(process: &Process) -> Vec<String> {
+    let threads = fs::read_dir(process.file("task")).into_iter().flatten();
+    let own = gettid().to_string();
+    let others = threads
+        .flatten()
+        .filter(|thread| thread.file_name() != *own);
+    let texts = others
+        .map(|thread| thread.path().join("status"))
+        .filter_map(|status| fs::read_to_string(status).ok());
+    let print = |text: String| {
+        let line = |key| {
+            let mut lines = text.lines();
+            let found = lines.find_map(|line: &str| line.strip_prefix(key)?.strip_prefix(':'));
+            found.unwrap_or_default().trim().to_owned()
+        };
+        let (voluntary, forced) = (
+            line("voluntary_ctxt_switches"),
+            line("nonvoluntary_ctxt_switches"),
+        );
+        let (state, number) = (line("State"), line("Pid"));
+        format!("{state} {number} {voluntary} {forced}")
+    };
+    texts.map(print).collect()
 }
 
 /// What `process` waits for: the system call that it is in, from proc_pid_syscall(5).

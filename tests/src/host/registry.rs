@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use tar::{Builder, EntryType, Header};
@@ -37,6 +38,8 @@ pub struct Answer {
     pub length: Option<u64>,
     /// Whether nothing more is sent behind the bytes, and the connection stays.
     pub stalls: bool,
+    /// How many of the bytes the other side has let us send.
+    pub taken: Arc<AtomicU64>,
 }
 
 impl Answer {
@@ -328,7 +331,12 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut writer = stream;
     writer.write_all(head.as_bytes())?;
     if asked.method != "HEAD" {
-        writer.write_all(&answer.body)?;
+        for piece in answer.body.chunks(64 * 1024) {
+            writer.write_all(piece)?;
+            answer
+                .taken
+                .fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
     }
     writer.flush()?;
     if answer.stalls {

@@ -247,6 +247,9 @@ fn every_console_prints_what_the_book_says() {
         ("strace", "strace"),
         ("readelf", "binutils"),
         ("pgrep", "procps"),
+        ("curl", "curl"),
+        ("docker-registry", "docker-registry"),
+        ("skopeo", "skopeo"),
     ];
     if nested() || !tools.iter().all(|(tool, package)| have(tool, package)) {
         return;

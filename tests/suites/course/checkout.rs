@@ -140,11 +140,14 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn the_readme_has_the_commands_that_work() {
     let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
-    let newest = STEPS.last().unwrap();
-    assert!(
-        readme.contains(&format!("cargo run -p {newest} -- run -it\n")),
-        "the newest step is {newest}"
-    );
+    // The newest step has images from elsewhere; the one before starts with what this machine has.
+    let [.., without_images, newest] = STEPS;
+    for command in [
+        format!("cargo run -p {without_images} -- run -it\n"),
+        format!("cargo run -p {newest} -- run -it "),
+    ] {
+        assert!(readme.contains(&command), "{command}");
+    }
     assert!(readme.contains("\ncargo test\n"));
     let ci = fs::read_to_string(workspace().join(".ci/run")).unwrap();
     assert!(

@@ -3,7 +3,7 @@
 use crate::caller::conversation::terminal_size;
 use crate::caller::launch::launch;
 use crate::commands::attach::{Leave, converse};
-use crate::commands::end_with_the_reader;
+use crate::commands::reader::end_with_the_reader;
 use crate::container::Container;
 use crate::container::store::Store;
 use crate::flags::ContainerFlags;
