@@ -50,7 +50,7 @@ pub const IMAGE_LIMIT: u64 = 16 << 30;
 const PLACES: [&str; 3] = ["proc", "sys", "dev"];
 
 /// As many layers as fit into the page that mount(2) takes.
-const MOST_LAYERS: usize = 200;
+pub const MOST_LAYERS: usize = 200;
 
 /// What a container's root is made of.
 pub struct Layers {

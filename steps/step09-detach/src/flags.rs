@@ -109,6 +109,7 @@ impl From<PlanFlags> for Plan {
             privileges: flags.privileges,
             // An image says these.
             image: None,
+            image_digest: None,
             labels: BTreeMap::new(),
         }
     }

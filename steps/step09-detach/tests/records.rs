@@ -78,14 +78,16 @@ fn a_record_of_a_newer_program() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("state");
     let store = Store::open(&StateDir { dir }).unwrap();
-    let (container, life) = store.create(Some("box".into()), Plan::default()).unwrap();
+    let (container, life) = store
+        .create(Some("box".into()), Plan::default(), |_| Ok(()))
+        .unwrap();
     let mut record = serde_json::to_value(container.record().unwrap()).unwrap();
     record["plan"] = json!({"version": 77, "unheard": "of"});
     fs::write(container.folder.join("config.json"), record.to_string()).unwrap();
     drop(life);
     assert_eq!(store.find("box").unwrap().id, container.id);
     let taken = store
-        .create(Some("box".into()), Plan::default())
+        .create(Some("box".into()), Plan::default(), |_| Ok(()))
         .unwrap_err();
     assert!(taken.to_string().contains("already in use"), "{taken}");
     let error = remove(&container, false).unwrap_err();
@@ -308,8 +310,10 @@ fn damaged_records() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("state");
     let store = Store::open(&StateDir { dir }).unwrap();
-    let (sound, _) = store.create(Some("sound".into()), Plan::default()).unwrap();
-    let (container, _) = store.create(None, Plan::default()).unwrap();
+    let (sound, _) = store
+        .create(Some("sound".into()), Plan::default(), |_| Ok(()))
+        .unwrap();
+    let (container, _) = store.create(None, Plan::default(), |_| Ok(())).unwrap();
     let file = container.folder.join("config.json");
     let old = BEFORE_VERSION_1;
     let mut record = Record::read(old.as_bytes(), &old[11..75]).unwrap();

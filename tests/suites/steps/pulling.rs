@@ -1261,3 +1261,205 @@ fn plain_http_is_for_loopback() {
     let (name, _) = depot.push("app");
     depot.ok(&["pull", &name]);
 }
+
+/// A proxy that the environment names isn't told what is for this machine alone.
+#[test]
+fn a_proxy_is_not_for_loopback() {
+    let _attack = tried("");
+    let depot = Depot::new();
+    let (name, _) = depot.push("app");
+    let proxy = PretendRegistry::start().unwrap();
+    let address = format!("http://{}", proxy.name());
+    let mut pull = depot.command(&["pull", &name]);
+    for variable in [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+    ] {
+        pull.env(variable, &address);
+    }
+    crate::stage::dock::ended(&mut pull).success();
+    assert!(proxy.asked().is_empty(), "{:?}", proxy.asked());
+}
+
+/// What an image's maker writes reaches no terminal as it is, and breaks no list.
+#[test]
+fn words_of_an_image() {
+    let _attack = tried("");
+    let depot = Depot::new();
+    let layer = layers()[1].clone();
+    let blob = depot.registry.blob(&layer);
+    let hostile = "\u{1b}]0;pwned\u{7}";
+    for (tag, created) in [
+        ("old", "1970-01-01T00:00:00+01:00"),
+        ("new", "9999-12-31T23:59:59-01:00"),
+        ("odd", hostile),
+    ] {
+        let config = json!({
+            "architecture": hostile, "os": "linux", "created": created, "author": hostile,
+            "config": {"Labels": {hostile: hostile}}, "rootfs": {"type": "layers", "diff_ids": [blob]},
+            "history": [{"created": created, "created_by": hostile, "comment": hostile}],
+        });
+        let config = serde_json::to_vec(&config).unwrap();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "digest": depot.registry.blob(&config), "size": config.len()},
+            "layers": [{"mediaType": LAYER, "digest": blob, "size": layer.len()}]});
+        depot.registry.manifest("words", tag, &manifest);
+        let name = depot.registry.image(&format!("words:{tag}"));
+        let pulled = depot.run(&["pull", &name]).success();
+        assert!(
+            !pulled.errors().contains('\u{1b}') && pulled.errors().contains("pwned"),
+            "{pulled}"
+        );
+        for words in [
+            &["history", &name][..],
+            &["image", "inspect", &name],
+            &["images"],
+        ] {
+            let printed = depot.ok(words);
+            assert!(
+                !printed.contains('\u{1b}') && !printed.contains('\u{7}'),
+                "{printed}"
+            );
+        }
+    }
+    assert_eq!(depot.ok(&["images"]).matches("N/A").count(), 3);
+}
+
+/// What is larger than it may be isn't even asked for; and files that a layer brings up from below count.
+#[test]
+fn what_counts_towards_the_limit() {
+    let _attack = tried("");
+    let depot = Depot::new();
+    let (name, _) = depot.push("app");
+    let failed = depot.fails(
+        &["pull", "--max-size", "100k", &name],
+        "may unpack to 102400",
+    );
+    let layer = digest(&layers()[0]);
+    assert_eq!(depot.registry.count(&layer), 0, "{failed}");
+    let large = noise(1 << 20);
+    let below = |name: &'static str| archive(&[(name, EntryType::Regular, &large)]);
+    let links = archive(&[
+        ("x", EntryType::Link, b"a"),
+        ("y", EntryType::Link, b"b"),
+        ("z", EntryType::Link, b"c"),
+    ]);
+    depot.registry.push(
+        "links",
+        "1",
+        &[below("a"), below("b"), below("c"), links],
+        &json!({}),
+    );
+    let name = depot.registry.image("links:1");
+    depot.fails(
+        &["pull", "--max-size", "2m", &name],
+        "makes the layer larger than it may be",
+    );
+    depot.ok(&["pull", "--max-size", "4m", &name]);
+    let size = depot.ok(&["image", "inspect", "-f", "{{.Size}}", &name]);
+    assert!(size.trim().parse::<u64>().unwrap() > 6 << 20, "{size}");
+    // As many layers as can be mounted, and not one more.
+    let layers: Vec<_> = (0..201)
+        .map(|number| archive(&[("number", EntryType::Regular, format!("{number}").as_bytes())]))
+        .collect();
+    depot.registry.push("many", "201", &layers, &json!({}));
+    depot.registry.push("many", "200", &layers[1..], &json!({}));
+    depot.fails(
+        &["pull", &depot.registry.image("many:201")],
+        "it has 201 layers, and may have 200",
+    );
+    let name = depot.registry.image("many:200");
+    depot.ok(&["pull", "-q", &name]);
+    assert_eq!(depot.lower(&name).len(), 200);
+}
+
+/// Connections that are cut where one doesn't think of it: at the first word, in a manifest, in what is passed over.
+#[test]
+fn cuts_in_odd_places() {
+    let depot = Depot::new();
+    let (name, _) = depot.push("app");
+    let large = layers()[0].clone();
+    let of_large = digest(&large);
+    let turns: Mutex<std::collections::HashMap<String, usize>> = Mutex::default();
+    depot.registry.answer(move |asked| {
+        let mut turns = turns.lock().unwrap();
+        let turn = turns.entry(asked.path.clone()).or_default();
+        *turn += 1;
+        let cut = |bytes: &[u8], at: usize| {
+            let length = Some(bytes.len() as u64);
+            Answer {
+                length,
+                ..Answer::new(200, &bytes[..at])
+            }
+        };
+        match (*turn, &asked.path) {
+            (1, path) if path.contains("/manifests/") => Some(cut(&[b' '; 1000], 10)),
+            (1, path) if path.ends_with(&of_large) => Some(cut(&large, large.len() / 2)),
+            // All of it once more, cut before what is new.
+            (2, path) if path.ends_with(&of_large) => Some(cut(&large, large.len() / 4)),
+            _ => None,
+        }
+    });
+    depot.ok(&["pull", &name]);
+    assert_eq!(
+        fs::read(depot.lower(&name)[1].join("large")).unwrap(),
+        noise(1 << 20)
+    );
+}
+
+/// Several who tidy up at once, beside pulls: all succeed.
+#[test]
+fn many_prunes_at_once() {
+    let depot = Depot::new();
+    let names: Vec<String> = (0..3)
+        .map(|number| {
+            let path = format!("app{number}");
+            depot.registry.push(
+                &path,
+                "1",
+                &layers(),
+                &json!({"Env": [format!("A={number}")]}),
+            );
+            depot.registry.image(&format!("{path}:1"))
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let depot = &depot;
+            scope.spawn(move || {
+                for _ in 0..6 {
+                    depot.ok(&["pull", "-q", name]);
+                    depot.ok(&["image", "prune", "-a"]);
+                }
+            });
+        }
+    });
+    depot.ok(&["image", "prune", "-a"]);
+    depot.has_nothing();
+    let left = fs::read_dir(depot.state.join("registry/layers"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 0);
+}
+
+/// A registry on this machine doesn't send us to another one that speaks plainly.
+#[test]
+fn no_plain_way_out_of_loopback() {
+    let _attack = tried("");
+    let depot = Depot::new();
+    let (name, _) = depot.push("app");
+    depot.registry.answer(|asked| {
+        asked
+            .path
+            .contains("/manifests/")
+            .then(|| Answer::new(307, "").with("Location", "http://192.0.2.2/v2/app/manifests/1"))
+    });
+    depot.fails(
+        &["pull", &name],
+        "where everybody on the way can listen and change what comes",
+    );
+    depot.has_nothing();
+}

@@ -496,6 +496,11 @@ fn hostile_layers() {
             "which isn't there",
         ),
         (
+            "a link to a mark that has been set",
+            archive(&[("etc/.wh.file", Regular, b""), ("l", Link, b"etc/file")]),
+            "which this layer removes",
+        ),
+        (
             "a link to a directory below",
             archive(&[("l", Link, b"dir")]),
             "which is a directory",
@@ -553,6 +558,89 @@ fn hostile_layers() {
         .collect();
     assert_eq!(names, ["canary"]);
     assert_eq!(fs::read_to_string(outside.join("canary")).unwrap(), "whole");
+}
+
+/// What is linked to a file below has all that the file has, unless a later entry has its name.
+#[test]
+fn links_to_files_below() {
+    mount_apart();
+    let depot = Depot::new();
+    let base = depot.folder.path().join("base");
+    fs::create_dir(&base).unwrap();
+    fs::write(base.join("file"), "below").unwrap();
+    let set = |key: &str, value: &[u8]| {
+        step08_overlay::image::xattrs::set_attribute(
+            &held(&base.join("file")),
+            key.as_ref(),
+            value,
+        )
+        .unwrap();
+    };
+    set("trusted.colour", b"blue");
+    set(
+        "security.capability",
+        &[1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    );
+    run(Command::new("sh")
+        .args([
+            "-c",
+            "chown 12:34 file; chmod 4711 file; ln -s file soft; mkfifo fifo",
+        ])
+        .current_dir(&base));
+    set(
+        "security.capability",
+        &[1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    );
+    let packed = depot.folder.path().join("base.tar");
+    run(Command::new("tar")
+        .args([
+            "--numeric-owner",
+            "--xattrs",
+            "--xattrs-include=*",
+            "--format=posix",
+            "-cf",
+        ])
+        .arg(&packed)
+        .arg("-C")
+        .arg(&base)
+        .arg("."));
+    let top = archive(&[
+        ("hard", Link, b"file"),
+        ("softer", Link, b"soft"),
+        ("pipe", Link, b"fifo"),
+        ("later", Link, b"file"),
+        ("later", Regular, b"another"),
+    ]);
+    depot
+        .registry
+        .push("links", "1", &[fs::read(packed).unwrap(), top], &json!({}));
+    let name = depot.registry.image("links:1");
+    depot.ok(&["pull", &name]);
+    let root = depot.folder.path().join("root");
+    lay(&depot.lower(&name), &root);
+    let lines = everything(&root);
+    let line = |name: &str| {
+        let line = lines
+            .iter()
+            .find(|line| line.starts_with(&format!("{name} ")))
+            .unwrap();
+        line.split_once(' ').unwrap().1.to_owned()
+    };
+    let below = everything(&base);
+    for (one, other) in [("hard", "file"), ("softer", "soft"), ("pipe", "fifo")] {
+        assert_eq!(line(one), line(other));
+        let of_base = below
+            .iter()
+            .find(|line| line.starts_with(&format!("{other} ")))
+            .unwrap();
+        // Two links, and all else as it was.
+        assert_eq!(
+            line(other).replace(" 2 0 ", " 1 0 "),
+            of_base.split_once(' ').unwrap().1
+        );
+    }
+    assert_eq!(fs::read_to_string(root.join("later")).unwrap(), "another");
+    run(Command::new("umount").arg(&root));
 }
 
 /// A layer that hides all that is below it: the layers below aren't mounted at all.
@@ -797,6 +885,86 @@ fn what_an_image_says_of_a_container() {
     depot.has_nothing();
 }
 
+/// The image gets nothing of the caller's environment, whatever it asks for.
+#[test]
+fn an_image_does_not_read_our_environment() {
+    let _attack = crate::attacks::tried("");
+    let depot = Depot::new();
+    let name = runnable(
+        &depot,
+        &json!({
+            "Env": ["SECRET", "=", "", "PATH=/usr/bin:/bin", "EMPTY="],
+            "Cmd": ["sh", "-c", "echo \"[$SECRET]\"; tr '\\0' '\\n' </proc/self/environ | grep -c SECRET"],
+        }),
+    );
+    let mut command = depot.command(&["run", "--rm", &name]);
+    let printed = ended(command.env("SECRET", "hunter2")).printed();
+    assert!(
+        printed.starts_with("[]\n") && !printed.contains("hunter2"),
+        "{printed}"
+    );
+    // Who types it gives it away.
+    let mut typed = depot.command(&["run", "--rm", "-e", "SECRET", &name]);
+    assert!(
+        ended(typed.env("SECRET", "hunter2"))
+            .printed()
+            .starts_with("[hunter2]\n")
+    );
+}
+
+/// Whatever the caller's umask is, others in the container reach what is made for them.
+#[test]
+fn the_umask_is_the_callers_own() {
+    let depot = Depot::new();
+    let name = runnable(
+        &depot,
+        &json!({
+            "User": "app", "WorkingDir": "/made/for/this", "Volumes": {"/fresh": {}},
+            "Cmd": ["sh", "-c", "stat -c '%a %n' . /made /fresh /"],
+        }),
+    );
+    depot.ok(&["pull", &name]);
+    let words = format!("umask 077; exec {} run --rm {name}", step(STEP).display());
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &words])
+        .env("TEN_STEPS_STATE", &depot.state);
+    ended(&mut command)
+        .success()
+        .stdout("755 .\n755 /made\n755 /fresh\n755 /\n");
+}
+
+/// Images that share layers: a container of the one isn't one of the other.
+#[test]
+fn images_that_share_layers() {
+    let depot = Depot::new();
+    let child = runnable(&depot, &json!({"Cmd": ["sh", "-c", "cat /data/seed"]}));
+    let packed = fs::read(depot.folder.path().join("root.tar")).unwrap();
+    depot
+        .registry
+        .push("base", "1", &[packed], &json!({"Cmd": ["sh"]}));
+    let base = depot.registry.image("base:1");
+    depot.ok(&["pull", &base]);
+    depot.ok(&["create", "--name", "box", &child]);
+    depot.fails(&["rmi", &child], "container box is of it");
+    depot.ok(&["rmi", &base]);
+    assert_eq!(depot.ok(&["start", "-a", "box"]), "from the image");
+    // A name with a digest is one of several names.
+    let digests = depot.ok(&["image", "inspect", "-f", "{{json .RepoDigests}}", &child]);
+    let digests: Vec<String> = serde_json::from_str(&digests).unwrap();
+    depot.ok(&["tag", &child, "test:1"]);
+    assert_eq!(
+        depot.ok(&["rmi", &digests[0]]),
+        format!("Untagged: {}\n", digests[0])
+    );
+    assert_eq!(
+        depot.ok(&["images", "-a", "--format", "{{.Tag}}", "test"]),
+        "1\n"
+    );
+    assert_eq!(depot.ok(&["images", "--format", "{{.Tag}}", "test:2"]), "");
+    depot.ok(&["rm", "box"]);
+}
+
 /// When an image is pulled, and when not; create, and images by ID.
 #[test]
 fn when_an_image_is_pulled() {
@@ -983,7 +1151,7 @@ fn the_commands_about_images() {
     depot.ok(&["pull", &name]);
 }
 
-/// On a terminal there are bars; they leave the terminal as it was.
+/// On a terminal there are bars.
 #[test]
 fn bars_on_a_terminal() {
     let depot = Depot::new();

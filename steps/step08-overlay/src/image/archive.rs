@@ -95,6 +95,12 @@ pub trait Stack {
         Ok(())
     }
 
+    /// Whether `name` in `parent` is a mark, to which nothing can be linked.
+    fn is_mark(&self, parent: &OwnedFd, name: &OsStr) -> bool {
+        let _ = (parent, name);
+        false
+    }
+
     /// Whether the file `to`, which isn't in this layer, is to be linked to `path` once the layers below are there.
     fn link_below(&mut self, path: &Path, to: &Path) -> Result<bool> {
         let _ = (path, to);
@@ -300,6 +306,9 @@ impl<S: Stack> Target<'_, S> {
             EntryType::Link => {
                 let to = inside(Path::new(link()?))?;
                 let (to_parent, to_name) = self.place(&to)?;
+                if self.stack.is_mark(&to_parent, &to_name) {
+                    bail!("a hard link to {}, which this layer removes", shown(&to));
+                }
                 match linkat(
                     &*to_parent,
                     to_name.as_os_str(),

@@ -5,7 +5,7 @@ use crate::caller::launch::launch;
 use crate::commands::attach::{Leave, converse};
 use crate::commands::reader::end_with_the_reader;
 use crate::container::Container;
-use crate::container::store::Store;
+use crate::container::store::{Making, Store};
 use crate::flags::ContainerFlags;
 use anyhow::Result;
 use clap::Args;
@@ -41,11 +41,11 @@ pub struct Run {
 
 impl Run {
     // ANCHOR: run
-    /// Makes the container, has `prepare` do what is to be done before the start, and runs the command.
+    /// Makes the container, and has `prepare` put beside its record what it needs; runs the command.
     ///
     /// # Errors
     /// The container wasn't made, or didn't start. Nothing is left of it then.
-    pub fn run(mut self, prepare: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
+    pub fn run(mut self, prepare: impl FnOnce(Making) -> Result<()>) -> Result<u8> {
         if self.detach {
             // An attached caller notices itself that nobody reads, and tells the container.
             end_with_the_reader();
@@ -63,10 +63,8 @@ impl Run {
         }
         let attachment = self.leave.attachment(plan);
         let store = Store::open(&plan.files.state)?;
-        let (container, life) = store.create(name.take(), mem::take(plan))?;
-        let launched =
-            prepare(&container).and_then(|()| launch(&container, life, terminal_size().ok(), true));
-        let connection = match launched {
+        let (container, life) = store.create(name.take(), mem::take(plan), prepare)?;
+        let connection = match launch(&container, life, terminal_size().ok(), true) {
             Ok(connection) => connection,
             Err(error) => {
                 discard(&container)?;
@@ -118,20 +116,16 @@ pub struct Create {
 }
 
 impl Create {
-    /// Makes the container, and has `prepare` do what is to be done before its start.
+    /// Makes the container, and has `prepare` put beside its record what it needs.
     ///
     /// # Errors
     /// The container wasn't made. Nothing is left of it then.
-    pub fn run(self, prepare: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
+    pub fn run(self, prepare: impl FnOnce(Making) -> Result<()>) -> Result<u8> {
         end_with_the_reader();
         self.narration.begin()?;
         let ContainerFlags { name, plan } = self.container;
         let store = Store::open(&plan.files.state)?;
-        let (container, life) = store.create(name, plan)?;
-        if let Err(error) = prepare(&container) {
-            container.remove(&life)?;
-            return Err(error);
-        }
+        let (container, _life) = store.create(name, plan, prepare)?;
         say(&container.id)?;
         Ok(0)
     }

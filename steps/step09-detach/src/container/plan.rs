@@ -45,6 +45,9 @@ pub struct Plan {
     /// The name of the image that the layers are of, where they are of one that has a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// What tells that image from others, whatever their names are: the digest of its manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
     /// What people and programs have noted on the container, by keys.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -79,6 +82,7 @@ impl Default for Plan {
             log_max_size: MaxSize::default(),
             stop_signal: None,
             image: None,
+            image_digest: None,
             labels: BTreeMap::new(),
             command: None,
             tty: Tty::default(),

@@ -19,6 +19,17 @@ pub struct Store {
     folders: Folders,
 }
 
+/// A container that is being made: nobody else sees it yet.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// Its folder, as it is called now.
+    pub aside: &'a Path,
+    /// Its folder, as it will be called.
+    pub folder: &'a Path,
+    /// What it is to be.
+    pub plan: &'a mut Plan,
+}
+
 /// What is known of all containers.
 #[derive(Debug)]
 pub struct Inventory {
@@ -100,11 +111,17 @@ impl Store {
         }
     }
 
-    /// Makes a container, and doesn't start it: the container has a record and nothing else. The caller gets its life.
+    /// Makes a container, and doesn't start it: the container has a record, and what `prepare` has put beside it. The
+    /// caller gets its life.
     ///
     /// # Errors
-    /// The name is in use; a plan that makes no sense.
-    pub fn create(&self, name: Option<String>, plan: Plan) -> Result<(Container, Lock)> {
+    /// The name is in use; a plan that makes no sense; an error of `prepare`. Nothing is left of the container then.
+    pub fn create(
+        &self,
+        name: Option<String>,
+        plan: Plan,
+        prepare: impl FnOnce(Making) -> Result<()>,
+    ) -> Result<(Container, Lock)> {
         let container = self.folders.container(new_id()?);
         let life = loop {
             // A process that sweeps may have the life for a moment.
@@ -122,7 +139,7 @@ impl Store {
         DirBuilder::new().mode(0o700).create(&aside)?;
         let _in_making = Lock::exclusive(File::open(&aside)?)?;
         drop(names);
-        let made = self.create_aside(&container, &aside, name, plan);
+        let made = self.create_aside(&container, &aside, name, plan, prepare);
         if made.is_err() {
             let _ = tear_down(&aside);
             let _ = fs::remove_file(container.life_path());
@@ -136,6 +153,7 @@ impl Store {
         aside: &Path,
         wanted: Option<String>,
         plan: Plan,
+        prepare: impl FnOnce(Making) -> Result<()>,
     ) -> Result<()> {
         // The file is made now, while there is space for it.
         File::create(aside.join(STILL))?;
@@ -147,6 +165,11 @@ impl Store {
             state: State::default(),
             of_older_program: false,
         };
+        prepare(Making {
+            aside,
+            folder: &container.folder,
+            plan: &mut record.plan,
+        })?;
         let mut turn = 0;
         loop {
             // The record is written before `names` is locked: the disk takes its time, and nobody else is to wait for
@@ -248,7 +271,7 @@ mod tests {
         let store = Store::open(&StateDir { dir }).unwrap();
         let lives = || {
             for _ in 0..500 {
-                let (container, life) = store.create(None, Plan::default()).unwrap();
+                let (container, life) = store.create(None, Plan::default(), |_| Ok(())).unwrap();
                 assert!(life.is_of(&container.life_path()), "its life is gone");
                 container.remove(&life).unwrap();
             }

@@ -2,7 +2,7 @@
 
 use crate::Digest;
 use crate::manifest::parts::Image;
-use crate::registry::name::ImageName;
+use crate::registry::name::{ImageName, ImageVersion};
 use crate::store::ImageStore;
 use crate::store::names::{Catalog, CatalogEntry};
 use anyhow::Result;
@@ -11,6 +11,7 @@ use humantime::parse_rfc3339;
 use indicatif::DecimalBytes;
 use serde::Serialize;
 use serde_json::to_value;
+use std::time::SystemTime;
 use step01_uts::program::explain;
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
@@ -29,6 +30,10 @@ pub struct ImageList {
     /// Only the IDs
     #[arg(short, long)]
     quiet: bool,
+
+    /// As Docker has it; here no image is hidden
+    #[arg(short, long)]
+    all: bool,
 
     /// Show the digests that registries know them by
     #[arg(long)]
@@ -82,15 +87,12 @@ impl ImageList {
                 Err(error) => eprintln!("{}", explain(&error)),
             }
         }
-        if let Some(wanted) = &wanted {
-            let has_tag = self
-                .name
-                .as_ref()
-                .is_some_and(|name| wanted.to_string().ends_with(name.as_str()));
-            lines.retain(|line| {
-                let same = line.repository == wanted.repository();
-                same && (!has_tag
-                    || format!("{}:{}", line.repository, line.tag) == wanted.to_string())
+        if let (Some(wanted), Some(typed)) = (&wanted, &self.name) {
+            let last = typed.rsplit('/').next().unwrap_or(typed);
+            lines.retain(|line| match &wanted.version {
+                _ if line.repository != wanted.repository() => false,
+                ImageVersion::Digest(digest) => line.digest == digest.as_str(),
+                ImageVersion::Tag(tag) => !last.contains(':') || line.tag == *tag,
             });
         }
         lines.sort_by(|a, b| {
@@ -154,10 +156,7 @@ impl ImageList {
     ) -> Vec<Line> {
         let created = created(image);
         let line = |repository: &str, tag: &str, digest: Option<&str>| Line {
-            id: match self.no_trunc {
-                true => image.id.to_string(),
-                false => image.id.short().into(),
-            },
+            id: id(&image.id, self.no_trunc),
             repository: repository.into(),
             tag: tag.into(),
             digest: digest.unwrap_or(NONE).into(),
@@ -192,6 +191,9 @@ pub(crate) fn created(image: &Image) -> Option<Time> {
     time(image.config.created().as_deref()?)
 }
 
+/// When the year 10000 begins, in seconds since 1970.
+const THE_YEAR_10000: u64 = 253_402_300_800;
+
 /// A moment as an image's configuration has it: RFC 3339.
 pub(crate) fn time(text: &str) -> Option<Time> {
     let (text, offset) = match text.char_indices().rev().nth(5) {
@@ -204,11 +206,14 @@ pub(crate) fn time(text: &str) -> Option<Time> {
     };
     let time = parse_rfc3339(&text).ok()?;
     let away = |seconds| std::time::Duration::from_secs(seconds);
-    Some(Time(match offset {
+    let time = match offset {
         Some(('+', seconds)) => time.checked_sub(away(seconds))?,
         Some((_, seconds)) => time.checked_add(away(seconds))?,
         None => time,
-    }))
+    };
+    // The text of a moment has four digits for the year, and no sign before them.
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < THE_YEAR_10000).then_some(Time(time))
 }
 
 /// The names with digests of an image, as JSON wants them.
@@ -233,7 +238,14 @@ mod tests {
         let zulu = time("2024-01-02T03:04:05Z").unwrap();
         assert_eq!(time("2024-01-02T05:04:05+02:00"), Some(zulu));
         assert_eq!(time("2024-01-01T22:34:05-04:30"), Some(zulu));
-        for wrong in ["", "yesterday", "2024-01-02", "2024-01-02T03:04:05+xx:00"] {
+        for wrong in [
+            "1970-01-01T00:00:00+01:00",
+            "9999-12-31T23:59:59-01:00",
+            "",
+            "yesterday",
+            "2024-01-02",
+            "2024-01-02T03:04:05+xx:00",
+        ] {
             assert_eq!(time(wrong), None, "{wrong}");
         }
     }

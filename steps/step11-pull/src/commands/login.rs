@@ -124,18 +124,37 @@ fn ask(question: &str, is_secret: bool) -> Result<String> {
         );
     }
     write!(stderr(), "{question}")?;
+    if !is_secret {
+        let mut line = String::new();
+        stdin().read_line(&mut line)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
     let shown = tcgetattr(stdin())?;
-    if is_secret {
-        let mut hidden = shown.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO);
-        hidden.local_flags.insert(LocalFlags::ECHONL);
-        tcsetattr(stdin(), SetArg::TCSANOW, &hidden)?;
+    let mut hidden = shown.clone();
+    // Key by key, and ^C among them: whoever gives up finds the terminal as it was.
+    hidden
+        .local_flags
+        .remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+    tcsetattr(stdin(), SetArg::TCSAFLUSH, &hidden)?;
+    let typed = keys();
+    tcsetattr(stdin(), SetArg::TCSANOW, &shown)?;
+    writeln!(stderr())?;
+    String::from_utf8(typed?).context("the password is no text")
+}
+
+/// What is typed until the end of the line.
+fn keys() -> Result<Vec<u8>> {
+    const CTRL_C: u8 = 3;
+    const CTRL_D: u8 = 4;
+    const DELETE: u8 = 127;
+    let mut typed = Vec::new();
+    for key in stdin().bytes() {
+        match key? {
+            b'\r' | b'\n' | CTRL_D => break,
+            CTRL_C => bail!("given up"),
+            DELETE | 8 => drop(typed.pop()),
+            key => typed.push(key),
+        }
     }
-    let mut line = String::new();
-    let read = stdin().read_line(&mut line);
-    if is_secret {
-        tcsetattr(stdin(), SetArg::TCSANOW, &shown)?;
-    }
-    read?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(typed)
 }

@@ -18,7 +18,7 @@ use clap::Args;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::str::FromStr;
-use step01_uts::program::visible;
+use step01_uts::program::explain;
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
 use step07_cgroups::flags::bytes;
@@ -86,8 +86,8 @@ impl Pull {
                 .tags(&name)
                 .with_context(|| format!("the tags of {}", name.repository()))?
                 .iter()
-                .map(|tag| format!("{}:{tag}", name.repository()).parse())
-                .collect::<Result<_>>()?,
+                .map(|tag| name.with_tag(tag))
+                .collect(),
         };
         for name in names {
             let pulled = pull(&store, &registry, &name, &self.how, &progress)?;
@@ -122,7 +122,13 @@ pub struct Pulled {
 /// # Errors
 /// It can't be reached, or can't prove who it is; Docker's file of accounts makes no sense.
 pub fn connect(name: &ImageName, how: &HowToPull) -> Result<Registry> {
-    let account = Accounts::read()?.find(&name.registry)?;
+    let account = Accounts::read()?
+        .find(&name.registry)
+        .unwrap_or_else(|error| {
+            // What is for everybody is had without an account.
+            eprintln!("{}", explain(&error));
+            None
+        });
     Registry::connect(&name.registry, account, how.tls_verify)
 }
 
@@ -178,7 +184,10 @@ fn fetch(
     let config = configuration(&serde_json::from_slice(&manifest).context("its manifest")?)?;
     let config = get.named("blobs", &config, "its configuration")?;
     let image = Image::read(&manifest, &config)?;
-    fits(&image, wish.as_ref(), &here, progress)?;
+    if index.is_none() {
+        // An index has said what the image is for.
+        fits(&image, wish.as_ref(), &here, progress)?;
+    }
 
     // From here on nobody removes what we find, or what we put there.
     let index_named = index.as_ref().map(|index| Named {
@@ -248,10 +257,9 @@ fn fits(
             bail!("the image is for {is}, and containers here run Linux")
         }
         (None, None) => {
-            // The image's maker has chosen these words.
-            progress.say(&visible(&format!(
+            progress.say(&format!(
                 "the image is for {is}, and this machine is {here}: its programs may not run"
-            )));
+            ));
             Ok(())
         }
     }
@@ -274,46 +282,44 @@ impl Getter<'_> {
             },
             ImageVersion::Tag(_) => None,
         };
-        let answer = self.registry.ask(&Request {
+        let request = Request {
             path: format!("/v2/{}/manifests/{}", self.name.path, version(self.name)),
             scope: scope(self.name),
             accept: ACCEPTED.into(),
-            from: 0,
+            ..Request::default()
+        };
+        let read = self.registry.read(&request, |answer| {
+            let said = answer.headers().get("docker-content-digest");
+            let said = said.and_then(|said| said.to_str().ok()?.parse::<Digest>().ok());
+            let mut bytes = Vec::new();
+            let body = answer.into_body().into_reader().take(LONGEST + 1);
+            let read = match expected.cloned().or(said) {
+                Some(digest) => Verified::new(body, digest, None).read_to_end(&mut bytes),
+                None => { body }.read_to_end(&mut bytes),
+            };
+            match bytes.len() as u64 > LONGEST {
+                true => Err(too_long()),
+                false => Ok(read.map(|_| bytes)?),
+            }
         });
-        let answer = answer.map_err(|error| match error.is::<NotThere>() {
+        read.map_err(|error| match error.is::<NotThere>() {
             true => anyhow!(
                 "{} has no such image, or none with this tag ({error:#})\nhelp: look at the name and the tag",
                 self.name.registry
             ),
-            false => error,
-        })?;
-        let said = answer.headers().get("docker-content-digest");
-        let said = said.and_then(|said| said.to_str().ok()?.parse::<Digest>().ok());
-        let mut bytes = Vec::new();
-        let body = answer.into_body().into_reader().take(LONGEST + 1);
-        match expected.or(said.as_ref()) {
-            Some(digest) => Verified::new(body, digest.clone(), None).read_to_end(&mut bytes),
-            None => { body }.read_to_end(&mut bytes),
-        }
-        .map_err(|error| match bytes.len() as u64 > LONGEST {
-            true => too_long("its manifest"),
-            false => Error::new(error).context("its manifest"),
-        })?;
-        match bytes.len() as u64 > LONGEST {
-            true => Err(too_long("its manifest")),
-            false => Ok(bytes),
-        }
+            false => error.context("its manifest"),
+        })
     }
 
     /// Something small whose digest is known, from here or from the registry's `folder`.
     fn named(&self, folder: &str, named: &Named, what: &'static str) -> Result<Vec<u8>> {
         if named.size > LONGEST {
-            return Err(too_long(what));
+            return Err(too_long().context(what));
         }
         if let Some(known) = self.store.get(&named.digest)? {
             return Ok(known);
         }
-        let answer = self.registry.ask(&Request {
+        let request = Request {
             path: format!("/v2/{}/{folder}/{}", self.name.path, named.digest),
             scope: scope(self.name),
             accept: if folder == "manifests" {
@@ -322,19 +328,22 @@ impl Getter<'_> {
                 "*/*"
             }
             .into(),
-            from: 0,
+            ..Request::default()
+        };
+        let read = self.registry.read(&request, |answer| {
+            let body = answer.into_body().into_reader();
+            let mut bytes = Vec::new();
+            let mut verified = Verified::new(body, named.digest.clone(), Some(named.size));
+            verified.read_to_end(&mut bytes)?;
+            Ok(bytes)
         });
-        let body = answer.context(what)?.into_body().into_reader();
-        let mut bytes = Vec::new();
-        let mut verified = Verified::new(body, named.digest.clone(), Some(named.size));
-        verified.read_to_end(&mut bytes).context(what)?;
-        Ok(bytes)
+        read.context(what)
     }
 }
 
-fn too_long(what: &str) -> Error {
+fn too_long() -> Error {
     anyhow!(
-        "{what} has more than {} MiB, and no honest one has",
+        "it has more than {} MiB, and no honest one has",
         LONGEST >> 20
     )
 }

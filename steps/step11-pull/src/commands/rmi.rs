@@ -1,21 +1,16 @@
 //! `rmi` and `image prune`: names and images that nobody needs any more.
 
 use crate::Digest;
-use crate::layer::install::lower;
 use crate::registry::name::ImageName;
 use crate::store::ImageStore;
+use crate::store::collect::Users;
 use crate::store::names::Catalog;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::DecimalBytes;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use step01_uts::program::{exit_code, explain};
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
-
-/// The containers that use a layer, by its root.
-type Users = BTreeMap<PathBuf, Vec<String>>;
 
 /// Remove images, or names of them
 #[derive(Debug, Args)]
@@ -41,8 +36,7 @@ impl Rmi {
         let store = ImageStore::open(&self.state)?;
         let mut code = 0;
         for image in &self.images {
-            let removed =
-                store.collect(|catalog, users| self.remove(&store, catalog, users, image));
+            let removed = store.collect(|catalog, users| self.remove(catalog, users, image));
             match removed {
                 Ok((lines, _)) => lines.iter().try_for_each(say)?,
                 Err(error) if self.images.len() == 1 => return Err(error),
@@ -55,13 +49,7 @@ impl Rmi {
         Ok(code)
     }
 
-    fn remove(
-        &self,
-        store: &ImageStore,
-        catalog: &mut Catalog,
-        users: &Users,
-        text: &str,
-    ) -> Result<Vec<String>> {
+    fn remove(&self, catalog: &mut Catalog, users: &Users, text: &str) -> Result<Vec<String>> {
         let digest = catalog.find(text)?.clone();
         let name = text.parse::<ImageName>().ok();
         let named = name.filter(|name| catalog.named(name) == Some(&digest));
@@ -93,29 +81,31 @@ impl Rmi {
             ),
             _ => {}
         }
-        if let (Some(container), false) = (user(store, &digest, users), self.force) {
+        if let (Some(container), false) = (users.of(&digest), self.force) {
             bail!(
                 "{text} is in use: container {container} is of it\nhelp: `rm {container}` first; `rmi -f` takes only the \
                  names away"
             );
         }
-        for name in names {
-            catalog.names.remove(&name);
-            lines.push(format!("Untagged: {name}"));
-        }
-        if let Some(entry) = catalog.images.remove(&digest) {
-            lines.extend(entry.digests.iter().map(|name| format!("Untagged: {name}")));
-            lines.push(format!("Deleted: {}", entry.id));
-        }
-        Ok(lines)
+        Ok(strike(catalog, &digest))
     }
 }
 
-/// A container that is of the image `digest`.
-fn user<'a>(store: &ImageStore, digest: &Digest, users: &'a Users) -> Option<&'a String> {
-    let image = store.image(digest).ok()?;
-    let roots = lower(store, &image.layers).ok()?;
-    users.get(roots.first()?)?.first()
+/// Takes all names from the image `digest`, and the image from the list. Returns what there is to say of that.
+fn strike(catalog: &mut Catalog, digest: &Digest) -> Vec<String> {
+    let names = catalog.names_of(digest);
+    let names: Vec<String> = names.into_iter().map(String::from).collect();
+    let entry = catalog.images.remove(digest);
+    let digests = entry.iter().flat_map(|entry| entry.digests.iter().cloned());
+    let mut lines = Vec::new();
+    for name in names.iter().cloned().chain(digests) {
+        lines.push(format!("Untagged: {name}"));
+    }
+    for name in &names {
+        catalog.names.remove(name);
+    }
+    lines.extend(entry.map(|entry| format!("Deleted: {}", entry.id)));
+    lines
 }
 
 /// Remove images without a name, and what pulls that were given up have left
@@ -144,19 +134,9 @@ impl PruneImages {
             let mut lines = Vec::new();
             let images: Vec<Digest> = catalog.images.keys().cloned().collect();
             for digest in images {
-                let names = catalog.names_of(&digest);
-                let names: Vec<String> = names.into_iter().map(String::from).collect();
-                let is_wanted = !names.is_empty() && !self.all;
-                if is_wanted || user(&store, &digest, users).is_some() {
-                    continue;
-                }
-                for name in names {
-                    catalog.names.remove(&name);
-                    lines.push(format!("Untagged: {name}"));
-                }
-                if let Some(entry) = catalog.images.remove(&digest) {
-                    lines.extend(entry.digests.iter().map(|name| format!("Untagged: {name}")));
-                    lines.push(format!("Deleted: {}", entry.id));
+                let is_wanted = !catalog.names_of(&digest).is_empty() && !self.all;
+                if !is_wanted && users.of(&digest).is_none() {
+                    lines.extend(strike(catalog, &digest));
                 }
             }
             Ok(lines)

@@ -16,11 +16,12 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use step04_pivot_root::root::directory_at;
+use step08_overlay::image::archive::empty_root;
 use step08_overlay::layers::show;
 use step08_overlay::volumes::Volume;
 use step09_detach::commands::run::{Create, Run};
-use step09_detach::container::Container;
 use step09_detach::container::plan::Plan;
+use step09_detach::container::store::Making;
 use step10_exec::copy::{Manner, Tree, copy};
 
 /// When an image is pulled.
@@ -99,7 +100,7 @@ impl RunImage {
     /// There is no such image; the container didn't start.
     pub fn run(mut self) -> Result<u8> {
         let furniture = self.image.fill_in(&mut self.run.container.plan)?;
-        self.run.run(|container| furniture.put_into(container))
+        self.run.run(|making| furniture.put_into(making))
     }
 }
 
@@ -110,7 +111,7 @@ impl CreateOfImage {
     /// There is no such image.
     pub fn run(mut self) -> Result<u8> {
         let furniture = self.image.fill_in(&mut self.create.container.plan)?;
-        self.create.run(|container| furniture.put_into(container))
+        self.create.run(|making| furniture.put_into(making))
     }
 }
 
@@ -154,6 +155,7 @@ impl OfImage {
         let (image, lease) = self.find(&store, &word)?;
         plan.layers.image = lower(&store, &image.layers)?;
         plan.image = Some(word.clone());
+        plan.image_digest = Some(image.manifest.to_string());
         let volumes = merge(plan, &image, self.entrypoint.as_deref())
             .with_context(|| format!("the image {word}"))?;
         Ok(Furniture {
@@ -193,7 +195,7 @@ impl OfImage {
     /// The image that is called `word` here; `None`: it has to be pulled.
     fn find_here(&self, store: &ImageStore, word: &str) -> Result<Option<(Image, Lease)>> {
         let catalog = store.catalog()?;
-        let Ok(digest) = catalog.find(word) else {
+        let Some(digest) = catalog.search(word)? else {
             return Ok(None);
         };
         let image = match store.image(digest) {
@@ -214,97 +216,94 @@ impl OfImage {
 impl Furniture {
     /// Makes the container's own volumes, with what the image has in their places, and the directory that its command
     /// starts in.
-    fn put_into(&self, container: &Container) -> Result<()> {
-        let record = container.record()?;
-        let plan = &record.plan;
-        let workdir = plan
-            .env
-            .workdir
-            .as_deref()
-            .filter(|_| plan.layers.keep.is_none());
+    fn put_into(&self, making: Making) -> Result<()> {
+        let Making {
+            aside,
+            folder,
+            plan,
+        } = making;
+        let workdir = plan.env.workdir.clone();
+        let workdir = workdir.filter(|_| plan.layers.keep.is_none());
         if plan.image.is_none() || (self.volumes.is_empty() && workdir.is_none()) {
             return Ok(());
         }
-        let below = container.folder.join("below");
+        let below = aside.join("below");
         fs::create_dir(&below)?;
         let layers = plan.layers.image.iter().map(PathBuf::as_path).collect();
         let made = show(layers, &below, |root| {
-            let volumes = self.make_volumes(container, root)?;
-            if let Some(workdir) = workdir.map(Path::new) {
-                make_workdir(container, plan, &volumes, root, workdir)
+            let targets = self.make_volumes(&aside.join("volumes"), root)?;
+            if let Some(workdir) = workdir.as_deref().map(Path::new) {
+                make_workdir(aside, plan, &self.volumes, root, workdir)
                     .with_context(|| format!("the directory {}", workdir.display()))?;
             }
-            Ok(volumes)
+            Ok(targets)
         });
         fs::remove_dir(&below)?;
-        let volumes = made?;
-        container.update(|record| record.plan.layers.volume.extend(volumes))?;
+        for (number, target) in made?.iter().enumerate() {
+            let source = folder.join("volumes").join(number.to_string());
+            let volume = Volume::at(source, target);
+            plan.layers
+                .volume
+                .push(volume.map_err(|error| anyhow!("the image's volume {target}: {error}"))?);
+        }
         Ok(())
     }
 
-    fn make_volumes(&self, container: &Container, root: &Path) -> Result<Vec<Volume>> {
-        let folder = container.folder.join("volumes");
+    /// Makes the volumes in `folder`, and returns where they are to be.
+    fn make_volumes(&self, folder: &Path, root: &Path) -> Result<Vec<String>> {
         if !self.volumes.is_empty() {
-            DirBuilder::new().mode(0o700).create(&folder)?;
+            DirBuilder::new().mode(0o700).create(folder)?;
         }
         let image = Tree::new(directory_at(root)?, true, String::new());
-        let mut volumes = Vec::new();
+        let mut targets = Vec::new();
         for (number, target) in self.volumes.iter().enumerate() {
-            let number = number.to_string();
-            let source = folder.join(&number);
+            let source = number_of(number);
             let text = target.to_str().context("a path that isn't UTF-8")?;
-            let volume = Volume::at(source.clone(), text)
-                .map_err(|error| anyhow!("the image's volume {text}: {error}"))?;
-            let own = Tree::new(directory_at(&folder)?, true, String::new());
-            match image.stat(target)? {
+            let place = || format!("the image's volume {text}");
+            match image.stat(target).with_context(place)? {
                 Some(_) => {
                     let manner = Manner {
                         owner: None,
                         keeps_setuid: true,
                     };
-                    copy(
-                        &image.followed(target)?,
-                        &own.place(&Path::new("/").join(&number))?,
-                        manner,
-                    )
-                    .with_context(|| format!("the image's volume {text}"))?;
+                    let own = Tree::new(directory_at(folder)?, true, String::new());
+                    let from = image.followed(target).with_context(place)?;
+                    copy(&from, &own.place(&source)?, manner).with_context(place)?;
                 }
-                None => DirBuilder::new().mode(0o755).create(&source)?,
+                None => empty_root(&folder.join(number.to_string()))?,
             }
-            volumes.push(volume);
+            targets.push(text.to_owned());
         }
-        Ok(volumes)
+        Ok(targets)
     }
 }
 
-/// Makes the directory in which the command starts, if the image hasn't got it.
+/// The name of a volume's directory, in the folder of the volumes as its root.
+fn number_of(volume: usize) -> PathBuf {
+    Path::new("/").join(volume.to_string())
+}
+
+/// Makes the directory in which the command starts, if the image hasn't got it. `volumes` are the container's own.
 fn make_workdir(
-    container: &Container,
+    aside: &Path,
     plan: &Plan,
-    volumes: &[Volume],
+    volumes: &[PathBuf],
     root: &Path,
     workdir: &Path,
 ) -> Result<()> {
-    let all = volumes
-        .iter()
-        .filter(|volume| workdir.starts_with(&volume.target));
-    if let Some(volume) = all.max_by_key(|volume| volume.target.components().count()) {
-        let rest = workdir.strip_prefix(&volume.target)?;
-        return make_directory(&volume.source, &volume.source, rest);
+    let own = volumes.iter().enumerate();
+    let own = own.filter(|(_, target)| workdir.starts_with(target));
+    if let Some((number, target)) = own.max_by_key(|(_, target)| target.components().count()) {
+        let source = aside.join("volumes").join(number.to_string());
+        return make_directory(&source, &source, workdir.strip_prefix(target)?);
     }
-    let typed = plan.layers.volume.iter();
-    if typed
-        .map(|volume| &volume.target)
-        .any(|target| workdir.starts_with(target))
-    {
+    let mut typed = plan.layers.volume.iter();
+    if typed.any(|volume| workdir.starts_with(&volume.target)) {
         // It is for whoever has typed the volume.
         return Ok(());
     }
-    let upper = plan.layers.upper(&plan.files, &container.folder);
+    let upper = plan.layers.upper(&plan.files, aside);
     let upper = upper.context("a root without layers")?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&upper)?;
+    empty_root(&upper)?;
     make_directory(&upper, root, workdir)
 }

@@ -29,6 +29,7 @@ impl<'a> Download<'a> {
                 scope: scope(name),
                 accept: "*/*".into(),
                 from,
+                is_large: true,
             },
             size: blob.size,
             body: None,
@@ -74,10 +75,15 @@ impl Read for Download<'_> {
             let body = match &mut self.body {
                 Some(body) => body,
                 None if self.question.from >= self.size => return Ok(0),
-                None => {
-                    let body = self.open().map_err(io::Error::other)?;
-                    self.body.insert(body)
-                }
+                None => match self.open() {
+                    Ok(body) => self.body.insert(body),
+                    // What was to be passed over was cut off.
+                    Err(error) if error.is::<io::Error>() => {
+                        self.patience.pause(None, error).map_err(io::Error::other)?;
+                        continue;
+                    }
+                    Err(error) => return Err(io::Error::other(error)),
+                },
             };
             let why = match body.read(buffer) {
                 Ok(0) if self.question.from < self.size && !buffer.is_empty() => {
@@ -88,9 +94,7 @@ impl Read for Download<'_> {
                 }
                 Ok(read) => {
                     self.question.from += read as u64;
-                    if read > 0 {
-                        self.patience.renew();
-                    }
+                    self.patience.renew(read as u64);
                     return Ok(read);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

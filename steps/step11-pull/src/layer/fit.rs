@@ -5,9 +5,12 @@ use crate::{OPAQUE, is_whiteout};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, mkdirat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, chown, linkat, unlinkat};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
@@ -19,28 +22,35 @@ use step08_overlay::image::archive::shown;
 use step08_overlay::image::xattrs::{attributes, is_of_overlay, set_attribute};
 use step10_exec::copy::{Manner, Tree, copy};
 
-/// Fits the layer in `root` to `below`, which shows what the layers below it make up together.
+/// Fits the layer in `root` to `below`, which shows what the layers below it make up together. Files that come up from
+/// there may have `limit` bytes together. Returns how many these have.
 ///
 /// # Errors
-/// A link to a file that isn't there.
-pub fn fit(root: &Path, below: &Path, open: &OpenEnds) -> Result<()> {
-    let (root, below) = (directory_at(root)?, directory_at(below)?);
+/// A link to a file that isn't there; files of more than `limit` bytes.
+pub fn fit(root: &Path, below: &Path, open: &OpenEnds, limit: u64) -> Result<u64> {
+    let mut fitting = Fitting {
+        root: directory_at(root)?,
+        below: directory_at(below)?,
+        covered: HashMap::new(),
+        left: limit,
+    };
     for path in &open.hidden {
         // Overlayfs shows a whiteout that hides nothing as a file that can't be looked at.
-        if covered(&root, path)? || find(&below, path)?.is_none() {
-            uncover(&root, path).with_context(|| shown(path))?;
+        if fitting.is_covered(path)? || find(&fitting.below, path)?.is_none() {
+            uncover(&fitting.root, path).with_context(|| shown(path))?;
         }
     }
     for (path, to) in &open.links {
-        link(&root, &below, path, to)
+        fitting
+            .link(path, to)
             .with_context(|| format!("its entry {}: a hard link to {}", shown(path), shown(to)))?;
     }
     // Downwards, and at the end: what is put into a directory changes its time.
     let top = (!open.has_root).then(PathBuf::new);
     for path in top.iter().chain(&open.implied) {
-        liken(&root, &below, path).with_context(|| shown(path))?;
+        fitting.liken(path).with_context(|| shown(path))?;
     }
-    Ok(())
+    Ok(limit - fitting.left)
 }
 
 /// The lowest layer has nothing below it: nothing can be hidden there, and no file linked.
@@ -72,7 +82,7 @@ fn find(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
     match openat2(root, path, how) {
-        // The name itself is a link: O_PATH and O_NOFOLLOW would open it, and RESOLVE_NO_SYMLINKS lets them.
+        // A link on the way. One at the end is opened itself: O_PATH and O_NOFOLLOW.
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
         found => Ok(Some(found?)),
     }
@@ -83,16 +93,6 @@ fn place<'a>(root: &OwnedFd, path: &'a Path) -> Result<(OwnedFd, &'a OsStr)> {
     let name = path.file_name().context("an empty name")?;
     let parent = find(root, path.parent().unwrap_or(Path::new("")))?;
     Ok((parent.context("its directory is gone")?, name))
-}
-
-/// Whether a directory on the way to `path` is opaque.
-fn covered(root: &OwnedFd, path: &Path) -> Result<bool> {
-    for above in path.ancestors().skip(1) {
-        if find(root, above)?.is_some_and(|directory| is_opaque(&directory)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn is_opaque(directory: &OwnedFd) -> bool {
@@ -118,54 +118,101 @@ fn uncover(root: &OwnedFd, path: &Path) -> Result<()> {
     set_times(&parent, &before)
 }
 
-/// Gives the file `to` of the layers below the name `path`, too: both have to be in this layer.
-fn link(root: &OwnedFd, below: &OwnedFd, path: &Path, to: &Path) -> Result<()> {
-    let is_hidden = covered(root, to)? || {
-        let (parent, name) = place(root, to)?;
-        is_whiteout(&parent, name)
-    };
-    let there = find(root, to)?;
-    if is_hidden || (there.is_none() && find(below, to)?.is_none()) {
-        bail!("which isn't there");
+/// A layer that is fitted to those below it.
+struct Fitting {
+    root: OwnedFd,
+    below: OwnedFd,
+    /// Of directories that were asked for: whether they show anything of the layers below.
+    covered: HashMap<PathBuf, bool>,
+    /// How many bytes may still come up.
+    left: u64,
+}
+
+impl Fitting {
+    /// Whether a directory on the way to `path` is opaque.
+    fn is_covered(&mut self, path: &Path) -> Result<bool> {
+        let Some(above) = path.parent() else {
+            return Ok(false);
+        };
+        if let Some(known) = self.covered.get(above) {
+            return Ok(*known);
+        }
+        let opaque = find(&self.root, above)?.is_some_and(|directory| is_opaque(&directory));
+        // As deep as a layer may be: a few hundred turns.
+        let is_covered = opaque || self.is_covered(above)?;
+        self.covered.insert(above.to_owned(), is_covered);
+        Ok(is_covered)
     }
-    if there.is_none() {
+
+    /// Gives the file `to` of the layers below the name `path`, too: both have to be in this layer.
+    fn link(&mut self, path: &Path, to: &Path) -> Result<()> {
+        let (parent, name) = place(&self.root, path)?;
+        if find(&self.root, path)?.is_some() {
+            // A later entry of the archive has that name.
+            return Ok(());
+        }
+        let (to_parent, to_name) = place(&self.root, to)?;
+        let is_hidden = self.is_covered(to)? || is_whiteout(&to_parent, to_name);
+        let model = find(&self.below, to)?.filter(|_| !is_hidden);
+        if find(&self.root, to)?.is_none() {
+            let model = model.context("which isn't there")?;
+            self.bring_up(to, &model, &to_parent)?;
+        } else if is_hidden {
+            bail!("which isn't there");
+        }
+        let before = fstat(&parent)?;
+        linkat(&to_parent, to_name, &parent, name, LinkatFlags::empty())?;
+        set_times(&parent, &before)
+    }
+
+    /// Copies the file `path` of the layers below into the directory `parent` of this one.
+    fn bring_up(&mut self, path: &Path, model: &OwnedFd, parent: &OwnedFd) -> Result<()> {
+        let found = fstat(model)?;
+        match kind(&found) {
+            SFlag::S_IFDIR => bail!("which is a directory"),
+            SFlag::S_IFREG | SFlag::S_IFLNK | SFlag::S_IFIFO => {}
+            _ => bail!("which is a device or a socket"),
+        }
+        let size = found.st_size.max(0) as u64;
+        self.left = self
+            .left
+            .checked_sub(size)
+            .context("which makes the layer larger than it may be")?;
         let tree = |root: &OwnedFd| -> Result<Tree> {
             Ok(Tree::new(root.try_clone()?, true, String::new()))
         };
-        let absolute = Path::new("/").join(to);
+        let absolute = Path::new("/").join(path);
         let (from, into) = (
-            tree(below)?.place(&absolute)?,
-            tree(root)?.place(&absolute)?,
+            tree(&self.below)?.place(&absolute)?,
+            tree(&self.root)?.place(&absolute)?,
         );
-        if from
-            .stat()?
-            .is_some_and(|found| kind(&found) == SFlag::S_IFDIR)
-        {
-            bail!("which is a directory");
-        }
-        let (parent, _) = place(root, to)?;
-        let before = fstat(&parent)?;
+        let before = fstat(parent)?;
         let manner = Manner {
             owner: None,
             keeps_setuid: true,
         };
         copy(&from, &into, manner)?;
-        set_times(&parent, &before)?;
+        let copied = find(&self.root, path)?.context("the copy is gone")?;
+        copy_attributes(&copied, model)?;
+        set_times(parent, &before)
     }
-    let (parent, name) = place(root, path)?;
-    let (to_parent, to_name) = place(root, to)?;
-    let before = fstat(&parent)?;
-    linkat(&to_parent, to_name, &parent, name, LinkatFlags::empty())?;
-    set_times(&parent, &before)
+
+    /// Gives the directory `path` of the layer the owner, the mode, the attributes and the times that it has below.
+    fn liken(&mut self, path: &Path) -> Result<()> {
+        match self.is_covered(path)? {
+            true => Ok(()),
+            false => liken(&self.root, &self.below, path),
+        }
+    }
 }
 
-/// Gives the directory `path` of the layer the owner, the mode, the attributes and the times that it has below.
+/// Gives the directory `path` of `root` the owner, the mode, the attributes and the times that it has in `below`.
 fn liken(root: &OwnedFd, below: &OwnedFd, path: &Path) -> Result<()> {
     let Some(directory) = find(root, path)? else {
         // The archive has put something else there since.
         return Ok(());
     };
-    if covered(root, path)? || (!path.as_os_str().is_empty() && is_opaque(&directory)) {
+    if !path.as_os_str().is_empty() && is_opaque(&directory) {
         return Ok(());
     }
     let Some(model) = find(below, path)? else {
@@ -183,15 +230,21 @@ fn assimilate(directory: &OwnedFd, model: &OwnedFd, like: &FileStat) -> Result<(
     let owner = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
     chown(&at, Some(owner.0), Some(owner.1))?;
     fs::set_permissions(&at, Permissions::from_mode(like.st_mode & 0o7777))?;
+    copy_attributes(directory, model)?;
+    set_times(directory, like)
+}
+
+/// Gives `file` all attributes of `model`, but for overlayfs's own.
+fn copy_attributes(file: &OwnedFd, model: &OwnedFd) -> Result<()> {
     for (key, value) in attributes(model)? {
         if !is_of_overlay(key.as_bytes()) {
-            match set_attribute(directory, &key, &value) {
+            match set_attribute(file, &key, &value) {
                 Err(Errno::ENOTSUP) => {}
                 set => set?,
             }
         }
     }
-    set_times(directory, like)
+    Ok(())
 }
 
 fn set_times(directory: &OwnedFd, like: &FileStat) -> Result<()> {
@@ -231,6 +284,8 @@ pub fn make_directory(upper: &Path, below: &Path, path: &Path) -> Result<()> {
             Err(Errno::EEXIST) => {}
             made => {
                 made?;
+                let mode = Mode::from_bits_truncate(0o755);
+                fchmodat(&parent, at, mode, FchmodatFlags::NoFollowSymlink)?;
                 liken(&upper, &below, &way)?;
             }
         }

@@ -11,7 +11,7 @@ use crate::registry::name::ImageName;
 use crate::store::ImageStore;
 use crate::store::blobs::{NewLayer, Part};
 use crate::{Mismatch, Verified};
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ const PIECE: usize = 128 * 1024;
 
 /// How many more bytes are fetched of a layer that can't be unpacked, to see whether they are the right ones.
 const WORTH_FETCHING: u64 = 64 * 1024 * 1024;
+
+/// How many bytes more a layer's archive may have than what it unpacks to: no compression makes more of it than this.
+const SLACK: u64 = 64 * 1024;
 
 /// Where an image's layers come from, and go to.
 pub struct Source<'a> {
@@ -67,6 +70,18 @@ impl Source<'_> {
     /// The first layer that doesn't come, or can't be unpacked. What is fetched so far is kept for the next time, unless
     /// it is wrong.
     pub fn install(&self, image: &Image, progress: &Progress) -> Result<()> {
+        for layer in &image.layers {
+            // Compressed bytes that unpack to nothing would have no end otherwise.
+            let most = self.limit.saturating_add(self.limit / 64 + SLACK);
+            if layer.blob.size > most {
+                bail!(
+                    "layer {} has {} bytes, and may unpack to {}\nhelp: --max-size allows more",
+                    layer.blob.digest.short(),
+                    layer.blob.size,
+                    self.limit
+                );
+            }
+        }
         let bars = image.layers.iter();
         let bars = bars.map(|layer| progress.layer(&layer.blob.digest, layer.blob.size));
         let work = Work {
@@ -85,11 +100,7 @@ impl Source<'_> {
             .turn
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        match (turn.failed, turn.done == image.layers.len()) {
-            (Some(error), _) => Err(error),
-            (None, true) => Ok(()),
-            (None, false) => Err(anyhow!("a part of this program has failed")),
-        }
+        turn.failed.map_or(Ok(()), Err)
     }
 }
 
@@ -100,6 +111,7 @@ impl Work<'_> {
 
     /// Takes one layer after the other, until there is none or one has failed.
     fn go_on(&self) {
+        let _end = Ending(self);
         loop {
             let index = {
                 let mut turn = self.turn();
@@ -176,7 +188,9 @@ impl Work<'_> {
             [] => fit_lowest(&root, &open)?,
             layers => {
                 let layers = layers.iter().map(PathBuf::as_path).collect();
-                show(layers, &new.below()?, |below| fit(&root, below, &open))?;
+                let left = self.source.limit.saturating_sub(size);
+                let fit = |below: &Path| fit(&root, below, &open, left);
+                return Ok(Some(size + show(layers, &new.below()?, fit)?));
             }
         }
         Ok(Some(size))
@@ -274,6 +288,20 @@ impl Work<'_> {
             if is_no_use || self.turn().failed.is_some() {
                 return Ok(false);
             }
+        }
+    }
+}
+
+/// The end of a thread's work. If the thread panics, the others don't wait for its layer.
+struct Ending<'a>(&'a Work<'a>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let mut turn = self.0.turn();
+            turn.failed
+                .get_or_insert_with(|| anyhow!("a part of this program has failed"));
+            self.0.turned.notify_all();
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::Digest;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
+use step01_uts::program::visible;
 
 /// What is shown.
 pub struct Progress {
@@ -34,6 +35,8 @@ impl Progress {
 
     /// A line about the whole.
     pub fn say(&self, line: &str) {
+        // Some words in it may be an image's.
+        let line = visible(line);
         match self.lines {
             true => eprintln!("{line}"),
             false => drop(self.bars.println(line)),

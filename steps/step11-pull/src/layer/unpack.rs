@@ -21,7 +21,7 @@ pub struct OpenEnds {
     pub implied: Vec<PathBuf>,
     /// Names of files of the layers below: the new name, and the file.
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// Whether the layer says nothing about its root.
+    /// Whether the layer says something about its root.
     pub has_root: bool,
     /// The bytes that all these names take.
     memory: usize,
@@ -65,6 +65,10 @@ impl Stack for OpenEnds {
         }
         self.implied.push(path.to_owned());
         self.remember(path)
+    }
+
+    fn is_mark(&self, parent: &OwnedFd, name: &OsStr) -> bool {
+        is_whiteout(parent, name)
     }
 
     fn link_below(&mut self, path: &Path, to: &Path) -> Result<bool> {

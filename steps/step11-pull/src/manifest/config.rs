@@ -31,7 +31,8 @@ pub fn merge(plan: &mut Plan, image: &Image, entrypoint: Option<&str>) -> Result
     plan.command = Some(command);
 
     let mut variables = own(config.env());
-    variables.retain(|variable| !variable.starts_with('='));
+    // Typed, a name alone takes the value that it has here. An image mustn't get to know that.
+    variables.retain(|variable| variable.find('=').is_some_and(|at| at > 0));
     // What is typed stands behind, and so it counts.
     variables.append(&mut plan.env.env);
     plan.env.env = variables;

@@ -6,9 +6,8 @@ use anyhow::{Context, Result, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, MediaType};
 use sha2::{Digest as _, Sha256};
 use step01_uts::program::visible;
+use step08_overlay::layers::MOST_LAYERS;
 
-/// The most layers of an image, and the most bytes of a manifest or a configuration.
-pub const MOST_LAYERS: usize = 500;
 /// The most bytes of a manifest, an index or a configuration.
 pub const LONGEST: u64 = 4 * 1024 * 1024;
 
@@ -163,7 +162,8 @@ fn chain_id(below: Option<&Digest>, diff_id: &Digest) -> Digest {
 /// The archive of a layer.
 fn archive(layer: &Descriptor) -> Result<Named> {
     let kind = layer.media_type().as_ref();
-    if kind.contains("nondistributable") || kind.contains("foreign") || layer.urls().is_some() {
+    let has_addresses = layer.urls().as_ref().is_some_and(|urls| !urls.is_empty());
+    if kind.contains("nondistributable") || kind.contains("foreign") || has_addresses {
         bail!(
             "it is somewhere else, where whoever pulls gets it on their own\nhelp: an image without such layers is \
              pulled from one place, which can vouch for it"

@@ -4,12 +4,13 @@ use crate::registry::name::{HUB, registry};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, umask};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::env;
-use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -70,7 +71,7 @@ impl Accounts {
         // The file may be a link, which stays one.
         let path = path.canonicalize().unwrap_or(path);
         let read = || -> Result<Map<String, Value>> {
-            let file = match fs::File::open(&path) {
+            let file = match File::open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Map::new()),
                 file => file?,
             };
@@ -239,16 +240,16 @@ fn call_helper(helper: &str, action: &str, input: &str) -> Result<String> {
         bail!("{helper:?} can't be the name of a credential helper");
     }
     let call = || -> Result<String> {
+        // A file and no pipe: a helper that doesn't read costs us no signal.
+        let mut given = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+        given.write_all(input.as_bytes())?;
+        given.rewind()?;
         let mut child = Command::new(&program)
             .arg(action)
-            .stdin(Stdio::piped())
+            .stdin(given)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A helper that needs no input may have closed it.
-            let _ = stdin.write_all(input.as_bytes());
-        }
         let mut printed = String::new();
         if let Some(stdout) = child.stdout.take() {
             stdout.take(MOST).read_to_string(&mut printed)?;
@@ -264,6 +265,7 @@ fn call_helper(helper: &str, action: &str, input: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn accounts(text: &str) -> Accounts {
         let folder = tempfile::tempdir().unwrap();

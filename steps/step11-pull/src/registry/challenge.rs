@@ -60,8 +60,9 @@ impl Authorization {
 impl TokenAnswer {
     /// The token as an answer to a challenge; `None` where there is no token.
     pub fn authorization(self) -> Option<Authorization> {
-        let token = self.token.or(self.access_token)?;
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let given = [self.token, self.access_token].into_iter().flatten();
+        let token = given.into_iter().find(|token| !token.is_empty())?;
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return None;
         }
         // As the specification has it: no token is good for less than a minute.
@@ -74,11 +75,6 @@ impl TokenAnswer {
 }
 
 impl TokenRequest {
-    /// Whether a password or a token of ours is in it.
-    pub fn is_secret(&self) -> bool {
-        self.authorization.is_some() || self.form.is_some()
-    }
-
     /// How to ask for the token that `challenge` wants, to do what `scope` says.
     pub fn new(
         challenge: &Challenge,
@@ -179,6 +175,10 @@ mod tests {
                 .unwrap()
                 .header,
             "Bearer b"
+        );
+        assert_eq!(
+            read(r#"{"token":"","access_token":"c"}"#).unwrap().header,
+            "Bearer c"
         );
         for none in ["{}", r#"{"token":""}"#, r#"{"token":"a\r\nHost: b"}"#] {
             assert!(read(none).is_none(), "{none}");

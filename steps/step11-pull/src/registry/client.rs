@@ -5,14 +5,14 @@
 
 use crate::registry::account::Account;
 use crate::registry::challenge::{Authorization, TokenAnswer, TokenRequest};
-use crate::registry::name::{self, ImageName};
+use crate::registry::name::{self, ImageName, valid_tag};
 use crate::registry::origin::{Origin, redirected};
 use crate::registry::retry::{Patience, asked, may_hold, may_pass};
-use crate::{Challenge, challenges};
+use crate::{Challenge, Mismatch, challenges};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,9 @@ const MOST_REDIRECTS: usize = 5;
 
 /// The most bytes of an answer that isn't an image: a token, a list of tags, an error.
 const MOST: u64 = 4 * 1024 * 1024;
+
+/// How long a small answer may take, all in all.
+const SMALL: Duration = Duration::from_secs(120);
 
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -50,6 +53,8 @@ pub struct Registry {
     account: Option<Account>,
     /// What was found out to prove who we are, by what it is for.
     known: Mutex<HashMap<String, Authorization>>,
+    /// Whether others than this machine itself may be spoken to plainly.
+    may_be_plain: bool,
 }
 
 /// What a registry says when it refuses.
@@ -77,6 +82,8 @@ pub struct Request {
     pub accept: String,
     /// From which byte on the answer is wanted.
     pub from: u64,
+    /// Whether the answer may take as long as it does, and isn't a small one.
+    pub is_large: bool,
 }
 
 impl Registry {
@@ -94,6 +101,7 @@ impl Registry {
                 origin: Origin::new(is_secure, server)?,
                 account: account.clone(),
                 known: Mutex::default(),
+                may_be_plain: !verify,
             })
         };
         let secure = connect(true)?;
@@ -107,9 +115,7 @@ impl Registry {
             let plain = connect(false)?;
             match plain.greet() {
                 Ok(()) => return Ok(plain),
-                // Whoever answers plainly is the one that is meant.
-                Err(refusal) if !refusal.is::<ureq::Error>() => error = refusal,
-                Err(_) => {}
+                Err(plainly) => error = plainly,
             }
         }
         Err(explained(error, name, verify)).with_context(|| format!("the registry {name}"))
@@ -178,6 +184,24 @@ impl Registry {
         }
     }
 
+    /// Asks for something small, and has `read` read the answer, once more if the connection is cut.
+    ///
+    /// # Errors
+    /// As for [`Registry::ask`]; an error of `read`.
+    pub fn read(
+        &self,
+        request: &Request,
+        mut read: impl FnMut(Response<Body>) -> Result<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        let mut patience = Patience::default();
+        loop {
+            match read(self.ask(request)?) {
+                Err(error) if is_cut(&error) => patience.pause(None, error)?,
+                read => return read,
+            }
+        }
+    }
+
     /// Asks once, and proves who we are if that is wanted.
     fn attempt(&self, question: &Request) -> Result<Response<Body>> {
         let url = self.origin.url(&question.path);
@@ -213,6 +237,9 @@ impl Registry {
         for _ in 0..=MOST_REDIRECTS {
             let origin = Origin::of(&url)?;
             let mut request = self.agent.get(&url);
+            if !question.is_large {
+                request = request.config().timeout_global(Some(SMALL)).build();
+            }
             if !question.accept.is_empty() {
                 request = request.header("Accept", &question.accept);
             }
@@ -231,19 +258,34 @@ impl Registry {
             let location = location
                 .with_context(|| format!("{origin} sends us on, and doesn't say where to"))?;
             url = redirected(&url, location)?;
+            self.may_speak_to(&Origin::of(&url)?)?;
         }
         bail!("{first} sends us on more than {MOST_REDIRECTS} times, in the end to {url}")
+    }
+
+    /// Fails if `origin` is another machine, and would be spoken to plainly.
+    fn may_speak_to(&self, origin: &Origin) -> Result<()> {
+        match origin.is_secure || origin.is_loopback() || self.may_be_plain {
+            true => Ok(()),
+            false => bail!(
+                "{} sends us on to {origin}, where everybody on the way can listen and change what comes",
+                self.origin
+            ),
+        }
     }
 
     /// Meets a challenge; `None`: there is nothing that we could show.
     fn meet(&self, challenges: &[Challenge], scope: &str) -> Result<Option<Authorization>> {
         let by = |scheme: &str| challenges.iter().find(|known| known.scheme == scheme);
+        let basic = by("basic");
         if let Some(challenge) = by("bearer") {
-            let request = TokenRequest::new(challenge, scope, self.account.as_ref());
-            let request = request.context("it wants a token, and doesn't say whose")?;
-            return self.token(&request).map(Some);
+            match TokenRequest::new(challenge, scope, self.account.as_ref()) {
+                Some(request) => return self.token(&request).map(Some),
+                None if basic.is_some() => {}
+                None => bail!("it wants a token, and doesn't say whose"),
+            }
         }
-        match (by("basic"), &self.account) {
+        match (basic, &self.account) {
             (Some(_), Some(Account::Password { name, password })) => {
                 Ok(Some(Authorization::basic(name, password)))
             }
@@ -260,16 +302,7 @@ impl Registry {
                 self.origin
             );
         }
-        if !origin.is_secure
-            && !origin.is_loopback()
-            && request.is_secret()
-            && self.origin != origin
-        {
-            bail!(
-                "{} wants a password to be sent to {origin}, where everybody on the way can listen",
-                self.origin
-            );
-        }
+        self.may_speak_to(&origin)?;
         let ask = || -> Result<Response<Body>> {
             match &request.form {
                 Some(form) => {
@@ -340,7 +373,10 @@ impl Registry {
             let page: Page = serde_json::from_slice(&read(answer)?).context("its list of tags")?;
             let page = page.tags.unwrap_or_default();
             let is_last = page.is_empty();
-            tags.extend(page);
+            for tag in page {
+                valid_tag(&tag)?;
+                tags.push(tag);
+            }
             if tags.len() > MOST_TAGS {
                 bail!("more than {MOST_TAGS} tags");
             }
@@ -369,6 +405,12 @@ impl std::fmt::Display for NotThere {
 }
 
 impl std::error::Error for NotThere {}
+
+/// Whether `error` is of a connection, and not of what came.
+fn is_cut(error: &Error) -> bool {
+    let of_stream = error.downcast_ref::<io::Error>();
+    of_stream.is_some_and(|error| !error.get_ref().is_some_and(|inner| inner.is::<Mismatch>()))
+}
 
 /// What asks for the right to pull images of `name`'s path.
 pub fn scope(name: &ImageName) -> String {

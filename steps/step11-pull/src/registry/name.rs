@@ -43,9 +43,13 @@ impl ImageName {
 
     /// The registry and the path, without what needs no saying: `ubuntu`.
     pub fn repository(&self) -> String {
-        match (&*self.registry, self.path.strip_prefix("library/")) {
+        let official = self.path.strip_prefix("library/");
+        let official = official.filter(|official| !official.contains('/'));
+        let first = self.path.split('/').next().unwrap_or_default();
+        match (&*self.registry, official) {
             (HUB, Some(official)) => official.into(),
-            (HUB, None) => self.path.clone(),
+            // Without it the first part would be taken for a registry.
+            (HUB, None) if !is_host(first) => self.path.clone(),
             (registry, _) => format!("{registry}/{}", self.path),
         }
     }
@@ -265,6 +269,14 @@ mod tests {
             let name: ImageName = text.parse().unwrap();
             assert_eq!((name.server(), &*name.path), (server, path), "{text}");
             assert_eq!(name.to_string(), shown);
+        }
+        for text in [
+            "docker.io/library/a/b:1",
+            "docker.io/localhost/a:1",
+            "docker.io/b.c/a:1",
+        ] {
+            let name: ImageName = text.parse().unwrap();
+            assert_eq!(name.to_string().parse::<ImageName>().unwrap(), name);
         }
         let by_digest: ImageName = format!("a:1@{digest}").parse().unwrap();
         assert_eq!(by_digest.to_string(), format!("a@{digest}"));

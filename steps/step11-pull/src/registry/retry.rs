@@ -15,10 +15,15 @@ const FIRST: Duration = Duration::from_millis(250);
 /// The longest pause that a server may ask for.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// As many bytes between two failures are progress.
+const PROGRESS: u64 = 64 * 1024;
+
 /// Counts the attempts.
 #[derive(Debug, Default)]
 pub struct Patience {
     failed: u32,
+    /// How many bytes have come since it failed last.
+    came: u64,
 }
 
 impl Patience {
@@ -34,14 +39,17 @@ impl Patience {
         if pause > LONGEST {
             return Err(why.context(format!("it asks us to wait for {} s", pause.as_secs())));
         }
-        self.failed += 1;
+        (self.failed, self.came) = (self.failed + 1, 0);
         sleep(pause);
         Ok(())
     }
 
-    /// Notes that there was progress.
-    pub fn renew(&mut self) {
-        self.failed = 0;
+    /// Notes that `bytes` have come. A few between two failures are no progress.
+    pub fn renew(&mut self, bytes: u64) {
+        self.came += bytes;
+        if self.came >= PROGRESS {
+            self.failed = 0;
+        }
     }
 }
 

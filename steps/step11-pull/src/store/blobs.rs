@@ -86,6 +86,10 @@ impl ImageStore {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.with_context(|| path.display().to_string())?,
         };
+        if file.metadata()?.len() > LONGEST {
+            // That is a layer, and nobody's manifest.
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
         let read =
             Verified::new(file.take(LONGEST + 1), digest.clone(), None).read_to_end(&mut bytes);
@@ -205,7 +209,7 @@ impl NewLayer {
     }
 }
 
-/// What is wanted of a registry, for [`ImageStore::lease`]: all blobs and layers of `image`, and `others`.
+/// What is to be kept in the store, for [`ImageStore::lease`]: all blobs and layers of `image`, and `others`.
 pub fn wanted<'a>(image: &'a Image, others: impl IntoIterator<Item = &'a Named>) -> Vec<Digest> {
     let layers = image.layers.iter();
     let of_layers = layers.flat_map(|layer| [&layer.blob.digest, &layer.chain_id]);

@@ -15,7 +15,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
-use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::new_id;
 use step09_detach::container::store::{Inventory, Store};
 
@@ -28,29 +27,40 @@ pub struct Removed {
     pub bytes: u64,
 }
 
+/// What containers use.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// The roots of layers.
+    layers: BTreeSet<PathBuf>,
+    /// Images, by the digests of their manifests; of each the name of a container.
+    images: BTreeMap<String, String>,
+}
+
+impl Users {
+    /// The name of a container that is of the image with the manifest `digest`.
+    pub fn of(&self, digest: &Digest) -> Option<&str> {
+        self.images.get(digest.as_str()).map(String::as_str)
+    }
+}
+
 impl ImageStore {
-    /// The containers that are of images, by the layers that they use; of each its name.
+    /// What containers use.
     ///
     /// # Errors
     /// A container whose record can't be read: nobody knows what it uses.
-    pub fn users(&self) -> Result<BTreeMap<PathBuf, Vec<String>>> {
-        let state = StateDir {
-            dir: self.folders.state.clone(),
-        };
+    fn users(&self) -> Result<Users> {
         let Inventory {
             records,
             mut broken,
-        } = Store::open(&state)?.records()?;
+        } = Store::open(&self.folders.state())?.records()?;
         if let Some(error) = broken.pop() {
             return Err(error.context("which images are in use can't be said"));
         }
-        let mut users: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+        let mut users = Users::default();
         for (_, record) in records {
-            for layer in &record.plan.layers.image {
-                users
-                    .entry(layer.clone())
-                    .or_default()
-                    .push(record.name.clone());
+            users.layers.extend(record.plan.layers.image);
+            if let Some(digest) = record.plan.image_digest {
+                users.images.entry(digest).or_insert(record.name);
             }
         }
         Ok(users)
@@ -62,7 +72,7 @@ impl ImageStore {
     /// What `change` returns; then nothing is removed. The filesystem's.
     pub fn collect<T>(
         &self,
-        change: impl FnOnce(&mut Catalog, &BTreeMap<PathBuf, Vec<String>>) -> Result<T>,
+        change: impl FnOnce(&mut Catalog, &Users) -> Result<T>,
     ) -> Result<(T, Removed)> {
         let lock = self.lock()?;
         let users = self.users()?;
@@ -104,8 +114,11 @@ impl ImageStore {
         for entry in fs::read_dir(self.layers())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(".old-") {
-                // A crash has left it.
-                aside.push(entry.path());
+                // A crash has left it, unless somebody is removing it just now.
+                let locked = File::open(entry.path()).ok().map(Lock::attempt);
+                if let Some(lock) = locked.transpose()?.flatten() {
+                    aside.push((entry.path(), lock));
+                }
                 continue;
             }
             if let Some(digits) = name.strip_prefix(".new-") {
@@ -125,7 +138,7 @@ impl ImageStore {
             }
             let digest = digest_of(&name);
             let root = entry.path().join("root");
-            if users.contains_key(&root)
+            if users.layers.contains(&root)
                 || digest.as_ref().is_some_and(|digest| used.contains(digest))
             {
                 continue;
@@ -138,16 +151,25 @@ impl ImageStore {
             aside.push(self.put_aside(&entry.path())?);
         }
         drop(lock);
-        for path in aside {
-            remove_tree(&path)?;
+        let mut failed = None;
+        for (path, _lock) in aside {
+            if let Err(error) = remove_tree(&path) {
+                // One that fails doesn't keep the others.
+                failed.get_or_insert(error);
+            }
         }
-        Ok((changed, removed))
+        match failed {
+            None => Ok((changed, removed)),
+            Some(error) => Err(error),
+        }
     }
 
-    fn put_aside(&self, path: &Path) -> Result<PathBuf> {
+    /// Takes a folder's name from it, and keeps others from removing it.
+    fn put_aside(&self, path: &Path) -> Result<(PathBuf, Lock)> {
         let aside = self.layers().join(format!(".old-{}", new_id()?));
         fs::rename(path, &aside).with_context(|| path.display().to_string())?;
-        Ok(aside)
+        let lock = Lock::exclusive(File::open(&aside)?)?;
+        Ok((aside, lock))
     }
 }
 

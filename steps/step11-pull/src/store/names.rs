@@ -75,30 +75,42 @@ impl Catalog {
     /// # Errors
     /// There is none, or there are several.
     pub fn find(&self, text: &str) -> Result<&Digest> {
-        let name = text.parse::<ImageName>();
-        if let Some(found) = name.as_ref().ok().and_then(|name| self.named(name)) {
-            return Ok(found);
+        match (self.search(text)?, text.parse::<ImageName>()) {
+            (Some(found), _) => Ok(found),
+            (None, Ok(_)) => Err(anyhow!(
+                "no such image: {text}\nhelp: `images` lists them, `pull {text}` gets it"
+            )),
+            (None, Err(error)) => Err(error),
+        }
+    }
+
+    /// The same; `None`: there is none.
+    ///
+    /// # Errors
+    /// There are several.
+    pub fn search(&self, text: &str) -> Result<Option<&Digest>> {
+        let name = text.parse::<ImageName>().ok();
+        if let Some(found) = name.and_then(|name| self.named(&name)) {
+            return Ok(Some(found));
         }
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         let begins = |digest: &Digest| is_id && digest.digits().starts_with(digits);
         let images = self.images.iter();
-        let found: Vec<_> = images
+        let found: Vec<&Digest> = images
             .filter(|(digest, entry)| begins(&entry.id) || begins(digest))
+            .map(|(digest, _)| digest)
             .collect();
-        match (&found[..], name) {
-            ([(one, _)], _) => Ok(one),
-            ([_, _, ..], _) => bail!(
+        // Two manifests may have one configuration, and so one ID: they are the same image in other archives.
+        let is_one = found
+            .iter()
+            .all(|digest| self.images[*digest].id == self.images[found[0]].id);
+        match found[..] {
+            [_, _, ..] if !is_one => bail!(
                 "{text}: {} images begin so\nhelp: type more of the ID",
                 found.len()
             ),
-            ([], Ok(_)) => Err(anyhow!(
-                "no such image: {text}\nhelp: `images` lists them, `pull {text}` gets it"
-            )),
-            ([], Err(error)) if is_id => {
-                Err(anyhow!("no such image: {text}").context(error.to_string()))
-            }
-            ([], Err(error)) => Err(error),
+            _ => Ok(found.first().copied()),
         }
     }
 }
