@@ -148,7 +148,7 @@ fn keys() -> Result<Vec<u8>> {
     const CTRL_D: u8 = 4;
     const DELETE: u8 = 127;
     let mut typed = Vec::new();
-    for key in stdin().bytes() {
+    for key in stdin().lock().bytes() {
         match key? {
             b'\r' | b'\n' | CTRL_D => break,
             CTRL_C => bail!("given up"),
