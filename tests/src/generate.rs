@@ -29,7 +29,11 @@ pub fn folder() -> PathBuf {
 /// Writes all files.
 pub fn generate() -> Result<u8> {
     let mut files = sources()?;
-    files.extend(timelines(&this_program()?, &Programs::build()?)?);
+    let written: Vec<&str> = CHAPTERS[..WRITTEN]
+        .iter()
+        .map(|chapter| chapter.package)
+        .collect();
+    files.extend(timelines(&this_program()?, &Programs::build(&written)?)?);
     fs::create_dir_all(folder())?;
     for (name, text) in &files {
         fs::write(folder().join(name), text).with_context(|| name.clone())?;

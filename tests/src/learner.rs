@@ -346,9 +346,12 @@ pub fn attack(chapter: &'static Chapter, solution: bool) -> Result<u8> {
         true => chapter.number,
         false => chapter.number - 1,
     };
-    let programs = Programs::build()?;
     let package = progress::chapters::chapter(step).map(|chapter| chapter.package);
-    let program = package.map(|package| programs.path(package)).transpose()?;
+    let programs = package.map(|package| Programs::build(&[package]));
+    let programs = programs.transpose()?;
+    let program = programs.as_ref().zip(package);
+    let program = program.map(|(programs, package)| programs.path(package));
+    let program = program.transpose()?;
     println!(
         "In {}:",
         package.map_or("no container".into(), |name| format!(
@@ -422,7 +425,7 @@ pub fn trace(id: &str) -> Result<u8> {
         );
     }
     copy(chapter).require()?;
-    let programs = Programs::build()?;
+    let programs = Programs::build(&[chapter.package])?;
     let ours = programs.path(chapter.package)?;
     let alone = |name: &str| match name == exercise.name {
         true => Author::Learner,
@@ -525,7 +528,7 @@ pub fn check_solution(number: Option<usize>, bin_dir: Option<&Path>) -> Result<u
     };
     let programs = match bin_dir {
         Some(directory) => Programs::in_directory(directory)?,
-        None => Programs::build()?,
+        None => Programs::build(number.map(|_| chapters[0].package).as_slice())?,
     };
     let mut all_hold = true;
     for chapter in chapters {

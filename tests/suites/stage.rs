@@ -71,7 +71,7 @@ pub fn step(package: &str) -> &'static Path {
         }
         match env::var_os(BIN_DIR) {
             Some(folder) => Programs::in_directory(folder.as_ref()).unwrap(),
-            None => Programs::build().unwrap(),
+            None => Programs::build(&[]).unwrap(),
         }
     });
     assert!(

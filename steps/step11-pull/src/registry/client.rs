@@ -105,13 +105,13 @@ impl Registry {
             })
         };
         let secure = connect(true)?;
-        let Err(mut error) = secure.greet() else {
+        let Err(mut error) = tls_works_here().and_then(|()| secure.greet()) else {
             return Ok(secure);
         };
         // Whoever shows a certificate, a wrong one perhaps, isn't spoken to plainly.
         let is_plain = !format!("{error:#}").contains("certificate");
         let may_be_plain = is_plain && (!verify || secure.origin.is_loopback());
-        if may_be_plain && error.is::<ureq::Error>() {
+        if may_be_plain && (error.is::<ureq::Error>() || error.is::<TooOld>()) {
             let plain = connect(false)?;
             match plain.greet() {
                 Ok(()) => return Ok(plain),
@@ -496,6 +496,40 @@ fn explained(error: Error, name: &str, verify: bool) -> Error {
         );
     }
     error
+}
+
+/// This machine's processor lacks what our TLS takes.
+#[derive(Debug)]
+pub struct TooOld(&'static str);
+
+impl std::fmt::Display for TooOld {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(
+            f,
+            "TLS takes a processor with {}, as those since 2015 are\nhelp: pull on another machine, and copy the state \
+             folder; a registry on this machine is spoken to plainly",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for TooOld {}
+
+/// Fails where the library for TLS would give up in the middle: it is made for processors with these features.
+fn tls_works_here() -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    for (feature, is_there) in [
+        ("aes", is_x86_feature_detected!("aes")),
+        ("pclmulqdq", is_x86_feature_detected!("pclmulqdq")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("bmi2", is_x86_feature_detected!("bmi2")),
+        ("adx", is_x86_feature_detected!("adx")),
+    ] {
+        if !is_there {
+            return Err(Error::new(TooOld(feature)));
+        }
+    }
+    Ok(())
 }
 
 /// What makes the connections.
