@@ -101,11 +101,6 @@ fn kernel() -> Option<(PathBuf, PathBuf)> {
     Some((image, modules.join("kernel")))
 }
 
-/// The steps that are judged there: images come in the same way whatever the kernel is.
-fn judged() -> &'static [&'static str] {
-    STEPS.split_at(10).0
-}
-
 /// An initramfs with the programs, their libraries, and `command` for its init.
 fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
     let root = folder.join("root");
@@ -113,7 +108,7 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
     fs::create_dir(&bin).unwrap();
     let suites = std::env::current_exe().unwrap();
     let mut programs = vec![suites, progress().to_owned()];
-    for package in judged() {
+    for package in STEPS {
         programs.push(step(package).to_owned());
     }
     run(script("from-host.sh")
@@ -125,7 +120,7 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
         run(Command::new("strip").arg(root.join(program.strip_prefix("/").unwrap())));
     }
     fs::create_dir_all(root.join("bin-dir")).unwrap();
-    for package in judged() {
+    for package in STEPS {
         symlink(step(package), root.join("bin-dir").join(package)).unwrap();
     }
     let scripts = root.join(
