@@ -309,7 +309,8 @@ impl Registry {
                     let form = form
                         .iter()
                         .map(|(key, value)| (key.as_str(), value.as_str()));
-                    Ok(self.agent.post(&request.url).send_form(form)?)
+                    let post = self.agent.post(&request.url).config();
+                    Ok(post.timeout_global(Some(SMALL)).build().send_form(form)?)
                 }
                 None => {
                     let authorization =
@@ -326,7 +327,14 @@ impl Registry {
         };
         let mut patience = Patience::default();
         let answer = loop {
-            let answer = ask().with_context(|| format!("{origin}, which gives tokens"))?;
+            let answer = match ask() {
+                // A connection that is cut may hold the next time, as for any other question.
+                Err(error) if error.downcast_ref().is_some_and(may_hold) => {
+                    patience.pause(None, error)?;
+                    continue;
+                }
+                answer => answer.with_context(|| format!("{origin}, which gives tokens"))?,
+            };
             if answer.status().is_success() {
                 break answer;
             }
@@ -364,13 +372,17 @@ impl Registry {
         let mut path = format!("/v2/{}/tags/list?n=1000", name.path);
         let mut tags = Vec::new();
         loop {
-            let answer = self.ask(&Request {
+            let request = Request {
                 path: path.clone(),
                 scope: scope(name),
                 ..Request::default()
+            };
+            let mut next = None;
+            let text = self.read(&request, |answer| {
+                next = next_page(&self.origin, &path, answer.headers())?;
+                read(answer)
             })?;
-            let next = next_page(&self.origin, &path, answer.headers())?;
-            let page: Page = serde_json::from_slice(&read(answer)?).context("its list of tags")?;
+            let page: Page = serde_json::from_slice(&text).context("its list of tags")?;
             let page = page.tags.unwrap_or_default();
             let is_last = page.is_empty();
             for tag in page {

@@ -8,14 +8,13 @@ use crate::Digest;
 use crate::store::ImageStore;
 use crate::store::names::Catalog;
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
 use step07_cgroups::cgroup::group::new_id;
+use step07_cgroups::claim::abandoned;
 use step09_detach::container::store::{Inventory, Store};
 
 /// What was removed.
@@ -101,10 +100,10 @@ impl ImageStore {
             {
                 continue;
             }
-            // Somebody else may be at work on a part, who has leased it: but a lock is a proof, too.
-            let file = File::open(entry.path());
-            let is_free = |file| Ok::<_, anyhow::Error>(Lock::attempt(file)?.is_some());
-            if name.ends_with(".part") && !file.map_or(Ok(false), is_free)? {
+            // Somebody may be at work on a part: its lock is a proof, too. It is held until the part is gone.
+            let part = name.ends_with(".part");
+            let lock = part.then(|| abandoned(&entry.path())).flatten();
+            if part && lock.is_none() {
                 continue;
             }
             removed.bytes += entry.metadata().map_or(0, |found| found.len());
@@ -115,10 +114,7 @@ impl ImageStore {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(".old-") {
                 // A crash has left it, unless somebody is removing it just now.
-                let locked = File::open(entry.path()).ok().map(Lock::attempt);
-                if let Some(lock) = locked.transpose()?.flatten() {
-                    aside.push((entry.path(), lock));
-                }
+                aside.extend(abandoned(&entry.path()).map(|lock| (entry.path(), lock)));
                 continue;
             }
             if let Some(digits) = name.strip_prefix(".new-") {
@@ -126,14 +122,9 @@ impl ImageStore {
                 if digest.is_some_and(|digest| leased.contains(&digest)) {
                     continue;
                 }
-                let flags =
-                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let opened = open(&entry.path(), flags, Mode::empty());
-                let Some(_lock) = opened.map_or(Ok(None), |opened| Lock::attempt(opened.into()))?
-                else {
-                    continue;
-                };
-                aside.push(self.put_aside(&entry.path())?);
+                if let Some(lock) = abandoned(&entry.path()) {
+                    aside.push((self.put_aside(&entry.path())?, lock));
+                }
                 continue;
             }
             let digest = digest_of(&name);
@@ -148,7 +139,9 @@ impl ImageStore {
                 .and_then(|digest| self.layer_size(digest))
                 .unwrap_or(0);
             removed.digests.extend(digest);
-            aside.push(self.put_aside(&entry.path())?);
+            let path = self.put_aside(&entry.path())?;
+            let lock = Lock::exclusive(File::open(&path)?)?;
+            aside.push((path, lock));
         }
         drop(lock);
         let mut failed = None;
@@ -164,12 +157,11 @@ impl ImageStore {
         }
     }
 
-    /// Takes a folder's name from it, and keeps others from removing it.
-    fn put_aside(&self, path: &Path) -> Result<(PathBuf, Lock)> {
+    /// Takes a folder's name from it, and returns what it is called now.
+    fn put_aside(&self, path: &Path) -> Result<PathBuf> {
         let aside = self.layers().join(format!(".old-{}", new_id()?));
         fs::rename(path, &aside).with_context(|| path.display().to_string())?;
-        let lock = Lock::exclusive(File::open(&aside)?)?;
-        Ok((aside, lock))
+        Ok(aside)
     }
 }
 
