@@ -154,29 +154,29 @@ impl Args {
             store: Store::at(self.root),
             debug: self.debug,
         };
-        // These begin to narrate when they have closed what came along.
-        match self.command {
-            Commands::Create(create) if !self.systemd_cgroup => return create.run(&global),
-            Commands::Run(run) if !self.systemd_cgroup => return run.run(&global),
-            Commands::Exec(exec) => return exec.run(&global),
-            command => {
-                global.begin()?;
-                command.run(&global, self.systemd_cgroup)
-            }
+        let makes = matches!(self.command, Commands::Create(_) | Commands::Run(_));
+        let closes_first = makes || matches!(self.command, Commands::Exec(_));
+        if !closes_first {
+            global.begin()?;
         }
+        if makes && self.systemd_cgroup {
+            bail!(
+                "--systemd-cgroup: this runtime makes control groups itself\n\
+                 help: have the engine do so: native.cgroupdriver=cgroupfs for Docker, --cgroup-manager=cgroupfs for \
+                 Podman, SystemdCgroup = false for containerd"
+            );
+        }
+        self.command.run(&global)
     }
 }
 
 impl Commands {
-    fn run(self, global: &Global, systemd: bool) -> Result<u8> {
+    fn run(self, global: &Global) -> Result<u8> {
         match self {
-            Commands::Create(_) | Commands::Run(_) if systemd => bail!(
-                "--systemd-cgroup: this runtime makes control groups itself\n\
-                 help: have the engine do so: native.cgroupdriver=cgroupfs for Docker, --cgroup-manager=cgroupfs for Podman, \
-                 SystemdCgroup = false for containerd"
-            ),
-            Commands::Create(_) | Commands::Run(_) | Commands::Exec(_) => Ok(0),
+            Commands::Create(create) => create.run(global),
             Commands::Start(start) => start.run(global),
+            Commands::Run(run) => run.run(global),
+            Commands::Exec(exec) => exec.run(global),
             Commands::State(state) => state.run(global),
             Commands::List(list) => list.run(global),
             Commands::Kill(kill) => kill.run(global),
