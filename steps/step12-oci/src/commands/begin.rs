@@ -91,7 +91,7 @@ impl Beginning {
         let named = || self.bundle.display().to_string();
         let bundle = self.bundle.canonicalize().with_context(named)?;
         let text = text_of(&bundle.join("config.json"))?;
-        let config = Config::of(&text, &bundle, |path| {
+        let config = Config::of(&text, &bundle, &mut |path| {
             if global.debug {
                 report::warn(&format!("config.json: {path}: nobody knows that property"));
             }
