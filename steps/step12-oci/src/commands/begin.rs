@@ -4,6 +4,7 @@ use crate::command::check_preserved;
 use crate::commands::Global;
 use crate::config::read::{Config, text_of};
 use crate::hooks;
+use crate::notify::ready::Ready;
 use crate::notify::sockets::connect_to;
 use crate::report::{self, Trouble};
 use crate::start::{Console, Wishes, create, state_of};
@@ -159,6 +160,7 @@ pub(crate) fn start(known: &Known) -> Result<()> {
     }
     let state = known.state()?;
     let config = known.container.config()?;
+    let ready = Ready::open(&known.container)?;
     // The process is about to become the command, and nobody could look into its root after a failure.
     let sight = sight_of(state);
     let_on(&known.container.socket()).map_err(|error| match (sight, &config.process) {
@@ -173,6 +175,9 @@ pub(crate) fn start(known: &Known) -> Result<()> {
         _ => error,
     })?;
     let pid = state.process.pid;
+    if let (Some(ready), Some(pidfd)) = (ready, state.process.open()?) {
+        ready.hand_on(&pidfd, pid)?;
+    }
     let seen = state_of(&config, &state.id, Status::Running, pid, &state.bundle);
     if let Err(error) = hooks::run("poststart", &config.hooks.poststart, &seen) {
         report::warn(&format!("{error:#}"));
