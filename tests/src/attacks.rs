@@ -7,8 +7,9 @@ pub mod attacker;
 use crate::checks::step05::AtTerminal;
 use crate::checks::step09::{Innocent, Store, make_record_lie};
 use crate::checks::step11::{FAILED, Puller, root};
+use crate::checks::step12::{Runtime, config};
 use crate::course::attack::{Attack, Blow, Prison};
-use crate::host::container::{Container, before_rest, run};
+use crate::host::container::{Container, before_rest, run, run_with};
 use crate::host::evidence::{Process, hosts_name};
 use crate::host::registry::digest;
 use anyhow::{Context, Result, bail};
@@ -514,6 +515,68 @@ fn answer_with_another_layer(prison: &Prison) -> Result<Blow> {
 
 /// The first step whose program gets images.
 const FIRST_WITH_IMAGES: usize = 11;
+
+/// Chapter 12: a field of config.json that nobody reads.
+pub const OCI: Attack = Attack {
+    command: "cat /var/key, in the root of a bundle whose config.json has maskedPaths: [\"/var/key\"]",
+    aim: "what config.json hides from the container is read in there",
+    make: read_what_is_masked,
+    learnt: &[
+        "a namespace that is named by a path is opened once, and its type asked of the kernel",
+        "between create and start a process waits, and whoever comes last hears of its failures",
+        "a lock that the kernel takes back tells how far a process is, also of one that was killed",
+    ],
+    beyond: "runc and crun read the same file, refuse what they can't honour, and tell engines by `features` what they know; \
+             containerd and Podman write it anew for each container",
+    next: "a container that breaks out is root on the host: engines map its users, and start the runtime without root",
+};
+
+fn read_what_is_masked(prison: &Prison) -> Result<Blow> {
+    if prison.step < FIRST_WITH_RECORDS {
+        bail!("this attack is for containers that stay");
+    }
+    let bundle = prison.bench.scratch.join("bundle");
+    let root = bundle.join("rootfs");
+    fs::create_dir(&bundle)?;
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(prison.bench.root()?)
+        .arg(&root)
+        .status()?;
+    if !copied.success() {
+        bail!("a copy of the root: {copied}");
+    }
+    fs::create_dir_all(root.join("var"))?;
+    fs::write(root.join("var/key"), SECRET)?;
+    let command = ["cat", "/var/key"];
+    let ran = match prison.step {
+        FIRST_WITH_BUNDLES.. => {
+            let runtime = Runtime::new(prison.bench, "attack")?;
+            let mut config = config(&root, &command);
+            config["linux"]["maskedPaths"] = json!(["/var/key"]);
+            let words = runtime.bundle("masked", &config)?;
+            let words: Vec<&str> = words.iter().map(|word| &**word).collect();
+            run_with(&mut runtime.command(&[&["run"], &*words].concat()))?
+        }
+        _ => {
+            let root = root.to_string_lossy();
+            let store = Store::new(prison.bench, "attack");
+            let flags = ["run", "--rm", "--image", &root];
+            store.run(&[&flags, &command[..]].concat())?
+        }
+    };
+    Ok(Blow {
+        struck: ran.output.contains(SECRET),
+        seen: match (&*ran.output, ran.code) {
+            ("", 0) => "cat printed nothing: there is /dev/null in its place".into(),
+            ("", _) => ran.in_words(),
+            (said, _) => format!("cat printed {said}"),
+        },
+    })
+}
+
+/// The first step whose program reads config.json.
+const FIRST_WITH_BUNDLES: usize = 12;
 
 /// What a server answers, whatever it is: as curl does.
 fn get(server: &str, path: &str) -> Result<Vec<u8>> {

@@ -1,8 +1,8 @@
 //! The table of the course: chapters and their exercises.
 
-use crate::attacks::{CAPS, CGROUP, DETACH, EXEC, MOUNT, OVERLAY, PID, PULL, ROOT, TTY, UTS};
+use crate::attacks::{CAPS, CGROUP, DETACH, EXEC, MOUNT, OCI, OVERLAY, PID, PULL, ROOT, TTY, UTS};
 use crate::checks::{
-    step01, step02, step03, step04, step05, step06, step07, step08, step09, step10, step11,
+    step01, step02, step03, step04, step05, step06, step07, step08, step09, step10, step11, step12,
 };
 use crate::course::{Chapter, Exercise};
 use anyhow::{Context, Result};
@@ -100,6 +100,14 @@ pub const CHAPTERS: &[Chapter] = &[
         page: "11-pull.md",
         exercises: step11::EXERCISES,
         attack: PULL,
+    },
+    Chapter {
+        number: 12,
+        package: "step12-oci",
+        title: "a runtime for engines",
+        page: "12-oci.md",
+        exercises: step12::EXERCISES,
+        attack: OCI,
     },
 ];
 

@@ -15,6 +15,7 @@ pub mod step08;
 pub mod step09;
 pub mod step10;
 pub mod step11;
+pub mod step12;
 
 use crate::course::Chapter;
 use crate::course::workbench::on_workbench;

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use times::{begin, say};
 
 /// The packages of the steps, in order.
-pub const STEPS: [&str; 11] = [
+pub const STEPS: [&str; 12] = [
     "step01-uts",
     "step02-pid",
     "step03-mount",
@@ -37,6 +37,7 @@ pub const STEPS: [&str; 11] = [
     "step09-detach",
     "step10-exec",
     "step11-pull",
+    "step12-oci",
 ];
 
 /// Those whose program runs a command and nothing else; the others have subcommands.

@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -214,12 +215,17 @@ fn wait_while_it_lives(program: &mut Child) -> Result<ExitStatus> {
 
 /// Waits for the end of a program, and kills it and its descendants when it hangs.
 pub fn let_end(mut program: Child) -> Result<()> {
-    if wait_while_it_lives(&mut program).is_err() {
-        for process in Process(Pid::from_raw(program.id() as i32)).tree() {
-            let _ = kill(process.0, Signal::SIGKILL);
-        }
-        program.wait()?;
+    match wait_while_it_lives(&mut program) {
+        Ok(_) => Ok(()),
+        Err(_) => kill_tree(&mut program),
     }
+}
+
+fn kill_tree(program: &mut Child) -> Result<()> {
+    for process in Process(Pid::from_raw(program.id() as i32)).tree() {
+        let _ = kill(process.0, Signal::SIGKILL);
+    }
+    program.wait()?;
     Ok(())
 }
 
@@ -231,6 +237,28 @@ pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<RunOutcom
 /// Runs a program that was made ready and ends by itself.
 pub fn run_with(command: &mut Command) -> Result<RunOutcome> {
     Container::spawn(command, Stdio::null())?.finish()
+}
+
+/// Runs a program that ends by itself and leaves its output to others, who hold it open: it goes to the file `output`,
+/// and what it complains of to one beside it.
+pub fn run_apart(command: &mut Command, output: &Path) -> Result<RunOutcome> {
+    let errors = output.with_extension("errors");
+    let program = command
+        .stdin(Stdio::null())
+        .stdout(File::create(output)?)
+        .stderr(File::create(&errors)?)
+        .env("RUST_BACKTRACE", "0")
+        .spawn();
+    let mut program = program.with_context(|| format!("{command:?}"))?;
+    let status = wait_while_it_lives(&mut program);
+    if status.is_err() {
+        kill_tree(&mut program)?;
+    }
+    Ok(RunOutcome {
+        code: exit_code(status?),
+        output: fs::read_to_string(output)?,
+        errors: fs::read_to_string(errors)?,
+    })
 }
 
 /// Looks again until `look` sees what it looks for, and gives up when `program` and those it may wait for have
