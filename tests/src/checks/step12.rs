@@ -773,7 +773,7 @@ fn failures(runtime: &Runtime) -> Result<Vec<Claim>> {
 
 /// The process stopped at the worst moment, and a call that is interrupted once.
 fn held_up(runtime: &Runtime, config: &Value) -> Result<Vec<Claim>> {
-    // Stopped as soon as create can end.
+    // Stopped as soon as create can end, and before its next instruction.
     let options = [
         "-e",
         "trace=dup2,dup3",
@@ -783,13 +783,6 @@ fn held_up(runtime: &Runtime, config: &Value) -> Result<Vec<Claim>> {
     let created = runtime.create_below_strace("slow", config, &options);
     created.context("create, with the process stopped")?;
     let process = runtime.process("slow")?;
-    before_rest(process, || {
-        process
-            .status("State")
-            .ok()?
-            .starts_with(['t', 'T'])
-            .then_some(())
-    });
     let claim = at_the_door(runtime, "slow", process)?;
     let expected = format!(
         "{}, also if it is stopped as soon as it reports to somebody else",
@@ -1084,36 +1077,45 @@ fn observers(runtime: &Runtime, config: &Value) -> Result<Vec<Claim>> {
 
     // Stopped when it begins to ask about the lock; then the process ends, and with it its lock.
     let lock = lock.display().to_string();
+    let inject = "inject=open,openat,openat2:signal=SIGSTOP:when=1";
     let options = [
         "-P",
         &lock,
         "-e",
         "trace=open,openat,openat2",
         "-e",
-        "inject=open,openat,openat2:signal=SIGSTOP:when=1",
+        inject,
+        "-e",
+        "signal=all",
     ];
+    let output = runtime.folder.join("observer.out");
     let mut observer = runtime.below_strace(&["state", &id], &options);
-    let observer = observer
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let observer = observer.stdin(Stdio::null()).stdout(File::create(&output)?);
+    let mut observer = observer.stderr(Stdio::null()).spawn()?;
     let looks = Process(Pid::from_raw(observer.id() as i32));
+    // Below strace a process stands still at every call: only strace knows by which signal.
     let is_stopped = || {
-        looks
-            .status("State")
+        runtime
+            .calls()
             .ok()?
-            .starts_with(['t', 'T'])
+            .contains("stopped by SIGSTOP")
             .then_some(())
     };
-    before_rest(looks, is_stopped).context("state doesn't look at the lock")?;
-    kill(process.0, Signal::SIGKILL)?;
-    gone(process)?;
-    kill(looks.0, Signal::SIGCONT)?;
-    let output = observer.wait_with_output()?;
+    let looked = before_rest(looks, is_stopped).context("state doesn't look at the lock");
+    let ended = looked.and_then(|()| {
+        kill(process.0, Signal::SIGKILL)?;
+        gone(process)?;
+        kill(looks.0, Signal::SIGCONT)?;
+        before_rest(looks, || observer.try_wait().ok().flatten()).context("state doesn't end")
+    });
+    if ended.is_err() {
+        let _ = observer.kill();
+        observer.wait()?;
+    }
+    ended?;
     let said = status_in(&RunOutcome {
         code: 0,
-        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        output: fs::read_to_string(output)?,
         errors: String::new(),
     });
     claims.push(

@@ -78,6 +78,7 @@ pub fn doctor() -> Result<u8> {
         (6, "capabilities and seccomp", privileges()?),
         (7, "cgroups", cgroups()?),
         (8, "overlayfs", overlay()?),
+        (12, "calls that fail once", faults()),
     ] {
         match chapter {
             chapter if chapter > last => {
@@ -330,6 +331,21 @@ fn overlay() -> Result<Vec<Finding>> {
             "an overlay can't lie on another's upper layer: mount a volume or a tmpfs there",
         ),
     ])
+}
+
+/// By strace a check has a call fail, or a process stop at one.
+fn faults() -> Vec<Finding> {
+    let found = is_installed("strace");
+    let word = if found {
+        "is installed"
+    } else {
+        "isn't installed"
+    };
+    vec![finding(
+        found,
+        format!("strace {word} (the checks have calls fail by it)"),
+        "apt-get install strace",
+    )]
 }
 
 /// The type of the filesystem that `path` is on.

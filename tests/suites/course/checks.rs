@@ -35,7 +35,7 @@ fn our_solution_holds_from_chapter_7_on() {
     insta::assert_snapshot!("solution_from_chapter_7_on", said_of(7..=10));
 }
 
-/// In these there are images from a registry, which no kernel can change.
+/// In these there are images from a registry, and a runtime, which are judged on this kernel alone.
 #[test]
 fn our_solution_holds_with_a_registry() {
     insta::assert_snapshot!("solution_from_chapter_11_on", said_of(11..=STEPS.len()));

@@ -181,6 +181,12 @@ fn mistakes_of_chapter_11() {
     every_mistake_is_caught_by_the_check_that_names_it(11);
 }
 
+/// As those of chapter 11.
+#[test]
+fn mistakes_of_chapter_12() {
+    every_mistake_is_caught_by_the_check_that_names_it(12);
+}
+
 /// Bodies as people get them wrong: each is caught by the check that names its exercise, and the
 /// learner reads what is wrong. In place of a body the repair has a script, run in a broken root.
 fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {

@@ -1,0 +1,33 @@
+// They are joined as they are named: who gets the right to one by the user namespace comes too early.
+    let mut parted = Parted {
+        new: CloneFlags::empty(),
+        joined: Vec::new(),
+        all: CloneFlags::empty(),
+    };
+    for (place, namespace) in wanted.iter().enumerate() {
+        let field = format!("linux.namespaces[{place}]");
+        let Some((_, flag)) = KINDS.iter().find(|(name, _)| *name == namespace.kind) else {
+            bail!("{field}.type: there is no namespace {:?}", namespace.kind);
+        };
+        if parted.all.contains(*flag) {
+            bail!("{field}.type: {} is named twice", namespace.kind);
+        }
+        parted.all |= *flag;
+        let Some(path) = namespace
+            .path
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty())
+        else {
+            parted.new |= *flag;
+            continue;
+        };
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = open(path, flags, Mode::empty());
+        let file = file.with_context(|| format!("{field}.path: {}", path.display()))?;
+        if kind_of(&file) != Some(*flag) {
+            let (kind, path) = (&namespace.kind, path.display());
+            bail!("{field}.path: {path} is no {kind} namespace");
+        }
+        parted.joined.push(file);
+    }
+    Ok(parted)
