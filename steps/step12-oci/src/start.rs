@@ -188,7 +188,9 @@ pub fn create(
             Err(_) if !geteuid().is_root() && limits.others.is_empty() => None,
             made => Some(made.context("linux.cgroupsPath, linux.resources")?),
         };
-        let groups = Groups::at(&path)?;
+        let groups = cgroup
+            .as_ref()
+            .map_or_else(|| Groups::at(&path), |cgroup| Ok(cgroup.groups()))?;
         let prison = Prison {
             groups: groups.doors("")?,
             rlimits: ulimits,
@@ -397,6 +399,16 @@ impl Pieces<'_> {
     // ANCHOR_END: make_ready
 
     fn make_devices(&self) -> Result<()> {
+        // Most often nothing is there yet.
+        let made = make_devices_and_folders(&self.devices);
+        let exists = |error: &Error| {
+            let refused = error.downcast_ref::<Refused>();
+            refused.is_some_and(|refused| refused.errno() == Errno::EEXIST)
+        };
+        match made {
+            Err(error) if exists(&error) => {}
+            made => return made.context("linux.devices"),
+        }
         for device in &self.devices {
             let made = make_devices_and_folders(std::slice::from_ref(device));
             match made {

@@ -18,7 +18,6 @@ use nix::sys::stat::Mode;
 use std::path::PathBuf;
 use step01_uts::{CloseRange, close_range};
 use step04_pivot_root::why::witness::{Question, Sight};
-use step09_detach::sealed::be_sealed;
 
 /// What `create` and `run` have in common.
 #[derive(Debug, Args)]
@@ -85,7 +84,6 @@ impl Beginning {
     /// Reads config.json. Nothing that the caller has open stays open here, but for what the command is to get: the caller
     /// may wait for the end of a pipe.
     pub(crate) fn read(&self, global: &Global) -> Result<(Config, String, Wishes)> {
-        be_sealed()?;
         let preserve_fds = check_preserved(self.preserve_fds)?;
         close_range(3 + preserve_fds, CloseRange::Close)?;
         global.begin()?;
