@@ -74,6 +74,17 @@ pub struct Parted {
 }
 // ANCHOR_END: KINDS
 
+impl Parted {
+    /// All namespaces are the runtime's.
+    pub fn none() -> Parted {
+        Parted {
+            new: CloneFlags::empty(),
+            joined: Vec::new(),
+            all: CloneFlags::empty(),
+        }
+    }
+}
+
 // ANCHOR: namespaces
 /// The namespaces that config.json names in `wanted`: those without a path are made, those with one are joined.
 ///
@@ -87,11 +98,7 @@ pub struct Parted {
 pub fn namespaces(wanted: &[NamespaceSpec]) -> Result<Parted> {
     // ANCHOR_END: namespaces
     // ANCHOR: exercise_namespaces
-    let mut parted = Parted {
-        new: CloneFlags::empty(),
-        joined: Vec::new(),
-        all: CloneFlags::empty(),
-    };
+    let mut parted = Parted::none();
     for (place, namespace) in wanted.iter().enumerate() {
         let field = format!("linux.namespaces[{place}]");
         let Some((_, flag)) = KINDS.iter().find(|(name, _)| *name == namespace.kind) else {
@@ -101,16 +108,13 @@ pub fn namespaces(wanted: &[NamespaceSpec]) -> Result<Parted> {
             bail!("{field}.type: {} is named twice", namespace.kind);
         }
         parted.all |= *flag;
-        let Some(path) = namespace
-            .path
-            .as_ref()
-            .filter(|path| !path.as_os_str().is_empty())
-        else {
+        let path = namespace.path.clone().unwrap_or_default();
+        if path.as_os_str().is_empty() {
             parted.new |= *flag;
             continue;
-        };
+        }
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = open(path, flags, Mode::empty());
+        let file = open(&path, flags, Mode::empty());
         let file = file.with_context(|| format!("{field}.path: {}", path.display()))?;
         if kind_of(&file) != Some(*flag) {
             let (kind, path) = (&namespace.kind, path.display());
