@@ -139,6 +139,8 @@ fn waits(process: &Process) -> Option<String> {
         ..0 => return None,
         libc::SYS_read => reads(process, descriptor?),
         libc::SYS_write => "writes, and nobody reads".into(),
+        libc::SYS_openat => "opens a file, and waits for its other end".into(),
+        libc::SYS_accept | libc::SYS_accept4 => "waits for a connection (accept)".into(),
         libc::SYS_wait4 | libc::SYS_waitid => "waits for a child to end".into(),
         libc::SYS_rt_sigtimedwait | libc::SYS_rt_sigsuspend => "waits for a signal".into(),
         libc::SYS_futex => "waits for another thread (futex)".into(),

@@ -116,7 +116,11 @@ pub fn redact_report(text: &str, replacements: &[(&Path, &str)]) -> String {
             let pid = line.contains("NSpid") && before.ends_with(['[', ' ']);
             redacted += match &digits[..end] {
                 number if number.len() > 4 || group || before.ends_with("/* ") => "N",
-                _ if digits[end..].starts_with(" names") => "N",
+                _ if digits[end..].starts_with(" names")
+                    && !digits[end..].starts_with(" namespaces") =>
+                {
+                    "N"
+                }
                 _ if digits[end..].starts_with(" mounts") => "N",
                 number if pid && number != "1" => "PID",
                 number => number,
