@@ -4,7 +4,9 @@ use crate::runtime::{is_frozen, limit};
 use crate::stage::clients::{Client, Docker, IMAGE};
 use crate::stage::dock::ended;
 use crate::stage::{Printed, folder, have, nested};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
+use progress::checks::step07::group;
 use progress::desk::xray::CAPABILITIES;
 use progress::host::container::eventually;
 use progress::host::evidence::Process;
@@ -156,11 +158,11 @@ fn in_the_background() {
     ]);
     assert_eq!(seen, own);
 
-    let top = docker.ok(&["top", "box"]);
-    assert!(
-        top.contains(&process.0.to_string()) && top.contains("sleep 1000"),
-        "{top}"
-    );
+    eventually(|| {
+        let top = docker.ok(&["top", "box"]);
+        (top.contains(&process.0.to_string()) && top.contains("sleep 1000")).then_some(())
+    })
+    .expect("`top` lacks a process");
     docker.ok(&["kill", "-s", "USR1", "box"]);
     eventually(|| logs(&docker).contains("got it").then_some(())).unwrap();
     docker.ok(&["pause", "box"]);
@@ -210,7 +212,7 @@ fn limits() {
         "--oom-score-adj",
         "77",
     ];
-    let line = "ulimit -n; ulimit -Hn; sleep 1000";
+    let line = "ulimit -n; ulimit -Hn; exec sleep 1000";
     docker.begin(&flags, &["sh", "-c", line]);
     docker.until(&["logs", "limited"], "100\n200");
     let process = docker.process("limited");
@@ -266,22 +268,19 @@ fn limits() {
     let flags = ["--name", "greedy", "-m", "16m", "--memory-swap", "16m"];
     let id = docker.begin(&flags, &["sh", "-c", take]);
     docker.until(&["logs", "greedy"], "ended 137");
-    eventually(|| {
-        let now = docker.ok(&["run", "--rm", IMAGE, "date", "+%s"]);
-        let past = [
-            "events",
-            "--since",
-            "0",
-            "--until",
-            now.trim(),
-            "--filter",
-            "event=oom",
-            "--format",
-            "{{.ID}}",
-        ];
-        docker.ok(&past).contains(&id).then_some(())
-    })
-    .expect("nobody was told that memory ran out");
+    let events = [
+        "events",
+        "--since",
+        "0",
+        "--until",
+        "0s",
+        "--filter",
+        "event=oom",
+        "--format",
+        "{{.ID}}",
+    ];
+    eventually(|| docker.ok(&events).contains(&id).then_some(()))
+        .expect("nobody was told that memory ran out");
     docker.ok(&["kill", "greedy"]);
     assert_eq!(
         docker.inspect("greedy", "{{.State.OOMKilled}} {{.State.ExitCode}}"),
@@ -521,6 +520,12 @@ fn files_and_devices() {
         .run_in(&["--device", &given], &["sh", "-c", &line])
         .success()
         .stdout("character special\nread\nnot written\nother\n");
+    let rule = format!("c {} r", number.replace(' ', ":"));
+    let line = format!("mknod /dev/other c {number}; (: </dev/other) && echo other");
+    docker
+        .run_in(&["--device-cgroup-rule", &rule], &["sh", "-c", &line])
+        .success()
+        .stdout("other\n");
     let line = format!("mknod /dev/other c {number}; (: </dev/other) || echo not read");
     docker
         .run_in(&[], &["sh", "-c", &line])
@@ -680,7 +685,7 @@ services:
   web:
     image: {IMAGE}
     command: httpd -f -p 80 -h /etc
-    healthcheck: {{test: wget -qO- http://127.0.0.1/plain, interval: 100ms}}
+    healthcheck: {{test: wget -qO- http://127.0.0.1/plain, interval: 100ms, retries: 1000}}
     mem_limit: 32m
     read_only: true
   probe:
@@ -724,29 +729,74 @@ services:
     compose(&["down"]);
 }
 
-/// The daemon goes and comes again, and a container goes on.
+/// The daemon goes and comes again, and a container goes on; another one has ended meanwhile.
 #[test]
 fn the_daemon_comes_again() {
     let Some(mut docker) = Docker::start(&["--live-restore"]) else {
         return;
     };
-    let line = "trap 'echo got it' USR1; trap 'exit 5' TERM; while :; do sleep 1000 & wait; done";
+    let line = "trap 'echo got it' USR1; trap 'exit 5' TERM; echo ready; while :; do sleep 1000 & wait; done";
     docker.begin(&["--name", "box"], &["sh", "-c", line]);
-    docker.begin(
-        &["--name", "brief"],
-        &["sh", "-c", "read end </tmp/end || sleep 1000"],
-    );
+    docker.until(&["logs", "box"], "ready");
+    docker.begin(&["--name", "brief"], &["sleep", "1000"]);
     let process = docker.process("box");
     let brief = docker.process("brief");
-    docker.restart();
-    assert_eq!(docker.process("box"), process);
+    docker.stop();
     assert!(!process.is_ending() && !brief.is_ending());
+    kill(brief.0, Signal::SIGKILL).unwrap();
+    docker.go_on();
+    assert_eq!(docker.process("box"), process);
+    docker.until(
+        &[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "brief",
+        ],
+        "exited 137",
+    );
     let namespace = docker.ok(&["exec", "box", "readlink", "/proc/self/ns/pid"]);
     assert_eq!(namespace.trim(), process.namespace("pid").unwrap());
     docker.ok(&["kill", "-s", "USR1", "box"]);
-    docker.until(&["logs", "box"], "got it");
+    docker.until(&["logs", "box"], "ready\ngot it");
     docker.ok(&["stop", "-t", "60", "box"]);
     assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "5");
-    docker.ok(&["start", "box"]);
+    docker.ok(&["start", "box", "brief"]);
     docker.ok(&["rm", "-f", "box", "brief"]);
+}
+
+/// An engine whose containers' root is nobody in particular on the host.
+#[test]
+fn a_user_namespace() {
+    let Some(docker) = Docker::start(&["--userns-remap=nobody:nogroup"]) else {
+        return;
+    };
+    let id = docker.begin(&["--name", "box"], &["sleep", "1000"]);
+    let process = docker.process("box");
+    assert_eq!(
+        process.status("Uid").unwrap(),
+        "100000\t100000\t100000\t100000"
+    );
+    let map = fs::read_to_string(process.file("gid_map")).unwrap();
+    assert_eq!(
+        map.split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536"]
+    );
+    let line = "id -u; stat -c %u /proc/1 /etc /dev/null; echo mine >/file; chown 7 /file; cat /file; readlink /proc/self/ns/user";
+    let namespace = process.namespace("user").unwrap();
+    docker
+        .run(&["exec", "box", "sh", "-c", line])
+        .success()
+        .stdout(format!("0\n0\n0\n65534\nmine\n{namespace}\n"));
+    let file = process.file("root/file");
+    assert_eq!(fs::metadata(file).unwrap().uid(), 100_007);
+    assert!(group(process, "pids").unwrap().0.ends_with(&id));
+    let mut shell = docker.at_terminal(&[
+        "run", "--rm", "-it", "--user", "1234", "-e", "PS1=@> ", IMAGE, "sh",
+    ]);
+    shell.until("@> ");
+    shell.types("tty; id -u; exit 7\n");
+    shell.until("/dev/pts/0\r\n1234\r\n");
+    assert_eq!(shell.code(), 7);
+    docker.ok(&["rm", "-f", "box"]);
 }

@@ -2,13 +2,10 @@
 
 use crate::runtime::{is_frozen, limit};
 use crate::stage::Printed;
-use crate::stage::clients::{Client, Podman, Terminal};
-use crate::stage::dock::ended;
+use crate::stage::clients::{Client, IMAGE, Podman, Terminal};
 use nix::unistd::Pid;
 use progress::host::container::eventually;
 use progress::host::evidence::Process;
-use std::fs;
-use std::process::Command;
 
 fn process(podman: &Podman, name: &str) -> Process {
     let pid = podman.ok(&["inspect", "-f", "{{.State.Pid}}", name]);
@@ -65,31 +62,35 @@ fn runs() {
         )
         .success()
         .stdout("podman-init\n");
-    // A descriptor more, which the shell has opened.
+    let map = [
+        "--uidmap",
+        "0:100000:65536",
+        "--gidmap",
+        "0:100000:65536",
+        "--user",
+        "7",
+    ];
+    let line = "id -u; stat -c %u /etc; tr -s ' ' </proc/self/uid_map";
+    podman
+        .run_in(&map, &["sh", "-c", line])
+        .success()
+        .stdout("7\n0\n 0 100000 65536\n");
+    // A descriptor more, which the shell opens.
     let words = podman.words(
         &["--rm", "--preserve-fds", "1"],
         &["cat", "/proc/self/fd/3"],
     );
-    let command = podman.command(&[]);
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", "echo three >\"$0\"; exec \"$@\" 3<\"$0\""])
-        .arg(podman.path("three"));
-    shell
-        .arg(command.get_program())
-        .args(command.get_args())
-        .args(&words);
-    for (name, value) in command.get_envs() {
-        shell.env(name, value.unwrap_or_default());
-    }
-    ended(&mut shell).success().stdout("three\n");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let script = "printf three >three; exec \"$@\" 3<three";
+    podman.by_shell(script, &words).success().stdout("three");
 
     let words = podman.words(&["--rm", "-it", "-e", "PS1=@> "], &["sh"]);
     let mut shell = Terminal::start(podman.command(&[]).args(words));
     shell.until("@> ");
     shell.resize(31, 97);
     shell.types("tty; until [ \"$(stty size)\" = '31 97' ]; do :; done; echo re''sized\n");
-    shell.until("/dev/pts/0\r\nresized\r\n");
+    shell.until("/dev/pts/0\r\n");
+    shell.until("resized\r\n");
     shell.types("exit 7\n");
     assert_eq!(shell.code(), 7);
 }
@@ -138,8 +139,13 @@ fn in_the_background() {
     second.types("tty; exit 8\n");
     second.until("/dev/pts/0\r\n");
     assert_eq!(second.code(), 8);
-    let top = podman.ok(&["top", "box", "pid", "comm"]);
-    assert!(top.contains("sleep"), "{top}");
+    eventually(|| {
+        podman
+            .ok(&["top", "box", "pid", "comm"])
+            .contains("sleep")
+            .then_some(())
+    })
+    .expect("`top` lacks a process");
     let stats = podman.ok(&[
         "stats",
         "--no-stream",
@@ -193,7 +199,7 @@ fn pods() {
         "--network",
         "none",
         "--infra-image",
-        crate::stage::clients::IMAGE,
+        IMAGE,
         "--infra-command",
         "sleep 1000",
         "--share",
@@ -201,30 +207,11 @@ fn pods() {
     ];
     podman.ok(&create);
     podman.ok(&[
-        "run",
-        "-d",
-        "--pod",
-        "pod",
-        "--name",
-        "one",
-        crate::stage::clients::IMAGE,
-        "httpd",
-        "-f",
-        "-p",
-        "80",
-        "-h",
+        "run", "-d", "--pod", "pod", "--name", "one", IMAGE, "httpd", "-f", "-p", "80", "-h",
         "/etc",
     ]);
     podman.ok(&[
-        "run",
-        "-d",
-        "--pod",
-        "pod",
-        "--name",
-        "two",
-        crate::stage::clients::IMAGE,
-        "sleep",
-        "1000",
+        "run", "-d", "--pod", "pod", "--name", "two", IMAGE, "sleep", "1000",
     ]);
     let [one, two] = ["one", "two"].map(|name| process(&podman, name));
     for name in ["ipc", "net", "uts"] {
@@ -239,5 +226,4 @@ fn pods() {
         "echo never\n"
     );
     podman.ok(&["pod", "rm", "-f", "-t", "0", "pod"]);
-    let _ = fs::metadata("/");
 }

@@ -91,6 +91,9 @@ fn apart(folder: &Path) {
         )
         .unwrap();
     }
+    // Whose namespaces begin where: see subuid(5).
+    fs::write("/etc/subuid", "nobody:100000:65536\n").unwrap();
+    fs::write("/etc/subgid", "nobody:100000:65536\n").unwrap();
     // Docker warns where packets don't go from one interface to another.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
 }
@@ -154,6 +157,8 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
+        // If need be it is built, which is better done where there is a network.
+        runtime();
         Place {
             folder: folder(),
             groups: Groups::new(),
@@ -348,19 +353,27 @@ pub trait Client {
         self.run(words).success().printed()
     }
 
-    /// Runs it with `text` to read.
+    /// Runs it by a shell script, in which it is `"$@"`, in a folder of its own.
     #[track_caller]
-    fn fed(&self, text: &str, words: &[&str]) -> Assert {
+    fn by_shell(&self, script: &str, words: &[&str]) -> Assert {
+        let folder = folder();
         let command = self.command(words);
         let mut shell = Command::new("sh");
         shell
-            .args(["-c", "printf %s \"$0\" | \"$@\"", text])
+            .current_dir(folder.path())
+            .args(["-ec", script, "sh"])
             .arg(command.get_program())
             .args(command.get_args());
         for (name, value) in command.get_envs() {
             shell.env(name, value.unwrap_or_default());
         }
         ended(&mut shell)
+    }
+
+    /// Runs it with `text` to read.
+    #[track_caller]
+    fn fed(&self, text: &str, words: &[&str]) -> Assert {
+        self.by_shell(&format!("printf '{text}' | \"$@\""), words)
     }
 
     /// Runs it at a terminal.
@@ -439,22 +452,23 @@ impl Docker {
             flags: all,
             place,
         };
-        docker.restart();
+        docker.go_on();
         docker.ok(&["import", &archive.display().to_string(), IMAGE]);
         Some(docker)
     }
 
-    /// Ends the daemon, if there is one, and starts it again.
-    pub fn restart(&mut self) {
-        drop(self.daemon.take());
+    /// Starts the daemon, the first time or again.
+    pub fn go_on(&mut self) {
         let mut command = Command::new("dockerd");
         command.args(&self.flags);
         let mut answers = self.command(&["version"]);
-        self.daemon = Some(Daemon::start(
-            &mut command,
-            &self.place.at("log"),
-            &mut answers,
-        ));
+        let log = self.place.at("log");
+        self.daemon = Some(Daemon::start(&mut command, &log, &mut answers));
+    }
+
+    /// Ends the daemon, and nothing else.
+    pub fn stop(&mut self) {
+        drop(self.daemon.take());
     }
 
     /// The daemon.
@@ -654,7 +668,11 @@ pub struct Podman(Daemonless);
 impl Podman {
     /// From where this thread is from now on. `None`: there is none to be had.
     pub fn new() -> Option<Podman> {
-        if !ready(&[("podman", "podman"), ("conmon", "conmon")]) {
+        if !ready(&[
+            ("podman", "podman"),
+            ("conmon", "conmon"),
+            ("tini-static", "tini"),
+        ]) {
             return None;
         }
         let podman = Podman(Daemonless::new());
@@ -675,11 +693,6 @@ impl Podman {
     pub fn run_in(&self, flags: &[&str], command: &[&str]) -> Assert {
         let words = self.words(&[&["--rm"], flags].concat(), command);
         ended(self.command(&[]).args(words))
-    }
-
-    /// A file beside Podman's own.
-    pub fn path(&self, name: &str) -> String {
-        self.0.place.at(name)
     }
 
     /// `run -d`.
