@@ -56,6 +56,15 @@ struct Sink {
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 impl Narration {
+    /// The narration that another program's flags ask for.
+    pub fn new(verbose: bool, log: Option<PathBuf>, log_format: Format) -> Narration {
+        Narration {
+            verbose,
+            log,
+            log_format,
+        }
+    }
+
     /// Narrates as the flags say from here on. Call it once, before the first system call.
     ///
     /// # Errors
@@ -157,17 +166,28 @@ pub(crate) fn narrate(call: &str) {
 }
 
 /// Prints an error of the program `name`, and writes it to a log file too: the user who asked for one looks there.
-pub(crate) fn complain(name: &str, error: &str) {
-    let text = format!("{name}: {error}");
+pub fn complain(name: &str, error: &str) {
+    say_at("error", name, error);
+}
+
+/// The same for something that the user should know, and that is no error.
+pub fn warn(name: &str, warning: &str) {
+    say_at("warning", name, warning);
+}
+
+fn say_at(level: &str, name: &str, text: &str) {
+    let line = format!("{name}: {text}");
+    // One write: two programs may have the same standard error, and their lines don't mix then.
+    let print = || drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
     let Some(sink) = SINK.get() else {
-        return eprintln!("{text}");
+        return print();
     };
     if sink.is_log {
-        eprintln!("{text}");
+        print();
     }
     sink.write(&match sink.format {
-        Format::Text => text,
-        Format::Json => json!({"level": "error", "msg": error}).to_string(),
+        Format::Text => line,
+        Format::Json => json!({"level": level, "msg": text}).to_string(),
     });
 }
 

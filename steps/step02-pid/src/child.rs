@@ -2,13 +2,14 @@
 
 use crate::report::Report;
 use crate::signals::{Requests, asked_to_end, send};
-use crate::{Child, ErrorPipe, reap};
+use crate::{Child, ErrorPipe, WRITER, reap};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 impl Child {
     /// Kills the child, reaps it when it has ended, and returns its exit code. A child that another process traces has
@@ -99,10 +100,21 @@ impl ErrorPipe {
     }
 }
 
+/// Has this child report to somebody else from now on: whoever [hears](hear) what is written to `to`. Its parent reads the
+/// end of the news, as if the child had become its command.
+pub fn report_to(to: &OwnedFd) -> Result<()> {
+    if let Some(writer) = WRITER.get() {
+        let (old, new) = (to.as_raw_fd(), writer.as_raw_fd());
+        // SAFETY: `writer` owns its descriptor's number before and after: only what the number stands for changes.
+        Errno::result(unsafe { libc::dup3(old, new, OFlag::O_CLOEXEC.bits()) })?;
+    }
+    Ok(())
+}
+
 /// Waits until the child at the other end of the pipe `news` has become its command, or has told why not. When a signal
 /// that is held back asks this process to end meanwhile, the `child` is killed first; without one there is nobody to kill,
 /// and the pipe is about to end.
-pub(crate) fn hear(mut news: &File, child: Option<&Child>) -> Result<()> {
+pub fn hear(mut news: &File, child: Option<&Child>) -> Result<()> {
     let requests = Requests::new()?;
     let mut text = Vec::new();
     loop {

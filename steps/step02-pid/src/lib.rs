@@ -9,7 +9,7 @@
 //! Which signals the parent passes on is told in [`signals`].
 
 pub mod birth;
-mod child;
+pub mod child;
 pub mod gate;
 pub mod hidden;
 pub mod report;

@@ -120,7 +120,7 @@ const fn character(path: &str, major: u32, minor: u32) -> Device<'_> {
 }
 
 /// Links in /dev to files that differ from process to process, or from devpts to devpts.
-const LINKS: &[(&str, &str)] = &[
+pub const LINKS: &[(&str, &str)] = &[
     ("pts/ptmx", "/dev/ptmx"),
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),

@@ -70,7 +70,8 @@ impl MountPoint {
     /// The place that `file` stands for, open with O_PATH.
     pub fn of(file: OwnedFd) -> Result<MountPoint> {
         let by_number = by_descriptor(&file);
-        let path = fs::read_link(&by_number)?;
+        // A root without a procfs doesn't tell.
+        let path = fs::read_link(&by_number).unwrap_or_else(|_| by_number.clone());
         Ok(MountPoint {
             file,
             by_number,
@@ -137,13 +138,51 @@ impl Argument for MountPoint {
 /// # Errors
 /// Something of another kind is there, or a link leads in a circle or through a procfs.
 pub fn mount_point(path: &Path, wanted: SFlag) -> Result<MountPoint> {
+    place(&Within::OURS, path, wanted)
+}
+
+/// The same in the directory `root`, which is to become a root. No link leads out of it.
+pub fn mount_point_in(root: &OwnedFd, path: &Path, wanted: SFlag) -> Result<MountPoint> {
+    let within = Within {
+        directory: root.as_fd(),
+        resolve: ResolveFlag::RESOLVE_IN_ROOT,
+    };
+    place(&within, path, wanted)
+}
+
+/// The root in which a path is looked up.
+struct Within<'a> {
+    directory: BorrowedFd<'a>,
+    resolve: ResolveFlag,
+}
+
+impl Within<'_> {
+    /// The caller's own root.
+    const OURS: Within<'static> = Within {
+        directory: AT_FDCWD,
+        resolve: ResolveFlag::empty(),
+    };
+
+    fn open(&self, path: &Path, how: OpenHow, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+        openat2(self.directory, path, how.resolve(self.resolve | resolve))
+    }
+
+    fn root(&self) -> Result<Root> {
+        match self.resolve.is_empty() {
+            true => Root::at(Path::new("/")),
+            false => Root::at(&by_descriptor(&self.directory)),
+        }
+    }
+}
+
+fn place(within: &Within, path: &Path, wanted: SFlag) -> Result<MountPoint> {
     let mut way = Cow::Borrowed(path);
     for _ in 0..MOST_CHANGES {
-        match open_in_root(&way) {
+        match open(within, &way) {
             Ok(file) => return as_wanted(MountPoint::of(file)?, wanted),
             // Most often only the last name is missing, and no part of the path is a link.
-            Err(Errno::ENOENT) if make(&way, wanted).is_ok() => {}
-            Err(_) => way = find_or_make(&Root::at(Path::new("/"))?, path, wanted)?.into(),
+            Err(Errno::ENOENT) if make(within, &way, wanted).is_ok() => {}
+            Err(_) => way = find_or_make(within, &within.root()?, path, wanted)?.into(),
         }
     }
     bail!(
@@ -164,12 +203,10 @@ fn as_wanted(point: MountPoint, wanted: SFlag) -> Result<MountPoint> {
     }
 }
 
-/// Opens what `path` means in the caller's root, to be held and not to be read.
-fn open_in_root(path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(AT_FDCWD, path, how)
+/// Opens what `path` means in a root, to be held and not to be read.
+fn open(within: &Within, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    within.open(path, how, ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
 /// The most missing names and dangling links that one path may have.
@@ -177,13 +214,13 @@ const MOST_TURNS: usize = 256;
 
 /// Goes along `path` inside `root`, link by link, and makes what is missing. Returns the path
 /// without links.
-fn find_or_make(root: &Root, path: &Path, wanted: SFlag) -> Result<PathBuf> {
+fn find_or_make(within: &Within, root: &Root, path: &Path, wanted: SFlag) -> Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_TURNS {
         if wanted != SFlag::S_IFDIR {
             // The way to a file is made as directories.
             let name = path.file_name().map(OsStr::to_owned).unwrap_or_default();
-            path = find_or_make(root, parent(&path), SFlag::S_IFDIR)?.join(name);
+            path = find_or_make(within, root, parent(&path), SFlag::S_IFDIR)?.join(name);
         }
         let broken = match root.follow(Path::new("/"), &path).end {
             Ok(found) => return Ok(found.path),
@@ -194,7 +231,7 @@ fn find_or_make(root: &Root, path: &Path, wanted: SFlag) -> Result<PathBuf> {
                 path = parent(&link).join(target);
                 Ok(())
             }
-            (Errno::ENOENT, _) => make(&broken.path, wanted),
+            (Errno::ENOENT, _) => make(within, &broken.path, wanted),
             (errno, _) => Err(errno),
         };
         let shown = || visible(&broken.path.to_string_lossy());
@@ -211,19 +248,16 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// Makes an empty directory or file. No part of its path may be a link, and nothing may be there.
-fn make(path: &Path, kind: SFlag) -> nix::Result<()> {
+fn make(within: &Within, path: &Path, kind: SFlag) -> nix::Result<()> {
     let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS;
     if kind == SFlag::S_IFDIR {
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(resolve);
-        let above = openat2(AT_FDCWD, parent(path), how)?;
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+        let above = within.open(parent(path), how, resolve)?;
         let name = path.file_name().unwrap_or_default();
         return mkdirat(&above, name, Mode::from_bits_truncate(0o755));
     }
     let how = OpenHow::new()
         .flags(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC)
-        .mode(Mode::from_bits_truncate(0o644))
-        .resolve(resolve);
-    openat2(AT_FDCWD, path, how).map(drop)
+        .mode(Mode::from_bits_truncate(0o644));
+    within.open(path, how, resolve).map(drop)
 }

@@ -65,6 +65,27 @@ const PROPAGATION: &[(&str, MsFlags)] = &[
     ("unbindable", MsFlags::MS_UNBINDABLE),
 ];
 
+/// The names of all options that any filesystem knows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let below = PROPAGATION.iter().map(|(name, _)| match *name {
+        "private" => "rprivate",
+        "slave" => "rslave",
+        "shared" => "rshared",
+        _ => "runbindable",
+    });
+    let flags = FLAGS.iter().map(|(name, ..)| *name);
+    flags
+        .chain(PROPAGATION.iter().map(|(name, _)| *name))
+        .chain(below)
+}
+
+/// The names of the options that set `flags`.
+pub fn names_of(flags: MsFlags) -> impl Iterator<Item = &'static str> {
+    let sets = move |set: MsFlags| !set.is_empty() && flags.contains(set);
+    let named = FLAGS.iter().filter(move |(_, set, _)| sets(*set));
+    named.map(|(name, ..)| *name)
+}
+
 impl Options {
     /// Reads options, in order: of two that contradict each other the later one holds. A word that isn't the name of a
     /// flag is for the filesystem.

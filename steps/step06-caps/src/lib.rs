@@ -28,13 +28,13 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl::{get_pdeathsig, set_keepcaps, set_no_new_privs};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getuid, setresgid, setresuid};
 use step01_uts::call;
 use step02_pid::die_with_parent;
 
 use capabilities::{CapSets, Capability};
 use seccomp::Filter;
-use users::User;
+use users::{User, setgroups};
 
 // ANCHOR: Process
 /// What a process of the container may do. A process that joins the container later is confined in the same way.

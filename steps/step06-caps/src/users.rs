@@ -1,6 +1,8 @@
 //! Users and groups by the names that the container's own root gives them.
 
 use anyhow::{Result, bail};
+use nix::errno::Errno;
+use nix::unistd::Gid;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use step04_pivot_root::root::Root;
@@ -42,6 +44,21 @@ impl UserName {
         let read = |path| String::from_utf8_lossy(&root.text(path, LONGEST_FILE)).into_owned();
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
         find(self.user.as_deref().unwrap_or("0"), &passwd, &group)
+    }
+}
+
+/// Sets the supplementary groups: setgroups(2). Where a user namespace denies that (/proc/self/setgroups), a process keeps
+/// the groups that it has, and to want none is no error.
+pub fn setgroups(groups: &[Gid]) -> nix::Result<()> {
+    match nix::unistd::setgroups(groups) {
+        Err(Errno::EPERM) if groups.is_empty() => {
+            let denied = std::fs::read_to_string("/proc/self/setgroups");
+            match denied.is_ok_and(|text| text.trim() == "deny") {
+                true => Ok(()),
+                false => Err(Errno::EPERM),
+            }
+        }
+        set => set,
     }
 }
 

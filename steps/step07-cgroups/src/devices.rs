@@ -44,7 +44,8 @@ pub struct Access {
 }
 
 impl Access {
-    const ALL: Access = Access {
+    /// All three.
+    pub const ALL: Access = Access {
         read: true,
         write: true,
         mknod: true,

@@ -22,6 +22,8 @@ pub struct Limits {
     pub devices: Option<Vec<DeviceRule>>,
     /// Whether the container's processes are to be stopped and continued together, where the machine has a freezer.
     pub freezer: bool,
+    /// Whether there is a group in every hierarchy that version 1 has here, also where nothing is limited: for the accounts.
+    pub everywhere: bool,
     /// Whatever else is to be written, after all of the above and in this order.
     pub others: Vec<Other>,
 }

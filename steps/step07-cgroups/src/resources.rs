@@ -74,6 +74,7 @@ impl Resources {
                 .map(|most| most as u64),
             devices: (!privileged).then_some(rules),
             freezer: false,
+            everywhere: false,
             others: Vec::new(),
         };
         Ok((limits, devices))

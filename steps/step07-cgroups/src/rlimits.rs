@@ -19,7 +19,7 @@ pub struct Ulimit {
 }
 
 /// The names, as ulimit and Docker have them: RLIMIT_ without the prefix.
-const NAMES: [(&str, Resource); 16] = [
+pub const NAMES: [(&str, Resource); 16] = [
     ("as", Resource::RLIMIT_AS),
     ("core", Resource::RLIMIT_CORE),
     ("cpu", Resource::RLIMIT_CPU),

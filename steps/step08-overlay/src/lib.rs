@@ -20,11 +20,12 @@ pub mod whole;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::CString;
 use std::fmt::{self, Formatter};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use step01_uts::call;
@@ -133,47 +134,73 @@ pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
 pub struct MountAttributes {
     /// MOUNT_ATTR_… to be set.
     pub set: u64,
-    /// How new mounts spread between copies of these mounts: MS_PRIVATE, MS_SLAVE or MS_SHARED.
+    /// MOUNT_ATTR_… to be cleared.
+    pub clear: u64,
+    /// How new mounts spread between copies of these mounts: MS_PRIVATE, MS_SLAVE, MS_SHARED or MS_UNBINDABLE; 0: as
+    /// before.
     pub propagation: u64,
+    /// Whether only the topmost mount of the tree is meant.
+    pub topmost: bool,
 }
 
 impl Argument for MountAttributes {
     fn show(&self, f: &mut Formatter) -> fmt::Result {
         let propagation = match self.propagation {
-            libc::MS_SHARED => "MS_SHARED",
-            libc::MS_SLAVE => "MS_SLAVE",
-            _ => "MS_PRIVATE",
+            0 => "",
+            libc::MS_SHARED => "propagation=MS_SHARED",
+            libc::MS_SLAVE => "propagation=MS_SLAVE",
+            libc::MS_UNBINDABLE => "propagation=MS_UNBINDABLE",
+            _ => "propagation=MS_PRIVATE",
         };
-        match self.set & libc::MOUNT_ATTR_RDONLY {
-            0 => write!(f, "{{propagation={propagation}}}"),
-            _ => write!(
-                f,
-                "{{attr_set=MOUNT_ATTR_RDONLY, propagation={propagation}}}"
-            ),
-        }
+        let attributes = |name: &str, bits: u64| match bits {
+            0 => String::new(),
+            libc::MOUNT_ATTR_RDONLY => format!("{name}=MOUNT_ATTR_RDONLY"),
+            bits => format!("{name}={bits:#x}"),
+        };
+        let (set, clear) = (
+            attributes("attr_set", self.set),
+            attributes("attr_clr", self.clear),
+        );
+        let said = [&*set, &*clear, propagation];
+        let said: Vec<_> = said.into_iter().filter(|part| !part.is_empty()).collect();
+        write!(f, "{{{}}}", said.join(", "))
     }
 }
 
 /// A clone of the mounts at `source` and below: open_tree(2) with OPEN_TREE_CLONE.
 pub fn open_tree(source: &Path) -> nix::Result<OwnedFd> {
+    open_tree_at(AT_FDCWD, source, libc::AT_RECURSIVE)
+}
+
+/// The same with `source` below a directory that is open, and flags of one's own: without AT_RECURSIVE the mounts below
+/// `source` aren't cloned, and with AT_EMPTY_PATH an empty `source` stands for the open file itself.
+pub fn open_tree_at(from: BorrowedFd, source: &Path, flags: libc::c_int) -> nix::Result<OwnedFd> {
     let source = CString::new(source.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | flags as u32;
     // SAFETY: the kernel reads the path, and returns a descriptor that nobody else has.
     unsafe {
-        let tree = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags);
+        let tree = libc::syscall(
+            libc::SYS_open_tree,
+            from.as_raw_fd(),
+            source.as_ptr(),
+            flags,
+        );
         Ok(OwnedFd::from_raw_fd(Errno::result(tree)? as i32))
     }
 }
 
 /// Changes all mounts of `tree`: mount_setattr(2) with AT_RECURSIVE.
 pub fn mount_setattr(tree: &OwnedFd, attributes: &MountAttributes) -> nix::Result<()> {
+    let flags = match attributes.topmost {
+        true => libc::AT_EMPTY_PATH,
+        false => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+    };
     let attributes = libc::mount_attr {
         attr_set: attributes.set,
-        attr_clr: 0,
+        attr_clr: attributes.clear,
         propagation: attributes.propagation,
         userns_fd: 0,
     };
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     // SAFETY: the kernel reads an empty path and as many bytes of attributes as there are.
     let result = unsafe {
         let (tree, here) = (tree.as_raw_fd(), c"".as_ptr());

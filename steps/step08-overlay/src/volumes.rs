@@ -121,6 +121,7 @@ impl Volume {
                 Propagation::Slave => libc::MS_SLAVE,
                 Propagation::Shared => libc::MS_SHARED,
             },
+            ..MountAttributes::default()
         };
         let tree = clone_tree(&self.source, &attributes);
         let tree = tree.map_err(|error| match error.downcast::<Refused>() {

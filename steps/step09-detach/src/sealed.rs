@@ -30,6 +30,7 @@ pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
     let read_only = MountAttributes {
         set: libc::MOUNT_ATTR_RDONLY,
         propagation: libc::MS_PRIVATE,
+        ..MountAttributes::default()
     };
     let program = match clone_tree(Path::new(ITSELF), &read_only) {
         // Linux before 5.12 can't make such a mount.

@@ -15,13 +15,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A profile as it stands in its file.
+/// A profile as it stands in its file. As for Docker and runc, fields that nobody knows mean nothing.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// The profile's source, to be named in errors.
     #[serde(skip)]
     origin: String,
+    /// Whether names of system calls that no architecture has are passed over.
+    #[serde(skip)]
+    tolerant: bool,
     default_action: String,
     #[serde(default)]
     default_errno_ret: Option<u16>,
@@ -37,7 +40,7 @@ pub struct Profile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 struct ArchMap {
     architecture: String,
     #[serde(default)]
@@ -45,7 +48,7 @@ struct ArchMap {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 struct Rule {
     #[serde(default)]
     names: Vec<String>,
@@ -65,9 +68,10 @@ struct Rule {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 struct Arg {
     index: u32,
+    #[serde(default)]
     value: u64,
     #[serde(default)]
     value_two: u64,
@@ -76,7 +80,7 @@ struct Arg {
 
 /// The capabilities, architectures and kernels for which a rule is meant, or not meant.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 struct Only {
     #[serde(default)]
     caps: Option<Vec<String>>,
@@ -104,6 +108,16 @@ impl Profile {
         let origin = format!("--security-opt seccomp={}", file.display());
         let text = fs::read_to_string(file).with_context(|| origin.clone())?;
         Profile::parse(&text, origin)
+    }
+
+    /// The same profile as a part of something else, to be called `origin` in errors. Names of system calls that nobody
+    /// knows are passed over, as by runc: they may be newer than we are.
+    pub fn part_of(self, origin: &str) -> Profile {
+        Profile {
+            origin: origin.into(),
+            tolerant: true,
+            ..self
+        }
     }
 
     fn parse(text: &str, origin: String) -> Result<Profile> {
@@ -163,7 +177,7 @@ impl Profile {
                         );
                     }
                 }
-                if !found && !is_known(name) {
+                if !found && !self.tolerant && !is_known(name) {
                     bail!(
                         "no architecture has a system call {name:?}\nhelp: syscalls(2) lists their \
                          names"
@@ -311,32 +325,64 @@ fn add(rules: &mut Rules, alternatives: &[Vec<Condition>], action: Action) {
     }
 }
 
+/// The actions by their names, each with what the filter answers. Some carry a number besides.
+pub const ACTIONS: [(&str, Action); 8] = [
+    ("SCMP_ACT_ALLOW", libc::SECCOMP_RET_ALLOW),
+    ("SCMP_ACT_ERRNO", libc::SECCOMP_RET_ERRNO),
+    ("SCMP_ACT_KILL", libc::SECCOMP_RET_KILL_THREAD),
+    ("SCMP_ACT_KILL_PROCESS", libc::SECCOMP_RET_KILL_PROCESS),
+    ("SCMP_ACT_KILL_THREAD", libc::SECCOMP_RET_KILL_THREAD),
+    ("SCMP_ACT_LOG", libc::SECCOMP_RET_LOG),
+    ("SCMP_ACT_TRACE", libc::SECCOMP_RET_TRACE),
+    ("SCMP_ACT_TRAP", libc::SECCOMP_RET_TRAP),
+];
+
 fn action(name: &str, errno: u16) -> Result<Action> {
-    Ok(match name {
-        "SCMP_ACT_ALLOW" => libc::SECCOMP_RET_ALLOW,
-        "SCMP_ACT_ERRNO" => libc::SECCOMP_RET_ERRNO | u32::from(errno),
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => libc::SECCOMP_RET_KILL_THREAD,
-        "SCMP_ACT_KILL_PROCESS" => libc::SECCOMP_RET_KILL_PROCESS,
-        "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
-        "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | u32::from(errno),
-        "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
-        other => bail!(
-            "unknown action {other:?}\nhelp: SCMP_ACT_ with ALLOW, ERRNO, KILL, KILL_THREAD, KILL_PROCESS, \
+    match ACTIONS.iter().find(|(known, _)| *known == name) {
+        Some(&(_, action @ (libc::SECCOMP_RET_ERRNO | libc::SECCOMP_RET_TRACE))) => {
+            Ok(action | u32::from(errno))
+        }
+        Some(&(_, action)) => Ok(action),
+        None => bail!(
+            "unknown action {name:?}\nhelp: SCMP_ACT_ with ALLOW, ERRNO, KILL, KILL_THREAD, KILL_PROCESS, \
              TRAP, TRACE or LOG"
         ),
-    })
+    }
 }
 
-/// An option of seccomp(2). All processes of ours have one thread, and are the same with TSYNC as without.
+/// The comparisons by their names.
+pub const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+
+/// The names of this machine's architectures.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    ARCHES.iter().map(|arch| arch.name)
+}
+
+/// The options of seccomp(2) by their names. All processes of ours have one thread, and are the same with TSYNC as without.
+pub const SECCOMP_FLAGS: [(&str, libc::c_ulong); 3] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", libc::SECCOMP_FILTER_FLAG_TSYNC),
+    ("SECCOMP_FILTER_FLAG_LOG", libc::SECCOMP_FILTER_FLAG_LOG),
+    (
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    ),
+];
+
 fn flag(name: &str) -> Result<libc::c_ulong> {
-    Ok(match name {
-        "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
-        "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-        other => bail!(
-            "unknown flag {other:?}\nhelp: SECCOMP_FILTER_FLAG_ with TSYNC, LOG or SPEC_ALLOW"
-        ),
-    })
+    match SECCOMP_FLAGS.iter().find(|(known, _)| *known == name) {
+        Some((_, flag)) => Ok(*flag),
+        None => {
+            bail!("unknown flag {name:?}\nhelp: SECCOMP_FILTER_FLAG_ with TSYNC, LOG or SPEC_ALLOW")
+        }
+    }
 }
 
 /// The running kernel's version, major and minor.
@@ -473,10 +519,6 @@ mod tests {
             ("", "EOF"),
             ("{}", "defaultAction"),
             (r#"{"defaultAction": "ALLOW"}"#, "unknown action \"ALLOW\""),
-            (
-                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscals": []}"#,
-                "syscals",
-            ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
                 [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}"#,

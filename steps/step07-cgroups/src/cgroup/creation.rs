@@ -1,6 +1,6 @@
 //! How a container's control groups are made and configured, and how groups that a crash has left are removed.
 
-use crate::cgroup::group::{Group, OURS, members_of, remove_above, remove_below};
+use crate::cgroup::group::{Group, OURS, members_of, processes, remove_above, remove_below};
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::places::{every_place, hierarchies};
 use crate::cgroup::settings::settings;
@@ -32,7 +32,8 @@ impl Cgroup {
     /// else's choice: groups above it that aren't there are made, and stay, also after a failure; and nobody sweeps there.
     ///
     /// # Errors
-    /// The errors of [`Cgroup::create`]; there is such a group; or the path leads to where the other containers are.
+    /// The errors of [`Cgroup::create`]; there is such a group, and processes are in it; or the path leads to where the
+    /// other containers are.
     pub fn create_at(path: &Path, limits: &Limits) -> Result<Cgroup> {
         let plain = path
             .components()
@@ -52,9 +53,12 @@ impl Cgroup {
         let hierarchies = hierarchies(limits)?;
         let folders = hierarchies.iter().map(|each| each.top.join(path));
         // Its limits would be changed under somebody else's processes, and it would be removed in the end.
-        if let Some(there) = folders.into_iter().find(|folder| folder.exists()) {
+        if let Some(there) = folders
+            .into_iter()
+            .find(|folder| !processes(folder).is_empty())
+        {
             bail!(
-                "{}: there is such a control group\nhelp: choose another path, or `rmdir` it",
+                "{}: there is such a control group, with processes in it\nhelp: choose another path",
                 there.display()
             );
         }
@@ -96,10 +100,7 @@ impl Group {
         let here = |setting: &Setting| controllers.iter().any(|name| name == setting.controller);
         let settings = settings(limits, self.hierarchy.version);
         let settings: Vec<_> = settings.into_iter().filter(here).collect();
-        if settings
-            .iter()
-            .any(|setting| setting.controller == "cpuset")
-        {
+        if controllers.iter().any(|name| name == "cpuset") {
             self.allow_memory_nodes()?;
         }
         if let (Version::V1, Some(rules)) = (self.hierarchy.version, &limits.devices) {

@@ -83,6 +83,18 @@ pub(super) fn remove_below(folder: &Path) {
     }
 }
 
+/// The processes in a group and in the groups below it; none, when there is no such group.
+pub fn processes(folder: &Path) -> Vec<i32> {
+    let members = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut processes: Vec<i32> = members.lines().filter_map(|pid| pid.parse().ok()).collect();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes.extend(self::processes(&entry.path()));
+        }
+    }
+    processes
+}
+
 /// A new ID for a container: 64 random hexadecimal digits, which no other container gets.
 pub fn new_id() -> Result<String> {
     let mut bytes = [0; 32];

@@ -1,6 +1,6 @@
 //! Where control groups are: the hierarchies of this machine, and in them the groups of a container.
 
-use crate::cgroup::group::{Group, OURS, members_of};
+use crate::cgroup::group::{Group, OURS, members_of, remove_group};
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::v2;
 use crate::limits::Limits;
@@ -19,13 +19,25 @@ const CONTROLLERS: [&str; 7] = [
 /// has here.
 pub(super) fn every_place() -> Result<Vec<(PathBuf, Version, String)>> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
+    let mut all: Vec<String> = CONTROLLERS.map(Into::into).into();
+    all.extend(others_of_version_1(&own));
+    places(all, &own)
+}
+
+/// What version 1 has here besides [`CONTROLLERS`], by /proc/self/cgroup: a hierarchy may have a name and no controller.
+fn others_of_version_1(own: &str) -> impl Iterator<Item = String> {
     let fields = own.lines().filter_map(|line| line.split(':').nth(1));
     let mounted = fields.flat_map(|names| names.split(','));
-    let others = mounted.filter(|name| {
-        !(name.is_empty() || name.starts_with("name=") || CONTROLLERS.contains(name))
-    });
-    let all = CONTROLLERS.into_iter().chain(others);
-    places(all.map(Into::into).collect(), &own)
+    let others = mounted.filter(|name| !(name.is_empty() || CONTROLLERS.contains(name)));
+    others.map(Into::into)
+}
+
+/// Those of `controllers` that this machine has, each with the version of its hierarchy.
+pub fn versions(controllers: &[&str]) -> Result<Vec<(String, Version)>> {
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let found = places(controllers.iter().map(|&name| name.into()).collect(), &own)?;
+    let versions = found.into_iter().map(|(_, version, name)| (name, version));
+    Ok(versions.collect())
 }
 
 /// Where each controller is on this machine: the hierarchy's topmost folder and its version. The calling process is in the
@@ -51,13 +63,20 @@ pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
         }
     }
     let own = fs::read_to_string("/proc/self/cgroup")?;
+    if limits.everywhere {
+        let others = others_of_version_1(&own).filter(|other| !controllers.contains(other));
+        controllers.extend(others.collect::<Vec<_>>());
+    }
     let places = places(controllers.clone(), &own)?;
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for controller in controllers {
         let asked_for_by = limits.flag_for(&controller);
-        if controller == "cpuset" && asked_for_by.is_none()
-            || controller == "freezer" && !limits.freezer && asked_for_by.is_none()
-        {
+        let seldom = match controller.as_str() {
+            "cpuset" => true,
+            "freezer" => !limits.freezer,
+            _ => false,
+        };
+        if seldom && asked_for_by.is_none() && !limits.everywhere {
             continue;
         }
         let found = places.iter().find(|(_, _, name)| *name == controller);
@@ -90,9 +109,14 @@ pub struct Groups(pub(super) Vec<(Hierarchy, PathBuf)>);
 impl Groups {
     /// The groups that the container `id` has now.
     pub fn of(id: &str) -> Result<Groups> {
+        Groups::at(&Path::new(OURS).join(id))
+    }
+
+    /// The groups that there are now at `path` below the topmost group of each hierarchy.
+    pub fn at(path: &Path) -> Result<Groups> {
         let mut groups: Vec<(Hierarchy, PathBuf)> = Vec::new();
         for (top, version, controller) in every_place()? {
-            let folder = top.join(OURS).join(id);
+            let folder = top.join(path);
             match groups.iter_mut().find(|(known, _)| known.top == top) {
                 Some((known, _)) => known.controllers.push(controller),
                 None if folder.exists() => groups.push((
@@ -107,6 +131,24 @@ impl Groups {
             }
         }
         Ok(Groups(groups))
+    }
+
+    /// The folders of all groups, with the hierarchy of each.
+    pub fn all(&self) -> impl Iterator<Item = (&Hierarchy, &Path)> {
+        self.0
+            .iter()
+            .map(|(hierarchy, folder)| (hierarchy, &**folder))
+    }
+
+    /// Removes the groups, once no process is in them any more.
+    ///
+    /// # Errors
+    /// A group is still in use after ten seconds.
+    pub fn remove(&self) -> Result<()> {
+        self.0
+            .iter()
+            .rev()
+            .try_for_each(|(_, folder)| remove_group(folder))
     }
 
     /// Whether there are none.

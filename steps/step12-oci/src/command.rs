@@ -1,0 +1,156 @@
+//! The command: where its program is, where it stands, and how the process becomes it.
+
+use crate::config::read::ProcessSpec;
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::stat::{Mode, SFlag, stat, umask};
+use nix::unistd::{AccessFlags, access, execve, mkdir};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use step01_uts::call::Variable;
+use step01_uts::{Refused, call, candidates, inherit_nothing};
+use step04_pivot_root::enter_workdir;
+use step05_tty::COMMANDS_UMASK;
+use step06_caps::users::UserName;
+use step10_exec::close_behind;
+
+/// What is executed.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Its name as it was given, and its arguments.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: Vec<String>,
+    /// How many descriptors from 3 on it gets.
+    pub preserve_fds: u32,
+}
+
+impl Command {
+    /// The command of a process, which gets `preserve_fds` descriptors from 3 on. A service manager that has opened
+    /// sockets for it says how many by LISTEN_FDS: sd_listen_fds(3).
+    pub fn of(process: &ProcessSpec, preserve_fds: u32) -> Command {
+        let mut env = process.env.clone();
+        let listens = env
+            .iter()
+            .any(|variable| variable.starts_with("LISTEN_FDS="));
+        if let (false, Ok(count)) = (listens, std::env::var("LISTEN_FDS")) {
+            env.push(format!("LISTEN_FDS={count}"));
+            // The number that the process has where it is the first one.
+            env.push("LISTEN_PID=1".into());
+        }
+        Command {
+            args: process.args.clone(),
+            env,
+            preserve_fds,
+        }
+    }
+
+    /// Finds the program in the caller's root, before anybody waits for it. Adds HOME to the environment, which
+    /// every program expects.
+    ///
+    /// # Errors
+    /// [`Refused`], as by `execve`: there is no such program, or nobody may execute it.
+    pub fn find(&mut self, uid: u32) -> Result<String> {
+        if !self
+            .env
+            .iter()
+            .any(|variable| variable.starts_with("HOME="))
+        {
+            let user = UserName {
+                user: Some(uid.to_string()),
+            };
+            let home = user.find().map_or("/".to_owned(), |user| user.home);
+            self.env.push(format!("HOME={home}"));
+        }
+        let name = &self.args[0];
+        let mut errno = Errno::ENOENT;
+        for path in candidates(name, &self.env) {
+            let found = stat(&*path).and_then(|found| {
+                match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
+                    SFlag::S_IFDIR => Err(Errno::EISDIR),
+                    _ => access(&*path, AccessFlags::X_OK),
+                }
+            });
+            match found {
+                Ok(()) => return Ok(path),
+                Err(Errno::ENOENT | Errno::ENOTDIR) if !name.contains('/') => continue,
+                // Another directory of PATH may have one that can be executed.
+                Err(found) => errno = found,
+            }
+        }
+        if errno == Errno::EISDIR {
+            errno = Errno::EACCES;
+        }
+        Err(Refused::new(format!("execve({name:?})"), errno).into())
+    }
+
+    /// Becomes the command, whose program is at `path`.
+    pub fn execute(&self, path: &str) -> Result<Infallible> {
+        let c_strings = |strings: &[String]| -> Result<Vec<CString>> {
+            let c_string = |text: &String| {
+                CString::new(text.as_str()).with_context(|| format!("{text:?} has a NUL byte"))
+            };
+            strings.iter().map(c_string).collect()
+        };
+        let (program, words) = (CString::new(path)?, c_strings(&self.args)?);
+        let variables: Vec<_> = c_strings(&self.env)?.into_iter().map(Variable).collect();
+        inherit_nothing()?;
+        for number in preserved(self.preserve_fds) {
+            // SAFETY: the descriptor is the caller's, and is open: `check_preserved` has seen it.
+            let kept = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        let Err(refused) = call!(execve(&program, &words, &variables));
+        // People know the command by the name that they gave.
+        let name = &self.args[0];
+        Err(Refused::new(format!("execve({name:?})"), refused.errno()).into())
+    }
+}
+
+fn preserved(count: u32) -> std::ops::Range<i32> {
+    3..3 + count as i32
+}
+
+/// How many descriptors from 3 on the command gets: `count`, and those of LISTEN_FDS.
+///
+/// # Errors
+/// One of them isn't open.
+pub fn check_preserved(count: u32) -> Result<u32> {
+    let listens = std::env::var("LISTEN_FDS").ok();
+    let listens = listens
+        .and_then(|text| text.parse::<u32>().ok())
+        .unwrap_or(0);
+    let count = count.saturating_add(listens).min(1 << 20);
+    for number in preserved(count) {
+        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+            bail!(
+                "--preserve-fds, LISTEN_FDS: {count} descriptors from 3 on are wanted, and {number} isn't open"
+            );
+        }
+    }
+    Ok(count)
+}
+
+/// Makes `cwd` the working directory, and sets the umask. The directory is made if it isn't there, as engines expect it.
+pub fn stand_in(cwd: &str, mask: Option<u32>, preserve_fds: u32) -> Result<()> {
+    umask(Mode::empty());
+    make_folders(Path::new(cwd));
+    umask(mask.map_or(COMMANDS_UMASK, Mode::from_bits_truncate));
+    let entered = match preserve_fds {
+        0 => close_behind(cwd),
+        // One of them may be a directory.
+        _ => enter_workdir(cwd),
+    };
+    entered.context("process.cwd")
+}
+
+fn make_folders(path: &Path) {
+    if !path.exists() {
+        path.parent().map(make_folders);
+        let _ = mkdir(path, Mode::from_bits_truncate(0o755));
+    }
+}

@@ -1,0 +1,196 @@
+//! What engines, and people, type: the command line of runc.
+
+mod begin;
+mod delete;
+mod events;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod update;
+
+use crate::report::{self, NAME};
+use crate::state::known::Known;
+use crate::state::store::Store;
+use anyhow::{Result, anyhow, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use step01_uts::Narration;
+use step01_uts::narration::Format;
+
+/// Make, start, enter and remove containers, for an engine or by hand
+#[derive(Parser)]
+#[command(name = NAME, version = VERSION, subcommand_required = true, arg_required_else_help = true)]
+pub struct Args {
+    /// Print each system call before it is made, and what of config.json isn't known
+    #[arg(long)]
+    debug: bool,
+
+    /// Append errors, and what --debug prints, to FILE, too
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+
+    /// How: text, or json: one object a line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    log_format: Format,
+
+    /// Where containers are written down [default: /run/step12-oci, for a user $XDG_RUNTIME_DIR/step12-oci]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// Have systemd make the control groups: refused
+    #[arg(long)]
+    systemd_cgroup: bool,
+
+    /// Do without control groups where there is no right to them: true, false or auto
+    #[arg(
+        long,
+        value_name = "WHETHER",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    rootless: Rootless,
+
+    /// Taken for runc's sake, and without a meaning: there is no checkpoint
+    #[arg(long, value_name = "PATH", hide = true)]
+    criu: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Commands,
+}
+
+/// What --version says: engines look for the specification's version.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+
+/// Whether to do without control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
+#[derive(Subcommand)]
+enum Commands {
+    Create(begin::Create),
+    Start(begin::Start),
+    Run(run::Run),
+    Exec(exec::Exec),
+    State(list::State),
+    List(list::List),
+    Kill(kill::Kill),
+    Delete(delete::Delete),
+    Ps(ps::Ps),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    Update(update::Update),
+    Events(events::Events),
+    Spec(spec::Spec),
+    Features(features::Features),
+    /// Refused: containers aren't frozen to a file here
+    Checkpoint(Refused),
+    /// Refused, as checkpoint
+    Restore(Refused),
+}
+
+/// A command that is there to say no.
+#[derive(clap::Args)]
+struct Refused {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<String>,
+}
+
+/// What all commands are told.
+pub(crate) struct Global {
+    pub(crate) store: Store,
+    pub(crate) debug: bool,
+    narration: Narration,
+}
+
+impl Global {
+    /// Begins to narrate. From here on there are descriptors of ours.
+    pub(crate) fn begin(&self) -> Result<()> {
+        self.narration.begin()
+    }
+
+    /// The container `id`, and what is known of it.
+    pub(crate) fn find(&self, id: &str) -> Result<Known> {
+        Known::of(self.store.find(id)?)
+    }
+}
+
+/// The exit code of `exec` when nothing was executed, as engines know it.
+const NOT_EXECUTED: u8 = 255;
+
+/// Does what `args` say. Returns the exit code: 1 for a failure of ours.
+pub fn end_of(args: Args) -> ExitCode {
+    let is_exec = matches!(args.command, Commands::Exec(_));
+    let failure = if is_exec { NOT_EXECUTED } else { 1 };
+    match catch_unwind(AssertUnwindSafe(|| args.act())) {
+        Ok(Ok(code)) => code.into(),
+        Ok(Err(error)) => {
+            report::complain(&error);
+            failure.into()
+        }
+        Err(_) => failure.into(),
+    }
+}
+
+impl Args {
+    fn act(self) -> Result<u8> {
+        let global = Global {
+            narration: Narration::new(self.debug, self.log, self.log_format),
+            store: Store::at(self.root),
+            debug: self.debug,
+        };
+        let makes = matches!(self.command, Commands::Create(_) | Commands::Run(_));
+        let closes_first = makes || matches!(self.command, Commands::Exec(_));
+        if !closes_first {
+            global.begin()?;
+        }
+        if makes && self.systemd_cgroup {
+            bail!(
+                "--systemd-cgroup: this runtime makes control groups itself\n\
+                 help: have the engine do so: native.cgroupdriver=cgroupfs for Docker, --cgroup-manager=cgroupfs for \
+                 Podman, SystemdCgroup = false for containerd"
+            );
+        }
+        self.command.run(&global)
+    }
+}
+
+impl Commands {
+    fn run(self, global: &Global) -> Result<u8> {
+        match self {
+            Commands::Create(create) => create.run(global),
+            Commands::Start(start) => start.run(global),
+            Commands::Run(run) => run.run(global),
+            Commands::Exec(exec) => exec.run(global),
+            Commands::State(state) => state.run(global),
+            Commands::List(list) => list.run(global),
+            Commands::Kill(kill) => kill.run(global),
+            Commands::Delete(delete) => delete.run(global),
+            Commands::Ps(ps) => ps.run(global),
+            Commands::Pause(pause) => pause.run(global),
+            Commands::Resume(resume) => resume.run(global),
+            Commands::Update(update) => update.run(global),
+            Commands::Events(events) => events.run(global),
+            Commands::Spec(spec) => spec.run(),
+            Commands::Features(features) => features.run(),
+            Commands::Checkpoint(_) | Commands::Restore(_) => Err(anyhow!(
+                "checkpoint and restore aren't there: this runtime doesn't freeze containers to a file"
+            )),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What is known of a container.
+
+pub mod known;
+pub mod store;

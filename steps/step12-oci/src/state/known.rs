@@ -1,0 +1,100 @@
+//! What is known of a container: what is written down, and what the kernel says now.
+
+use crate::state::store::{Container, State, groups_of};
+use crate::{Status, status};
+use anyhow::{Context, Result};
+use nix::unistd::Uid;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use step07_cgroups::cgroup::group::processes;
+use step07_cgroups::cgroup::places::Groups;
+use step09_detach::is_running;
+
+/// A container, its state, and its control groups.
+pub struct Known {
+    /// Its folder.
+    pub container: Container,
+    /// What is written down; `None`, when it never got as far as a process.
+    pub state: Option<State>,
+    /// Its control groups, as far as there are some.
+    pub groups: Groups,
+}
+
+impl Known {
+    /// Looks at `container`.
+    pub fn of(container: Container) -> Result<Known> {
+        let state = container.state()?;
+        let path = match &state {
+            Some(state) => state.groups.clone(),
+            // It was killed before there was a process: then the configuration tells.
+            None => container
+                .config()
+                .ok()
+                .map(|config| groups_of(&config, &container.id)),
+        };
+        Ok(Known {
+            groups: Groups::at(&path.unwrap_or_else(|| PathBuf::from(&container.id)))?,
+            container,
+            state,
+        })
+    }
+
+    /// What the container does now.
+    pub fn status(&self) -> Result<Status> {
+        let process = self.state.as_ref().map(|state| &state.process);
+        status(process, &self.container.waits(), &self.groups)
+    }
+
+    /// What is written down.
+    ///
+    /// # Errors
+    /// It never got as far as a process.
+    pub fn state(&self) -> Result<&State> {
+        self.state
+            .as_ref()
+            .context("the container was never made to its end\nhelp: remove it with delete --force")
+    }
+
+    /// The processes of the container; its first one alone, where it has no control groups.
+    pub fn processes(&self) -> Vec<i32> {
+        let folder = ["pids", "memory", "devices", "cpu"]
+            .into_iter()
+            .find_map(|controller| self.groups.folder(controller));
+        let mut found = match folder {
+            Some((folder, _)) => processes(folder),
+            None => {
+                let first = self.state.iter().filter(|state| is_running(&state.process));
+                first.map(|state| state.process.pid).collect()
+            }
+        };
+        found.sort_unstable();
+        found
+    }
+
+    /// The state as the specification wants it, and runc prints it.
+    pub fn shown(&self) -> Result<Value> {
+        let status = self.status()?;
+        let Some(state) = &self.state else {
+            return Ok(
+                json!({"ociVersion": "1.0.0", "id": self.container.id, "pid": 0, "status": status}),
+            );
+        };
+        let owner = nix::unistd::User::from_uid(Uid::from_raw(state.owner))
+            .ok()
+            .flatten();
+        let mut shown = json!({
+            "ociVersion": state.oci_version,
+            "id": state.id,
+            "pid": if status == Status::Stopped { 0 } else { state.process.pid },
+            "status": status,
+            "bundle": state.bundle,
+            "rootfs": state.rootfs,
+            "created": state.created,
+            "owner": owner.map_or_else(|| state.owner.to_string(), |user| user.name),
+        });
+        if !state.annotations.is_empty() {
+            shown["annotations"] = json!(state.annotations);
+        }
+        Ok(shown)
+    }
+}
