@@ -62,6 +62,11 @@ fn runs() {
         )
         .success()
         .stdout("podman-init\n");
+    // Nobody but the runtime brings up the loopback.
+    podman
+        .run_in(&[], &["ip", "address", "show", "lo"])
+        .success()
+        .prints("127.0.0.1");
     let map = [
         "--uidmap",
         "0:100000:65536",

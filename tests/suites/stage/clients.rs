@@ -315,17 +315,19 @@ impl Terminal {
         let seen = eventually(|| {
             if let Some((_, rest)) = self.0.said.split_once(text) {
                 self.0.said = rest.to_owned();
-                return Some(());
+                return Some(true);
             }
+            let ended = self.0.program.try_wait().unwrap().is_some();
             let mut pty = [PollFd::new(self.0.pty.as_fd(), PollFlags::POLLIN)];
-            let mut buffer = [0; 4096];
-            if poll(&mut pty, PollTimeout::ZERO).unwrap() > 0 {
-                let read = self.0.pty.read(&mut buffer).unwrap_or(0);
-                self.0.said += &String::from_utf8_lossy(&buffer[..read]);
+            if poll(&mut pty, PollTimeout::ZERO).unwrap() == 0 {
+                return ended.then_some(false);
             }
+            let mut buffer = [0; 4096];
+            let read = self.0.pty.read(&mut buffer).unwrap();
+            self.0.said += &String::from_utf8_lossy(&buffer[..read]);
             None
         });
-        assert!(seen.is_some(), "no {text:?}: {:?}", self.0.said);
+        assert!(seen == Some(true), "no {text:?}: {:?}", self.0.said);
     }
 
     /// Its exit code, when it has ended by itself.
