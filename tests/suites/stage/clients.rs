@@ -30,11 +30,6 @@ use tempfile::TempDir;
 
 /// The runtime that all of them call.
 pub fn runtime() -> &'static Path {
-    // Only until there is step 12.
-    if let Some(path) = std::env::var_os("TEN_STEPS_RUNTIME") {
-        crate::stage::times::begin();
-        return Path::new(Box::leak(path.into_boxed_os_str()));
-    }
     step("step12-oci")
 }
 
@@ -211,8 +206,10 @@ impl Place {
         }
     }
 
-    /// Judges what is left, and removes it.
-    fn leave(&self) {
+    /// Judges what is left, also of what the runtime kept in the folder `state`, and removes it.
+    fn leave(&self, state: &str) {
+        let kept = fs::read_dir(state).into_iter().flatten().flatten();
+        let kept: Vec<PathBuf> = kept.map(|entry| entry.path()).collect();
         // This thread may be where the client mounted something.
         for mount in Mount::table(Path::new("/proc/thread-self/mountinfo")).unwrap() {
             if mount.target.starts_with(self.folder.path()) {
@@ -226,6 +223,7 @@ impl Place {
         let removed = eventually(|| self.groups.remove().then_some(()));
         if !thread::panicking() {
             assert_eq!(left, "", "it is left behind");
+            assert!(kept.is_empty(), "the runtime still has {kept:?}");
             assert!(removed.is_some(), "{:?}", self.groups.folders());
         }
     }
@@ -528,7 +526,8 @@ impl Drop for Docker {
             }
         }
         drop(self.daemon.take());
-        self.place.leave();
+        let state = self.place.at("exec/runtime-runc/moby");
+        self.place.leave(&state);
     }
 }
 
@@ -612,7 +611,8 @@ impl Drop for Containerd {
             }
         }
         drop(self.daemon.take());
-        self.place.leave();
+        let state = format!("/run/containerd/runc/{}", self.place.groups.0);
+        self.place.leave(&state);
     }
 }
 
@@ -723,7 +723,7 @@ impl Drop for Podman {
     fn drop(&mut self) {
         quietly(&mut self.command(&["pod", "rm", "-fa", "-t", "0"]));
         quietly(&mut self.command(&["rm", "-fa", "-t", "0"]));
-        self.0.place.leave();
+        self.0.place.leave("");
     }
 }
 
@@ -765,6 +765,6 @@ impl Client for Buildah {
 
 impl Drop for Buildah {
     fn drop(&mut self) {
-        self.0.place.leave();
+        self.0.place.leave("");
     }
 }
