@@ -16,13 +16,14 @@ mod update;
 use crate::report::{self, NAME};
 use crate::state::known::Known;
 use crate::state::store::Store;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use step01_uts::Narration;
 use step01_uts::narration::Format;
+use step09_detach::sealed::be_sealed;
 
 /// Make, start, enter and remove containers, for an engine or by hand
 #[derive(Parser)]
@@ -132,6 +133,21 @@ impl Global {
 
 /// The exit code of `exec` when nothing was executed, as engines know it.
 const NOT_EXECUTED: u8 = 255;
+
+/// Executes this program anew from where nobody can change it, if one of `commands` may have been typed.
+pub fn be_sealed_for(commands: &[&str]) -> Result<()> {
+    let mut words = std::env::args_os();
+    match words.any(|word| commands.iter().any(|command| word == *command)) {
+        true => be_sealed(),
+        false => Ok(()),
+    }
+}
+
+/// The exit code of a failure before anything was read, which is told.
+pub fn failed(error: &Error) -> ExitCode {
+    report::complain(error);
+    ExitCode::FAILURE
+}
 
 /// Does what `args` say. Returns the exit code: 1 for a failure of ours.
 pub fn end_of(args: Args) -> ExitCode {

@@ -2,10 +2,15 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use step12_oci::commands::{Args, end_of};
+use step12_oci::commands::{Args, be_sealed_for, end_of, failed};
 
 // ANCHOR: life
 fn main() -> ExitCode {
+    // A container that runs this program's file could change it, so what goes near one is executed from elsewhere, and
+    // that comes first: nothing is done twice then.
+    if let Err(error) = be_sealed_for(&["create", "run", "exec"]) {
+        return failed(&error);
+    }
     match Args::try_parse() {
         Ok(args) => end_of(args),
         Err(error) => {

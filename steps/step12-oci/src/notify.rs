@@ -2,4 +2,5 @@
 
 pub mod console;
 pub mod pidfd;
+pub mod ready;
 pub mod sockets;

@@ -6,14 +6,15 @@
 use crate::config::linux::device_rules;
 use crate::config::read::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 use anyhow::{Result, bail};
+use std::cell::OnceCell;
 use step07_cgroups::Version;
 use step07_cgroups::cgroup::places::versions;
 use step07_cgroups::limits::{Limits, Other};
 
 /// The values that are written, collected field by field.
 struct Table {
-    /// The controllers that this machine has, with the version of each.
-    versions: Vec<(String, Version)>,
+    /// The controllers that this machine has, with the version of each; looked up when somebody asks.
+    versions: OnceCell<Vec<(String, Version)>>,
     values: Vec<Other>,
 }
 
@@ -43,7 +44,7 @@ pub fn limits(resources: &Resources) -> Result<Limits> {
 /// The same without the rules for devices: for groups that are there already.
 pub fn values(resources: &Resources) -> Result<Limits> {
     let mut table = Table {
-        versions: versions(&CONTROLLERS)?,
+        versions: OnceCell::new(),
         values: Vec::new(),
     };
     table.memory(&resources.memory)?;
@@ -92,7 +93,10 @@ pub fn values(resources: &Resources) -> Result<Limits> {
 
 impl Table {
     fn version(&self, controller: &str) -> Option<Version> {
-        let found = self.versions.iter().find(|(name, _)| name == controller);
+        let known = self
+            .versions
+            .get_or_init(|| versions(&CONTROLLERS).unwrap_or_default());
+        let found = known.iter().find(|(name, _)| name == controller);
         found.map(|(_, version)| *version)
     }
 
@@ -223,6 +227,16 @@ impl Table {
     }
 
     fn block_io(&mut self, block: &BlockIo) -> Result<()> {
+        let asked = block.weight.is_some()
+            || block.leaf_weight.is_some()
+            || !block.weight_device.is_empty()
+            || !block.throttle_read_bps_device.is_empty()
+            || !block.throttle_write_bps_device.is_empty()
+            || !block.throttle_read_iops_device.is_empty()
+            || !block.throttle_write_iops_device.is_empty();
+        if !asked {
+            return Ok(());
+        }
         // The controller has another name in each version.
         let name = match self.version("blkio") {
             Some(Version::V1) => "blkio",
@@ -302,11 +316,24 @@ impl Table {
             if file.contains('/') || controller == "cgroup" || controller == file {
                 bail!("linux.resources.{field}: that is no file of a controller");
             }
-            if self.version(controller).is_none() {
-                self.versions.extend(versions(&[controller])?);
-            }
             let v2 = Some((file.clone(), value.clone()));
-            self.add(&field, controller, None, v2)?;
+            match self.version(controller) {
+                Some(_) => self.add(&field, controller, None, v2)?,
+                // A controller that no other property is about.
+                None if versions(&[controller])?
+                    .iter()
+                    .any(|(_, version)| *version == Version::V2) =>
+                {
+                    self.values.push(Other {
+                        controller: controller.into(),
+                        file: file.clone(),
+                        value: value.clone(),
+                    });
+                }
+                None => {
+                    bail!("linux.resources.{field}: version 2 has no {controller} controller here")
+                }
+            }
         }
         Ok(())
     }
@@ -339,14 +366,19 @@ mod tests {
 
     fn written(text: &str, version: Version) -> Result<Vec<String>> {
         let resources: Resources = serde_json::from_str(text).unwrap();
+        let has = |name: &&str| match version {
+            Version::V1 => *name != "io",
+            Version::V2 => !["blkio", "net_cls", "net_prio"].contains(name),
+        };
+        let known = CONTROLLERS.into_iter().filter(has);
         let mut table = Table {
-            versions: CONTROLLERS.map(|name| (name.to_owned(), version)).into(),
+            versions: OnceCell::from(
+                known
+                    .map(|name| (name.to_owned(), version))
+                    .collect::<Vec<_>>(),
+            ),
             values: Vec::new(),
         };
-        table.versions.retain(|(name, _)| match version {
-            Version::V1 => name != "io",
-            Version::V2 => !["blkio", "net_cls", "net_prio"].contains(&name.as_str()),
-        });
         table.memory(&resources.memory)?;
         table.cpu(&resources.cpu)?;
         table.block_io(&resources.block_io)?;

@@ -9,9 +9,9 @@ use crate::config::read::{Config, ProcessSpec};
 use crate::hooks;
 use crate::mounting::Prepared;
 use crate::notify::console;
-use crate::notify::pidfd;
+use crate::notify::{pidfd, ready};
 use crate::state::store::{Container, State, Store, groups_of};
-use crate::trees::{make_read_only, mask};
+use crate::trees::{Tree, make_read_only, mask};
 use crate::{Door, Parted, Status, namespaces, resources, wait_for_start};
 use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
@@ -35,6 +35,7 @@ use step03_mount::make_private;
 use step04_pivot_root::root::{directory_at, kind};
 use step04_pivot_root::why::witness::Witness;
 use step04_pivot_root::{bind_self, swap_roots};
+use step05_tty::mounts::mount_point_in;
 use step05_tty::terminal::{Terminal, null};
 use step05_tty::{Device, LINKS};
 use step06_caps::seccomp::Filter;
@@ -187,12 +188,21 @@ pub fn create(
             Err(_) if !geteuid().is_root() && limits.others.is_empty() => None,
             made => Some(made.context("linux.cgroupsPath, linux.resources")?),
         };
-        let groups = Groups::at(&path)?;
+        let groups = cgroup
+            .as_ref()
+            .map_or_else(|| Groups::at(&path), |cgroup| Ok(cgroup.groups()))?;
         let prison = Prison {
             groups: groups.doors("")?,
             rlimits: ulimits,
         };
-        let command = Command::of(pieces.process, wishes.preserve_fds);
+        let ready = ready::prepare(&container)?;
+        let mut command = Command::of(pieces.process, wishes.preserve_fds);
+        if ready.is_some() {
+            command
+                .env
+                .retain(|variable| !variable.starts_with("NOTIFY_SOCKET="));
+            command.env.push(ready::VARIABLE.into());
+        }
         let witness = Witness::new(
             &pieces.rootfs,
             &command.args[0],
@@ -206,7 +216,7 @@ pub fn create(
             let mut command = command.clone();
             let mut program = String::new();
             same_prison(&prison, || {
-                pieces.make_ready(gate, id, &groups)?;
+                pieces.make_ready(gate, id, &groups, ready.as_ref())?;
                 pieces.take_console(console)?;
                 // A container may do without a procfs, and then nobody looks into it.
                 let _ = witness.hand_over();
@@ -308,7 +318,13 @@ impl Pieces<'_> {
 
     // ANCHOR: make_ready
     /// The child's half, up to the root: chapter by chapter what the earlier steps did, as config.json wants it.
-    fn make_ready(&self, gate: &Gate, id: &str, groups: &Groups) -> Result<()> {
+    fn make_ready(
+        &self,
+        gate: &Gate,
+        id: &str,
+        groups: &Groups,
+        ready: Option<&Tree>,
+    ) -> Result<()> {
         let (config, linux, rootfs) = (self.config, &self.config.linux, &*self.rootfs);
         call!(setsid())?;
         if self.parted.new.contains(CloneFlags::CLONE_NEWCGROUP) {
@@ -333,6 +349,13 @@ impl Pieces<'_> {
         let root = directory_at(rootfs)?;
         let own_view = self.parted.all.contains(CloneFlags::CLONE_NEWCGROUP);
         self.prepared.mount(&root, groups, own_view)?;
+        if let Some(ready) = ready {
+            ready.attach(&mount_point_in(
+                &root,
+                Path::new(ready::DIRECTORY),
+                SFlag::S_IFDIR,
+            )?)?;
+        }
         gate.wait()?;
         hooks::run(
             "createContainer",
@@ -376,6 +399,16 @@ impl Pieces<'_> {
     // ANCHOR_END: make_ready
 
     fn make_devices(&self) -> Result<()> {
+        // Most often nothing is there yet.
+        let made = make_devices_and_folders(&self.devices);
+        let exists = |error: &Error| {
+            let refused = error.downcast_ref::<Refused>();
+            refused.is_some_and(|refused| refused.errno() == Errno::EEXIST)
+        };
+        match made {
+            Err(error) if exists(&error) => {}
+            made => return made.context("linux.devices"),
+        }
         for device in &self.devices {
             let made = make_devices_and_folders(std::slice::from_ref(device));
             match made {

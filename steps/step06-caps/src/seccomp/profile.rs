@@ -22,9 +22,6 @@ pub struct Profile {
     /// The profile's source, to be named in errors.
     #[serde(skip)]
     origin: String,
-    /// Whether names of system calls that no architecture has are passed over.
-    #[serde(skip)]
-    tolerant: bool,
     default_action: String,
     #[serde(default)]
     default_errno_ret: Option<u16>,
@@ -107,15 +104,29 @@ impl Profile {
     pub fn read(file: &Path) -> Result<Profile> {
         let origin = format!("--security-opt seccomp={}", file.display());
         let text = fs::read_to_string(file).with_context(|| origin.clone())?;
-        Profile::parse(&text, origin)
+        Profile::parse(&text, origin)?.checked()
     }
 
-    /// The same profile as a part of something else, to be called `origin` in errors. Names of system calls that nobody
-    /// knows are passed over, as by runc: they may be newer than we are.
+    /// The same profile, if some architecture has each system call that it names. Translated is a profile also with names
+    /// that nobody knows: they may be newer than we are.
+    fn checked(self) -> Result<Profile> {
+        let names = self
+            .syscalls
+            .iter()
+            .flat_map(|rule| rule.names.iter().chain(&rule.name));
+        match names.into_iter().find(|name| !is_known(name)) {
+            Some(name) => Err(anyhow!(
+                "{}: no architecture has a system call {name:?}\nhelp: syscalls(2) lists their names",
+                self.origin
+            )),
+            None => Ok(self),
+        }
+    }
+
+    /// The same profile as a part of something else, to be called `origin` in errors.
     pub fn part_of(self, origin: &str) -> Profile {
         Profile {
             origin: origin.into(),
-            tolerant: true,
             ..self
         }
     }
@@ -159,12 +170,10 @@ impl Profile {
             let action = action(&rule.action, rule.errno_ret.unwrap_or(Errno::EPERM as u16))?;
             let alternatives = rule.alternatives()?;
             for name in rule.names.iter().chain(&rule.name) {
-                let mut found = false;
                 for (number_of, table) in &mut tables {
                     let Some(number) = number_of(name) else {
                         continue;
                     };
-                    found = true;
                     // ARM's own calls lie far above the others.
                     if number < FAR {
                         table.newest = table.newest.max(Some(number));
@@ -176,12 +185,6 @@ impl Profile {
                             action,
                         );
                     }
-                }
-                if !found && !self.tolerant && !is_known(name) {
-                    bail!(
-                        "no architecture has a system call {name:?}\nhelp: syscalls(2) lists their \
-                         names"
-                    );
                 }
             }
         }
@@ -409,7 +412,7 @@ mod tests {
     use crate::seccomp::tests::run;
 
     fn compiled(text: &str) -> Result<Filter> {
-        Profile::parse(text, "here".into())?.compile(0)
+        Profile::parse(text, "here".into())?.checked()?.compile(0)
     }
 
     #[test]

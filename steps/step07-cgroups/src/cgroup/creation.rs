@@ -55,7 +55,7 @@ impl Cgroup {
         // Its limits would be changed under somebody else's processes, and it would be removed in the end.
         if let Some(there) = folders
             .into_iter()
-            .find(|folder| !processes(folder).is_empty())
+            .find(|folder| folder.exists() && !processes(folder).is_empty())
         {
             bail!(
                 "{}: there is such a control group, with processes in it\nhelp: choose another path",

@@ -4,6 +4,7 @@ use crate::command::check_preserved;
 use crate::commands::Global;
 use crate::config::read::{Config, text_of};
 use crate::hooks;
+use crate::notify::ready::Ready;
 use crate::notify::sockets::connect_to;
 use crate::report::{self, Trouble};
 use crate::start::{Console, Wishes, create, state_of};
@@ -17,7 +18,6 @@ use nix::sys::stat::Mode;
 use std::path::PathBuf;
 use step01_uts::{CloseRange, close_range};
 use step04_pivot_root::why::witness::{Question, Sight};
-use step09_detach::sealed::be_sealed;
 
 /// What `create` and `run` have in common.
 #[derive(Debug, Args)]
@@ -84,14 +84,13 @@ impl Beginning {
     /// Reads config.json. Nothing that the caller has open stays open here, but for what the command is to get: the caller
     /// may wait for the end of a pipe.
     pub(crate) fn read(&self, global: &Global) -> Result<(Config, String, Wishes)> {
-        be_sealed()?;
         let preserve_fds = check_preserved(self.preserve_fds)?;
         close_range(3 + preserve_fds, CloseRange::Close)?;
         global.begin()?;
         let named = || self.bundle.display().to_string();
         let bundle = self.bundle.canonicalize().with_context(named)?;
         let text = text_of(&bundle.join("config.json"))?;
-        let config = Config::of(&text, &bundle, |path| {
+        let config = Config::of(&text, &bundle, &mut |path| {
             if global.debug {
                 report::warn(&format!("config.json: {path}: nobody knows that property"));
             }
@@ -159,6 +158,7 @@ pub(crate) fn start(known: &Known) -> Result<()> {
     }
     let state = known.state()?;
     let config = known.container.config()?;
+    let ready = Ready::open(&known.container)?;
     // The process is about to become the command, and nobody could look into its root after a failure.
     let sight = sight_of(state);
     let_on(&known.container.socket()).map_err(|error| match (sight, &config.process) {
@@ -173,6 +173,9 @@ pub(crate) fn start(known: &Known) -> Result<()> {
         _ => error,
     })?;
     let pid = state.process.pid;
+    if let (Some(ready), Some(pidfd)) = (ready, state.process.open()?) {
+        ready.hand_on(&pidfd, pid)?;
+    }
     let seen = state_of(&config, &state.id, Status::Running, pid, &state.bundle);
     if let Err(error) = hooks::run("poststart", &config.hooks.poststart, &seen) {
         report::warn(&format!("{error:#}"));

@@ -505,8 +505,8 @@ impl Config {
     /// # Errors
     /// It is no JSON (the text says where), a property is missing or of another kind, or says what we don't do: the text says
     /// which.
-    pub fn of(text: &str, bundle: &Path, unknown: impl FnMut(String)) -> Result<Config> {
-        let read = || -> Result<Config> {
+    pub fn of(text: &str, bundle: &Path, unknown: &mut dyn FnMut(String)) -> Result<Config> {
+        let mut read = || -> Result<Config> {
             let mut config: Config = parse(text, unknown)?;
             config.check()?;
             let seccomp = config.linux.seccomp.take();
@@ -612,11 +612,11 @@ pub fn text_of(path: &Path) -> Result<String> {
 
 /// Reads the JSON file `path`; "-" is standard input.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    parse(&text_of(path)?, |_| {}).with_context(|| path.display().to_string())
+    parse(&text_of(path)?, &mut |_| {}).with_context(|| path.display().to_string())
 }
 
 /// Reads JSON from a text.
-pub fn parse<T: DeserializeOwned>(text: &str, mut unknown: impl FnMut(String)) -> Result<T> {
+pub fn parse<T: DeserializeOwned>(text: &str, unknown: &mut dyn FnMut(String)) -> Result<T> {
     let mut value: Value = serde_json::from_str(text)?;
     remove_nulls(&mut value);
     let mut track = serde_path_to_error::Track::new();
@@ -644,7 +644,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Result<Config> {
-        let config: Config = parse(text, |_| {})?;
+        let config: Config = parse(text, &mut |_| {})?;
         config.check().map(|()| config)
     }
 
@@ -713,7 +713,7 @@ mod tests {
         let text =
             r#"{"ociVersion": "1.2.0", "linux": {"resources": {"memori": 1}}, "windows": {}}"#;
         let mut unknown = Vec::new();
-        parse::<Config>(text, |path| unknown.push(path)).unwrap();
+        parse::<Config>(text, &mut |path| unknown.push(path)).unwrap();
         unknown.sort();
         assert_eq!(unknown, ["linux.resources.memori", "windows"]);
     }

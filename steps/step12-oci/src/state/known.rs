@@ -3,8 +3,8 @@
 use crate::state::store::{Container, State, groups_of};
 use crate::{Status, status};
 use anyhow::{Context, Result};
-use nix::unistd::Uid;
 use serde_json::{Value, json};
+use std::fs;
 use std::path::PathBuf;
 use step07_cgroups::cgroup::group::processes;
 use step07_cgroups::cgroup::places::Groups;
@@ -79,9 +79,6 @@ impl Known {
                 json!({"ociVersion": "1.0.0", "id": self.container.id, "pid": 0, "status": status}),
             );
         };
-        let owner = nix::unistd::User::from_uid(Uid::from_raw(state.owner))
-            .ok()
-            .flatten();
         let mut shown = json!({
             "ociVersion": state.oci_version,
             "id": state.id,
@@ -90,11 +87,23 @@ impl Known {
             "bundle": state.bundle,
             "rootfs": state.rootfs,
             "created": state.created,
-            "owner": owner.map_or_else(|| state.owner.to_string(), |user| user.name),
+            "owner": name_of(state.owner),
         });
         if !state.annotations.is_empty() {
             shown["annotations"] = json!(state.annotations);
         }
         Ok(shown)
     }
+}
+
+/// The name that the host has for a user; the number, where it has none.
+fn name_of(uid: u32) -> String {
+    let number = uid.to_string();
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut lines = users.lines().map(|line| line.split(':'));
+    let name = lines.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    });
+    name.unwrap_or(number)
 }

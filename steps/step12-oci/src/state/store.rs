@@ -167,7 +167,7 @@ impl Container {
     /// The configuration as it was at `create`.
     pub fn config(&self) -> Result<Config> {
         let text = text_of(&self.folder.join("config.json"))?;
-        Config::of(&text, &self.folder, |_| {})
+        Config::of(&text, &self.folder, &mut |_| {})
     }
 
     /// What is written down; `None`, when the container never got as far as a process.
