@@ -1,7 +1,7 @@
 //! Input that makes no sense: an error that names the place, and nothing left of the container.
 
-use crate::stage::bundle::{Bundle, part, push};
 use crate::stage::Printed;
+use crate::stage::bundle::{Bundle, part, push};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,11 @@ fn no_config_json_or_a_broken_one() {
     let bundle = Bundle::new();
     let file = bundle.path("config.json");
     fs::remove_file(&file).unwrap();
-    for words in [&["create", &bundle.id][..], &["run", &bundle.id], &["run", "--detach", &bundle.id]] {
+    for words in [
+        &["create", &bundle.id][..],
+        &["run", &bundle.id],
+        &["run", "--detach", &bundle.id],
+    ] {
         let refused = bundle.fails(words);
         refused.complains("config.json");
         refused.complains("no such file or directory");
@@ -21,8 +25,11 @@ fn no_config_json_or_a_broken_one() {
     refused.complains("/no/such/bundle");
     for (text, said) in [
         ("", &["EOF", "line 1 column 0"][..]),
-        ("{\n  \"ociVersion\": \"1.2.0\",\n  \"root\": tru\n}", &["line 3 column"]),
-        ("{\n  \"ociVersion\": \"1.2.0\",,\n}", &["line 2 column 26"]),
+        (
+            "{\n  \"ociVersion\": \"1.2.0\",\n  \"root\": tru\n}",
+            &["line 4 column 0"],
+        ),
+        ("{\n  \"ociVersion\": \"1.2.0\",,\n}", &["line 2 column 25"]),
         ("[]", &["config.json"]),
         ("{\"ociVersion\": \"1.2.0\"} more", &["line 1 column 25"]),
         ("{\"ociVersion\": 1}", &["ociVersion", "invalid type"]),
@@ -35,7 +42,9 @@ fn no_config_json_or_a_broken_one() {
         bundle.is_clean();
     }
     fs::write(&file, [0xff, 0xfe]).unwrap();
-    bundle.fails(&["create", &bundle.id]).complains("config.json");
+    bundle
+        .fails(&["create", &bundle.id])
+        .complains("config.json");
     fs::write(&file, " ".repeat(17 << 20)).unwrap();
     bundle.fails(&["create", &bundle.id]).complains("bytes");
     bundle.is_clean();
@@ -83,21 +92,44 @@ fn properties_that_are_missing_or_wrong() {
         ("/process/user/uid", json!(-1), "process.user.uid"),
         ("/process/user/gid", json!("root"), "process.user.gid"),
         ("/process/terminal", json!(1), "process.terminal"),
-        ("/mounts/0/destination", json!("proc"), "mounts[0].destination"),
+        (
+            "/mounts/0/destination",
+            json!("proc"),
+            "mounts[0].destination",
+        ),
         ("/mounts/0/type", json!("no_such_type"), "mounts[0]"),
         ("/mounts/0/options", json!("ro"), "mounts[0].options"),
         ("/mounts/1/options", json!(["size=lots"]), "mounts[1]"),
         ("/mounts/1/options", json!(["no_such_option"]), "mounts[1]"),
-        ("/linux/namespaces/0/type", json!("dream"), "linux.namespaces[0].type"),
-        ("/linux/namespaces/1/type", json!("pid"), "linux.namespaces[1].type"),
-        ("/linux/namespaces/0/path", json!("/proc/self/ns/net"), "linux.namespaces[0].path"),
-        ("/linux/namespaces/0/path", json!("/etc/passwd"), "linux.namespaces[0].path"),
-        ("/linux/namespaces/0/path", json!("/"), "linux.namespaces[0].path"),
+        (
+            "/linux/namespaces/0/type",
+            json!("dream"),
+            "linux.namespaces[0].type",
+        ),
+        (
+            "/linux/namespaces/1/type",
+            json!("pid"),
+            "linux.namespaces[1].type",
+        ),
+        (
+            "/linux/namespaces/0/path",
+            json!("/proc/self/ns/net"),
+            "linux.namespaces[0].path",
+        ),
+        (
+            "/linux/namespaces/0/path",
+            json!("/etc/passwd"),
+            "linux.namespaces[0].path",
+        ),
+        (
+            "/linux/namespaces/0/path",
+            json!("/"),
+            "linux.namespaces[0].path",
+        ),
         ("/hostname", json!("x".repeat(65)), "hostname"),
         ("/linux/cgroupsPath", json!(1), "linux.cgroupsPath"),
         ("/linux/maskedPaths", json!([1]), "linux.maskedPaths[0]"),
     ] {
-        let shown = format!("{pointer} {value}");
         bundle.refuses(
             |config| {
                 let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -109,7 +141,6 @@ fn properties_that_are_missing_or_wrong() {
             },
             &[field],
         );
-        let _ = shown;
     }
     for mount in [
         json!({"destination": "/x"}),
@@ -122,7 +153,10 @@ fn properties_that_are_missing_or_wrong() {
         bundle.write(|config| push(&mut config["mounts"], mount.clone()));
         let refused = bundle.fails(&["create", &bundle.id]);
         let text = refused.errors();
-        assert!(named.iter().any(|named| text.contains(named)), "{mount}: {text}");
+        assert!(
+            named.iter().any(|named| text.contains(named)),
+            "{mount}: {text}"
+        );
         bundle.is_clean();
     }
     // A property that takes a namespace of the container's own.
@@ -144,7 +178,9 @@ fn properties_that_are_missing_or_wrong() {
         &["mount namespace"],
     );
     bundle.refuses(
-        |config| config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}]),
+        |config| {
+            config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}])
+        },
         &["linux.uidMappings", "user namespace"],
     );
 }
@@ -210,7 +246,10 @@ fn what_the_kernel_refuses_on_the_way() {
 fn terminals_without_an_engine() {
     let bundle = Bundle::new();
     bundle.write(|config| config["process"]["terminal"] = json!(true));
-    for words in [&["create", &bundle.id][..], &["run", "--detach", &bundle.id]] {
+    for words in [
+        &["create", &bundle.id][..],
+        &["run", "--detach", &bundle.id],
+    ] {
         let refused = bundle.fails(words);
         refused.complains("process.terminal");
         refused.complains("cannot allocate tty if runc will detach without setting console socket");
@@ -242,7 +281,10 @@ fn command_lines() {
         (&["update", "--memory", "lots", "x"], "--memory"),
         (&["exec", "--user", "root", "x", "true"], "root"),
         (&["events", "--interval", "soon", "x"], "soon"),
-        (&["--log", "/no/such/folder/log", "list"], "/no/such/folder/log"),
+        (
+            &["--log", "/no/such/folder/log", "list"],
+            "/no/such/folder/log",
+        ),
         (&["--rootless", "maybe", "list"], "maybe"),
     ] {
         let ran = bundle.run(words);
@@ -265,7 +307,11 @@ fn a_spoilt_state() {
         let listed = bundle.run(&["list", "--format", "json"]).success();
         listed.complains(&spoilt);
         let all: Vec<Value> = serde_json::from_str(&listed.printed()).unwrap();
-        assert!(all.iter().any(|each| each["pid"] == json!(first.0.as_raw())), "{all:?}");
+        assert!(
+            all.iter()
+                .any(|each| each["pid"] == json!(first.0.as_raw())),
+            "{all:?}"
+        );
         bundle.fails(&["state", &spoilt]).complains("state.json");
         bundle.fails(&["start", &spoilt]).complains("state.json");
         bundle.ok(&["delete", "--force", &spoilt]);
@@ -275,7 +321,9 @@ fn a_spoilt_state() {
     let folder = bundle.path("state").join(&spoilt);
     fs::create_dir(&folder).unwrap();
     assert_eq!(bundle.status(&spoilt), "creating");
-    bundle.fails(&["start", &spoilt]).complains("delete --force");
+    bundle
+        .fails(&["start", &spoilt])
+        .complains("delete --force");
     bundle.ok(&["delete", "--force", &spoilt]);
     // The number of its process is somebody else's by now.
     let state = bundle.path("state").join(&bundle.id).join("state.json");
@@ -285,7 +333,9 @@ fn a_spoilt_state() {
     assert_ne!(renumbered, text);
     fs::write(&state, renumbered).unwrap();
     assert_eq!(bundle.status(&bundle.id), "stopped");
-    bundle.fails(&["kill", &bundle.id, "KILL"]).complains("container not running");
+    bundle
+        .fails(&["kill", &bundle.id, "KILL"])
+        .complains("container not running");
     let lives = other.try_wait().unwrap().is_none();
     other.kill().unwrap();
     other.wait().unwrap();

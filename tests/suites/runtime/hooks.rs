@@ -57,12 +57,20 @@ fn each_at_its_moment() {
     let created = lines(&bundle);
     bundle.ok(&["start", &bundle.id]);
     // The command, and the hooks behind it, write beside each other.
-    let command = || lines(&bundle).iter().any(|line| line == "command").then_some(());
+    let command = || {
+        lines(&bundle)
+            .iter()
+            .any(|line| line == "command")
+            .then_some(())
+    };
     progress::host::container::eventually(command).expect("the command runs");
     let namespace = |path: &str| fs::metadata(path).unwrap().ino().to_string();
     let of = |name: &str| namespace(first.file(&format!("ns/{name}")).to_str().unwrap());
     let (inside, pids_inside) = (of("mnt"), of("pid"));
-    let (outside, pids_outside) = (namespace("/proc/self/ns/mnt"), namespace("/proc/self/ns/pid"));
+    let (outside, pids_outside) = (
+        namespace("/proc/self/ns/mnt"),
+        namespace("/proc/self/ns/pid"),
+    );
     let root = fs::metadata(bundle.path("rootfs")).unwrap();
     let roots = (format!("{}:{}", root.dev(), root.ino()), {
         let root = fs::metadata("/").unwrap();
@@ -85,23 +93,40 @@ fn each_at_its_moment() {
         };
         assert_eq!((words[1], words[2]), (&mounts[..], &pids[..]), "{moment}");
         // The root is entered between the two hooks of the container's namespaces.
-        let root = if moment == "startContainer" { &roots.0 } else { &roots.1 };
+        let root = if moment == "startContainer" {
+            &roots.0
+        } else {
+            &roots.1
+        };
         assert_eq!(words[3], root, "{moment}");
     }
     assert_eq!(order.next(), None);
     // By the end of `create` three moments have gone by, and the command hasn't begun.
-    assert!(created.iter().any(|line| line == "again createContainer"), "{created:#?}");
-    assert!(!created.iter().any(|line| line == "command" || line.starts_with("startContainer")));
+    assert!(
+        created.iter().any(|line| line == "again createContainer"),
+        "{created:#?}"
+    );
+    assert!(
+        !created
+            .iter()
+            .any(|line| line == "command" || line.starts_with("startContainer"))
+    );
     let place = |text: &str| all.iter().position(|line| line == text).unwrap();
     assert!(place("again startContainer") < place("command"));
 
     let states = all.iter().filter(|line| line.starts_with('{'));
-    let states: Vec<Value> = states.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let states: Vec<Value> = states
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     for (moment, state) in MOMENTS.into_iter().zip(&states) {
         assert_eq!(state["id"], json!(bundle.id), "{moment}");
         assert_eq!(state["ociVersion"], json!("1.2.0"), "{moment}");
         assert_eq!(state["annotations"], json!({"a": "note"}), "{moment}");
-        assert_eq!(state["bundle"], json!(fs::canonicalize(bundle.folder.path()).unwrap()), "{moment}");
+        assert_eq!(
+            state["bundle"],
+            json!(fs::canonicalize(bundle.folder.path()).unwrap()),
+            "{moment}"
+        );
         // As each of them sees the process.
         let (status, number) = match moment {
             "prestart" | "createRuntime" => ("creating", pid),
@@ -123,7 +148,8 @@ fn each_at_its_moment() {
 fn words_and_environment_of_a_hook() {
     let bundle = Bundle::new();
     let log = bundle.text("said");
-    let line = format!("echo \"$0 $1\" >{log}; env | sort >>{log}; ls -l /proc/self/fd | wc -l >>{log}");
+    let line =
+        format!("echo \"$0 $1\" >{log}; env | sort >>{log}; ls -l /proc/self/fd | wc -l >>{log}");
     bundle.write(|config| {
         config["hooks"]["createRuntime"] = json!([{
             "path": "/bin/bash",
@@ -136,8 +162,15 @@ fn words_and_environment_of_a_hook() {
     let said = fs::read_to_string(&log).unwrap();
     let mut said: Vec<&str> = said.lines().collect();
     let open = said.pop().unwrap();
-    said.retain(|line| !["PWD=", "SHLVL=", "_="].iter().any(|shells| line.starts_with(shells)));
-    assert_eq!(said, ["zero one two", "EMPTY=", "KEY=a = b", "PATH=/usr/bin:/bin"]);
+    said.retain(|line| {
+        !["PWD=", "SHLVL=", "_="]
+            .iter()
+            .any(|shells| line.starts_with(shells))
+    });
+    assert_eq!(
+        said,
+        ["zero one two", "EMPTY=", "KEY=a = b", "PATH=/usr/bin:/bin"]
+    );
     // "total 0", three descriptors, and the directory that ls itself reads.
     assert_eq!(open, "5");
     bundle.end();
@@ -156,9 +189,15 @@ fn a_hook_that_fails_at_creation() {
         let mut never = shell("true");
         never["timeout"] = json!(0);
         let cases = [
-            (shell("echo it is full >&2; exit 3"), &["it is full", "3"][..]),
+            (
+                shell("echo it is full >&2; exit 3"),
+                &["it is full", "3"][..],
+            ),
             (shell("kill -KILL $$"), &["9"]),
-            (json!({"path": "/no/such/hook"}), &["/no/such/hook", "no such file"]),
+            (
+                json!({"path": "/no/such/hook"}),
+                &["/no/such/hook", "no such file"],
+            ),
             (json!({"path": "bin/sh"}), &["absolute"]),
             (slow, &["1 s", "patience"]),
             (never, &["timeout"]),
@@ -170,7 +209,8 @@ fn a_hook_that_fails_at_creation() {
                 |config| {
                     let behind = shell(&format!("echo behind >>{log}"));
                     config["hooks"][moment] = json!([shell("true"), hook, behind]);
-                    config["hooks"]["poststop"] = json!([shell(&format!("echo poststop {moment} >>{log}"))]);
+                    config["hooks"]["poststop"] =
+                        json!([shell(&format!("echo poststop {moment} >>{log}"))]);
                 },
                 &named,
             );
@@ -204,9 +244,13 @@ fn a_hook_that_fails_at_start() {
     bundle.ok(&["delete", &bundle.id]);
     bundle.is_clean();
     // `run` removes it itself.
-    bundle.fails(&["run", &bundle.id]).complains("hooks.startContainer[0]");
+    bundle
+        .fails(&["run", &bundle.id])
+        .complains("hooks.startContainer[0]");
     bundle.is_clean();
-    bundle.fails(&["run", "--detach", &bundle.id]).complains("hooks.startContainer[0]");
+    bundle
+        .fails(&["run", "--detach", &bundle.id])
+        .complains("hooks.startContainer[0]");
     bundle.is_clean();
     assert_eq!(lines(&bundle), [""; 0]);
 }
@@ -221,7 +265,13 @@ fn a_hook_that_fails_behind_the_start() {
     failed.complains("hooks.poststart[0]");
     failed.complains("it is full");
     assert_eq!(failed.get_output().status.code(), Some(1), "{failed}");
-    assert_ne!(bundle.run(&["state", &bundle.id]).printed().contains("running"), true);
+    assert_ne!(
+        bundle
+            .run(&["state", &bundle.id])
+            .printed()
+            .contains("running"),
+        true
+    );
     bundle.ok(&["delete", "--force", &bundle.id]);
     bundle.is_clean();
 }

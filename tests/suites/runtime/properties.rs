@@ -1,6 +1,8 @@
 //! What config.json says of the process, the root and the namespaces is what the kernel says of the container's process.
 
-use crate::stage::bundle::{Bundle, STEP, has, inside, mount_at, part, push};
+use crate::stage::bundle::{
+    Bundle, STEP, give_directories, has, inside, mount_at, part, process_of, push,
+};
 use crate::stage::dock::ended;
 use crate::stage::{Printed, have, mount_apart, run, step};
 use nix::mount::{MsFlags, mount};
@@ -14,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -96,10 +98,7 @@ fn user_words_environment_and_place() {
         ["0 0 0 0", "0 0 0 0", "", "0022", "0"]
     );
     let path = format!("PATH={}", step01_uts::PATH);
-    assert_eq!(
-        first.strings("environ").unwrap(),
-        [&path[..], "HOME=/root"]
-    );
+    assert_eq!(first.strings("environ").unwrap(), [&path[..], "HOME=/root"]);
     let this = Process(nix::unistd::getpid());
     for file in ["oom_score_adj", "personality"] {
         assert_eq!(said_of(first, file), said_of(this, file), "{file}");
@@ -156,9 +155,8 @@ fn limits_of_the_process() {
         bundle.refuses(change, &["process.rlimits[", said]);
     }
     // Above what whoever starts the runtime may give.
-    bundle.write(|config| {
-        config["process"]["rlimits"] = json!([limit("RLIMIT_NOFILE", 1000, 2000)])
-    });
+    bundle
+        .write(|config| config["process"]["rlimits"] = json!([limit("RLIMIT_NOFILE", 1000, 2000)]));
     let script = "ulimit -n 1000; exec setpriv --bounding-set=-sys_resource -- \"$@\"";
     let by = ["bash", "-c", script, "bash"];
     let refused = ended(&mut bundle.command_by(&by, &["create", &bundle.id])).code(1);
@@ -235,7 +233,7 @@ fn capabilities_that_cannot_be_granted() {
     let by = ["setpriv", "--bounding-set=-sys_time", "--"];
     ended(&mut bundle.command_by(&by, &words.concat())).success();
     bundle.ok(&["start", &bundle.id]);
-    let first = crate::stage::bundle::process_of(Path::new(&pid));
+    let first = process_of(Path::new(&pid));
     assert_eq!(
         statuses(first, ["CapBnd", "CapEff"]),
         [(); 2].map(|()| bits(&["CAP_CHOWN"]))
@@ -267,19 +265,25 @@ fn a_terminal_by_a_socket() {
     let words = ["create", "--console-socket", &socket, "--pid-file", &pid];
     bundle.ok(&[&words[..], &[&bundle.id]].concat());
     let (connection, _) = listener.accept().unwrap();
-    let (_, mut descriptors) =
-        receive_with(&connection.into(), &mut [0; 100], nix::sys::socket::MsgFlags::empty())
-            .unwrap();
+    let (_, mut descriptors) = receive_with(
+        &connection.into(),
+        &mut [0; 100],
+        nix::sys::socket::MsgFlags::empty(),
+    )
+    .unwrap();
     let mut master = File::from(descriptors.pop().expect("a descriptor comes along"));
     // SAFETY: the kernel writes one winsize.
     let size = unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
-        assert_eq!(libc::ioctl(master.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size), 0);
+        assert_eq!(
+            libc::ioctl(master.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size),
+            0
+        );
         size
     };
     assert_eq!((size.ws_row, size.ws_col), (31, 97));
     bundle.ok(&["start", &bundle.id]);
-    let first = crate::stage::bundle::process_of(Path::new(&pid));
+    let first = process_of(Path::new(&pid));
     let open = descriptors_of(first);
     let terminal = || PathBuf::from("/dev/pts/0");
     assert_eq!(open, [(0, terminal()), (1, terminal()), (2, terminal())]);
@@ -323,15 +327,22 @@ fn a_terminal_in_the_foreground() {
     let bundle = Bundle::new();
     bundle.write(|config| {
         config["process"]["terminal"] = json!(true);
-        config["process"]["args"] =
-            json!(["sh", "-c", "tty; echo size $(stty size); read word; exit $word"]);
+        config["process"]["args"] = json!([
+            "sh",
+            "-c",
+            "tty; echo size $(stty size); read word; exit $word"
+        ]);
     });
     let command = PtyCommand::new(step(STEP))
         .arg("--root")
         .arg(bundle.path("state"))
         .args(["run", "--bundle", &bundle.text(""), &bundle.id]);
     let mut terminal = AtTerminal::start(command, "size ").unwrap();
-    assert!(terminal.said.contains("/dev/pts/0\r\n"), "{}", terminal.said);
+    assert!(
+        terminal.said.contains("/dev/pts/0\r\n"),
+        "{}",
+        terminal.said
+    );
     terminal.write("7\n").unwrap();
     let ended = eventually(|| terminal.program.try_wait().unwrap()).expect("it ends");
     assert_eq!(ended.code(), Some(7));
@@ -343,7 +354,8 @@ fn a_terminal_in_the_foreground() {
 fn names_of_the_host() {
     let bundle = Bundle::new();
     let files = "cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname";
-    let names = || ["hostname", "domainname"].map(|name| fs::read(format!("/proc/sys/kernel/{name}")));
+    let names =
+        || ["hostname", "domainname"].map(|name| fs::read(format!("/proc/sys/kernel/{name}")));
     let before = names().map(Result::unwrap);
     let said = bundle.says(files, |config| {
         config["hostname"] = json!("a-box");
@@ -373,7 +385,10 @@ fn new_namespaces() {
         let kinds: Vec<_> = [kind].into_iter().filter(|kind| !kind.is_empty()).collect();
         let first = bundle.begin(|config| part(config, &kinds));
         for each in names.into_iter().chain(["mnt", "user"]) {
-            let (inside, outside) = (first.namespace(each).unwrap(), this.namespace(each).unwrap());
+            let (inside, outside) = (
+                first.namespace(each).unwrap(),
+                this.namespace(each).unwrap(),
+            );
             let is_new = each == name || each == "mnt";
             assert_eq!(inside != outside, is_new, "{kind:?}: {each}");
         }
@@ -420,7 +435,9 @@ struct Holder(Child);
 impl Holder {
     fn new(flags: &[&str]) -> Holder {
         let mut command = Command::new("unshare");
-        command.args(flags).args(["sh", "-c", "echo ready; read end"]);
+        command
+            .args(flags)
+            .args(["sh", "-c", "echo ready; read end"]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = child.spawn().unwrap();
         let output = child.stdout.as_mut().unwrap();
@@ -452,16 +469,6 @@ fn a_joined_mount_namespace() {
     assert_eq!(mounts(first), mounts(holder.process()));
     drop(holder);
     bundle.end();
-}
-
-/// Gives the directories of a tree to somebody. The files belong to others, too.
-fn give_directories(path: &Path, owner: u32) {
-    chown(path, Some(owner), Some(owner)).unwrap();
-    for entry in fs::read_dir(path).unwrap().flatten() {
-        if entry.file_type().unwrap().is_dir() {
-            give_directories(&entry.path(), owner);
-        }
-    }
 }
 
 const SHIFT: u32 = 100_000;
@@ -525,7 +532,10 @@ fn user_namespaces() {
     bundle.refuses(
         |config| {
             shifted(config);
-            config["linux"].as_object_mut().unwrap().remove("uidMappings");
+            config["linux"]
+                .as_object_mut()
+                .unwrap()
+                .remove("uidMappings");
         },
         &["linux.uidMappings"],
     );
@@ -753,7 +763,11 @@ fn a_filter_refuses_and_kills() {
             config["process"]["noNewPrivileges"] = json!(no_more);
             filter(config, rules);
         });
-        assert_eq!(ran.get_output().status.code(), Some(code), "{rules_as_text} {ran}");
+        assert_eq!(
+            ran.get_output().status.code(),
+            Some(code),
+            "{rules_as_text} {ran}"
+        );
         ran.complains(said);
         let made = fs::remove_dir(bundle.path("rootfs/tmp/new")).is_ok();
         assert_eq!(made, code == 0, "{rules_as_text}");
@@ -826,7 +840,11 @@ fn comparisons_of_a_filter() {
     // All conditions have to hold, but for two about one argument, of which one is enough.
     let both = |first: Value, second: Value| json!([{"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [first, second]}]);
     let is = |index: u32, value: u32| json!({"index": index, "value": value, "op": "SCMP_CMP_EQ"});
-    for (rules, refused) in [(both(is(0, 1), is(1, 10)), "10"), (both(is(0, 99), is(1, 10)), ""), (both(is(1, 1), is(1, 12)), "1 12")] {
+    for (rules, refused) in [
+        (both(is(0, 1), is(1, 10)), "10"),
+        (both(is(0, 99), is(1, 10)), ""),
+        (both(is(1, 1), is(1, 12)), "1 12"),
+    ] {
         let said = bundle.says(line, |config| filter(config, rules));
         let seen: Vec<&str> = said.split_whitespace().collect();
         assert_eq!(seen.join(" "), refused);
@@ -882,18 +900,41 @@ fn propagation_of_the_root() {
     mount(none, &root, none, MsFlags::MS_SHARED, none).unwrap();
     let groups = |process: Process| mount_at(process, "/").tags;
     let is_in = |tags: &[String], kind: &str| tags.iter().any(|tag| tag.starts_with(kind));
-    for word in ["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable"] {
+    for word in [
+        "",
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "shared",
+        "rshared",
+        "unbindable",
+    ] {
         let first = bundle.begin(|config| config["linux"]["rootfsPropagation"] = json!(word));
         let later = root.join("later");
         mount(Some("tmpfs"), &later, Some("tmpfs"), MsFlags::empty(), none).unwrap();
         let mounts = first.mounts().unwrap();
-        let hears = mounts.iter().any(|mount| mount.target == Path::new("/later"));
+        let hears = mounts
+            .iter()
+            .any(|mount| mount.target == Path::new("/later"));
         nix::mount::umount(&later).unwrap();
         let tags = groups(first);
-        assert_eq!(is_in(&tags, "shared:"), word.ends_with("shared"), "{word}: {tags:?}");
-        assert_eq!(is_in(&tags, "unbindable"), word == "unbindable", "{word}: {tags:?}");
+        assert_eq!(
+            is_in(&tags, "shared:"),
+            word.ends_with("shared"),
+            "{word}: {tags:?}"
+        );
+        assert_eq!(
+            is_in(&tags, "unbindable"),
+            word == "unbindable",
+            "{word}: {tags:?}"
+        );
         if !word.is_empty() {
-            assert_eq!(hears, word.ends_with("slave"), "{word}: a mount of the host's");
+            assert_eq!(
+                hears,
+                word.ends_with("slave"),
+                "{word}: a mount of the host's"
+            );
         }
         bundle.ok(&["delete", "--force", &bundle.id]);
     }
@@ -907,29 +948,53 @@ fn propagation_of_the_root() {
 #[test]
 fn masked_and_read_only_paths() {
     let bundle = Bundle::new();
-    for name in ["secret", "folder/secret", "kept", "held/file", "held/below/file"] {
+    for name in [
+        "secret",
+        "folder/secret",
+        "kept",
+        "held/file",
+        "held/below/file",
+    ] {
         bundle.put(&format!("srv/{name}"), "canary");
     }
     symlink("/srv/secret", bundle.path("rootfs/srv/link")).unwrap();
     let first = bundle.begin(|config| {
         let tmpfs = json!({"destination": "/srv/held/below", "type": "tmpfs", "source": "tmpfs"});
         push(&mut config["mounts"], tmpfs);
-        config["linux"]["maskedPaths"] = json!(["/srv/secret", "/srv/folder", "/srv/none", "/proc/kcore"]);
-        config["linux"]["readonlyPaths"] = json!(["/srv/held", "/srv/kept", "/srv/none", "/proc/sys"]);
+        config["linux"]["maskedPaths"] = json!([
+            "/srv/secret",
+            "/srv/folder",
+            "/srv/none",
+            "/proc/interrupts"
+        ]);
+        config["linux"]["readonlyPaths"] =
+            json!(["/srv/held", "/srv/kept", "/srv/none", "/proc/sys"]);
     });
     let read = |path: &str| fs::read_to_string(inside(first, path));
     assert_eq!(read("/srv/secret").unwrap(), "");
-    assert_eq!(read("/proc/kcore").unwrap(), "");
+    assert_eq!(read("/proc/interrupts").unwrap(), "");
     let entries = |path: &str| fs::read_dir(inside(first, path)).unwrap().count();
     assert_eq!(entries("/srv/folder"), 0);
     let refused = |path: &str| {
         let error = fs::write(inside(first, path), "x").unwrap_err();
         error.raw_os_error()
     };
-    for path in ["/srv/folder/new", "/srv/held/new", "/srv/held/file", "/srv/held/below/new", "/srv/kept"] {
+    for path in [
+        "/srv/folder/new",
+        "/srv/held/new",
+        "/srv/held/file",
+        "/srv/held/below/new",
+        "/srv/kept",
+    ] {
         assert_eq!(refused(path), Some(libc::EROFS), "{path}");
     }
-    for path in ["/srv/held", "/srv/held/below", "/srv/kept", "/proc/sys", "/srv/folder"] {
+    for path in [
+        "/srv/held",
+        "/srv/held/below",
+        "/srv/kept",
+        "/proc/sys",
+        "/srv/folder",
+    ] {
         assert!(has(&mount_at(first, path), "ro"), "{path}");
     }
     for path in ["/srv/kept", "/srv/held/file"] {
@@ -939,8 +1004,15 @@ fn masked_and_read_only_paths() {
     assert!(fs::symlink_metadata(inside(first, "/srv/none")).is_err());
     bundle.end();
     // It stays hidden by another way, and on the host nothing is hidden.
-    assert_eq!(bundle.says("cat /srv/link", |config| config["linux"]["maskedPaths"] = json!(["/srv/secret"])), "");
-    assert_eq!(fs::read_to_string(bundle.path("rootfs/srv/secret")).unwrap(), "canary");
+    assert_eq!(
+        bundle.says("cat /srv/link", |config| config["linux"]["maskedPaths"] =
+            json!(["/srv/secret"])),
+        ""
+    );
+    assert_eq!(
+        fs::read_to_string(bundle.path("rootfs/srv/secret")).unwrap(),
+        "canary"
+    );
 }
 
 /// Notes are told to whoever asks, and properties that nobody knows are passed over.
@@ -955,10 +1027,16 @@ fn annotations_and_unknown_properties() {
     });
     let first = bundle.create(&bundle.id);
     let state: Value = serde_json::from_str(&bundle.ok(&["state", &bundle.id])).unwrap();
-    assert_eq!(state["annotations"], json!({"org.example.key": "a value", "empty": ""}));
+    assert_eq!(
+        state["annotations"],
+        json!({"org.example.key": "a value", "empty": ""})
+    );
     assert_eq!(state["id"], json!(bundle.id));
     assert_eq!(state["pid"], json!(first.0.as_raw()));
-    assert_eq!(state["bundle"], json!(fs::canonicalize(bundle.folder.path()).unwrap()));
+    assert_eq!(
+        state["bundle"],
+        json!(fs::canonicalize(bundle.folder.path()).unwrap())
+    );
     assert_eq!(state["ociVersion"], json!("1.2.0"));
     assert_eq!(state["status"], json!("created"));
     // A change after `create` doesn't count.
@@ -981,16 +1059,44 @@ fn what_this_runtime_does_not_do() {
     assert_eq!(root.mode() & 0o777, 0o755);
     let bind = json!({"destination": "/x", "type": "none", "source": "/", "options": ["bind"],
         "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]});
-    let idmap = json!({"destination": "/x", "type": "none", "source": "/", "options": ["bind", "idmap"]});
+    let idmap =
+        json!({"destination": "/x", "type": "none", "source": "/", "options": ["bind", "idmap"]});
     let changes: [(&str, Box<dyn Fn(&mut Value)>); 8] = [
-        ("linux.intelRdt", Box::new(|config| config["linux"]["intelRdt"] = json!({}))),
-        ("linux.netDevices", Box::new(|config| config["linux"]["netDevices"] = json!({"eth0": {}}))),
-        ("linux.memoryPolicy", Box::new(|config| config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_DEFAULT"}))),
-        ("process.scheduler", Box::new(|config| config["process"]["scheduler"] = json!({"policy": "SCHED_IDLE"}))),
-        ("process.ioPriority", Box::new(|config| config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_IDLE", "priority": 1}))),
-        ("linux.personality.domain", Box::new(|config| config["linux"]["personality"] = json!({"domain": "MINIX"}))),
-        ("uidMappings", Box::new(move |config| push(&mut config["mounts"], bind.clone()))),
-        ("idmap", Box::new(move |config| push(&mut config["mounts"], idmap.clone()))),
+        (
+            "linux.intelRdt",
+            Box::new(|config| config["linux"]["intelRdt"] = json!({})),
+        ),
+        (
+            "linux.netDevices",
+            Box::new(|config| config["linux"]["netDevices"] = json!({"eth0": {}})),
+        ),
+        (
+            "linux.memoryPolicy",
+            Box::new(|config| config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_DEFAULT"})),
+        ),
+        (
+            "process.scheduler",
+            Box::new(|config| config["process"]["scheduler"] = json!({"policy": "SCHED_IDLE"})),
+        ),
+        (
+            "process.ioPriority",
+            Box::new(|config| {
+                config["process"]["ioPriority"] =
+                    json!({"class": "IOPRIO_CLASS_IDLE", "priority": 1})
+            }),
+        ),
+        (
+            "linux.personality.domain",
+            Box::new(|config| config["linux"]["personality"] = json!({"domain": "MINIX"})),
+        ),
+        (
+            "uidMappings",
+            Box::new(move |config| push(&mut config["mounts"], bind.clone())),
+        ),
+        (
+            "idmap",
+            Box::new(move |config| push(&mut config["mounts"], idmap.clone())),
+        ),
     ];
     let mut seen = BTreeSet::new();
     for (field, change) in changes {

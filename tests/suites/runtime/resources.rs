@@ -51,9 +51,7 @@ fn are_written(bundle: &Bundle, resources: Value, values: &[Places]) {
 #[test]
 fn values_are_in_the_files() {
     let bundle = Bundle::new();
-    let same = |controller, file, value| {
-        (controller, Some((file, value)), Some((file, value)))
-    };
+    let same = |controller, file, value| (controller, Some((file, value)), Some((file, value)));
     are_written(
         &bundle,
         json!({
@@ -62,13 +60,41 @@ fn values_are_in_the_files() {
             "pids": {"limit": 50},
         }),
         &[
-            ("memory", Some(("memory.limit_in_bytes", "67108864")), Some(("memory.max", "67108864"))),
-            ("memory", Some(("memory.soft_limit_in_bytes", "33554432")), Some(("memory.low", "33554432"))),
-            ("memory", Some(("memory.memsw.limit_in_bytes", "100663296")), Some(("memory.swap.max", "33554432"))),
-            ("cpu", Some(("cpu.shares", "2048")), Some(("cpu.weight", "174"))),
-            ("cpu", Some(("cpu.cfs_quota_us", "75000")), Some(("cpu.max", "75000 50000"))),
-            ("cpu", Some(("cpu.cfs_period_us", "50000")), Some(("cpu.max", "75000 50000"))),
-            ("cpu", Some(("cpu.cfs_burst_us", "1000")), Some(("cpu.max.burst", "1000"))),
+            (
+                "memory",
+                Some(("memory.limit_in_bytes", "67108864")),
+                Some(("memory.max", "67108864")),
+            ),
+            (
+                "memory",
+                Some(("memory.soft_limit_in_bytes", "33554432")),
+                Some(("memory.low", "33554432")),
+            ),
+            (
+                "memory",
+                Some(("memory.memsw.limit_in_bytes", "100663296")),
+                Some(("memory.swap.max", "33554432")),
+            ),
+            (
+                "cpu",
+                Some(("cpu.shares", "2048")),
+                Some(("cpu.weight", "174")),
+            ),
+            (
+                "cpu",
+                Some(("cpu.cfs_quota_us", "75000")),
+                Some(("cpu.max", "75000 50000")),
+            ),
+            (
+                "cpu",
+                Some(("cpu.cfs_period_us", "50000")),
+                Some(("cpu.max", "75000 50000")),
+            ),
+            (
+                "cpu",
+                Some(("cpu.cfs_burst_us", "1000")),
+                Some(("cpu.max.burst", "1000")),
+            ),
             same("cpuset", "cpuset.cpus", "0"),
             same("cpuset", "cpuset.mems", "0"),
             same("pids", "pids.max", "50"),
@@ -80,32 +106,61 @@ fn values_are_in_the_files() {
         json!({"pids": {"limit": -1}, "cpu": {"quota": -1}, "memory": {"limit": -1, "swap": -1}}),
         &[
             same("pids", "pids.max", "max"),
-            ("cpu", Some(("cpu.cfs_quota_us", "-1")), Some(("cpu.max", "max 100000"))),
-            ("memory", Some(("memory.limit_in_bytes", "9223372036854771712")), Some(("memory.max", "max"))),
-            ("memory", Some(("memory.memsw.limit_in_bytes", "9223372036854771712")), Some(("memory.swap.max", "max"))),
+            (
+                "cpu",
+                Some(("cpu.cfs_quota_us", "-1")),
+                Some(("cpu.max", "max 100000")),
+            ),
+            (
+                "memory",
+                Some(("memory.limit_in_bytes", "9223372036854771712")),
+                Some(("memory.max", "max")),
+            ),
+            (
+                "memory",
+                Some(("memory.memsw.limit_in_bytes", "9223372036854771712")),
+                Some(("memory.swap.max", "max")),
+            ),
         ],
     );
     // A group with minimum weight.
-    are_written(&bundle, json!({"cpu": {"idle": 1}}), &[same("cpu", "cpu.idle", "1")]);
+    are_written(
+        &bundle,
+        json!({"cpu": {"idle": 1}}),
+        &[same("cpu", "cpu.idle", "1")],
+    );
     // A period alone, and no more than a quota.
     are_written(
         &bundle,
         json!({"cpu": {"period": 20000}}),
-        &[("cpu", Some(("cpu.cfs_period_us", "20000")), Some(("cpu.max", "max 20000")))],
+        &[(
+            "cpu",
+            Some(("cpu.cfs_period_us", "20000")),
+            Some(("cpu.max", "max 20000")),
+        )],
     );
     are_written(
         &bundle,
         json!({"cpu": {"quota": 20000}}),
-        &[("cpu", Some(("cpu.cfs_quota_us", "20000")), Some(("cpu.max", "20000 100000")))],
+        &[(
+            "cpu",
+            Some(("cpu.cfs_quota_us", "20000")),
+            Some(("cpu.max", "20000 100000")),
+        )],
     );
     if version("memory") == Some(V1) {
-        let resources = json!({"memory": {"swappiness": 7, "disableOOMKiller": true, "kernelTCP": 4194304}});
+        let resources =
+            json!({"memory": {"swappiness": 7, "disableOOMKiller": true, "kernelTCP": 4194304}});
         are_written(
             &bundle,
             resources,
             &[
                 ("memory", Some(("memory.swappiness", "7")), None),
-                ("memory", Some(("memory.kmem.tcp.limit_in_bytes", "4194304")), None),
+                (
+                    "memory",
+                    Some(("memory.kmem.tcp.limit_in_bytes", "4194304")),
+                    None,
+                ),
             ],
         );
         let disabled = json!({"memory": {"disableOOMKiller": true}});
@@ -173,9 +228,7 @@ fn disk() -> Option<(u32, u32)> {
         let (major, minor) = text.trim().split_once(':')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let mut numbers: Vec<(u32, u32)> = entries
-        .filter_map(|entry| number(&entry.path()))
-        .collect();
+    let mut numbers: Vec<(u32, u32)> = entries.filter_map(|entry| number(&entry.path())).collect();
     numbers.sort_unstable();
     numbers.pop()
 }
@@ -185,11 +238,31 @@ fn disk() -> Option<(u32, u32)> {
 fn what_this_machine_cannot_limit() {
     let bundle = Bundle::new();
     let mut refused = vec![
-        (json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}), "hugetlb", "hugepageLimits"),
-        (json!({"network": {"classID": 1048577}}), "net_cls", "network.classID"),
-        (json!({"network": {"priorities": [{"name": "lo", "priority": 1}]}}), "net_prio", "network.priorities"),
-        (json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}), "rdma", "rdma"),
-        (json!({"unified": {"no_such.max": "1"}}), "no_such", "unified.no_such.max"),
+        (
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}),
+            "hugetlb",
+            "hugepageLimits",
+        ),
+        (
+            json!({"network": {"classID": 1048577}}),
+            "net_cls",
+            "network.classID",
+        ),
+        (
+            json!({"network": {"priorities": [{"name": "lo", "priority": 1}]}}),
+            "net_prio",
+            "network.priorities",
+        ),
+        (
+            json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}),
+            "rdma",
+            "rdma",
+        ),
+        (
+            json!({"unified": {"no_such.max": "1"}}),
+            "no_such",
+            "unified.no_such.max",
+        ),
     ];
     refused.retain(|(_, controller, _)| {
         let place = version(controller);
@@ -198,7 +271,10 @@ fn what_this_machine_cannot_limit() {
     assert!(!refused.is_empty());
     for (resources, controller, field) in refused {
         let field = format!("linux.resources.{field}");
-        bundle.refuses(|config| config["linux"]["resources"] = resources, &[&field, controller]);
+        bundle.refuses(
+            |config| config["linux"]["resources"] = resources,
+            &[&field, controller],
+        );
     }
     if version("memory") == Some(V1) {
         bundle.refuses(
@@ -207,17 +283,41 @@ fn what_this_machine_cannot_limit() {
         );
     }
     for (resources, said) in [
-        (json!({"memory": {"swappiness": 101}}), "linux.resources.memory.swappiness"),
+        (
+            json!({"memory": {"swappiness": 101}}),
+            "linux.resources.memory.swappiness",
+        ),
         (json!({"cpu": {"cpus": "4095"}}), "cpuset.cpus"),
         (json!({"cpu": {"mems": "many"}}), "cpuset.mems"),
         (json!({"cpu": {"quota": 1}}), "cpu."),
-        (json!({"hugepageLimits": [{"pageSize": "../x", "limit": 1}]}), "hugepageLimits"),
-        (json!({"unified": {"../x.max": "1"}}), "linux.resources.unified"),
-        (json!({"unified": {"cgroup.procs": "1"}}), "linux.resources.unified"),
-        (json!({"pids": {"limit": "many"}}), "linux.resources.pids.limit"),
-        (json!({"devices": [{"allow": true, "type": "x"}]}), "linux.resources.devices[0].type"),
-        (json!({"devices": [{"allow": true, "type": "c", "access": "x"}]}), "linux.resources.devices[0].access"),
-        (json!({"devices": [{"type": "c"}]}), "linux.resources.devices[0]"),
+        (
+            json!({"hugepageLimits": [{"pageSize": "../x", "limit": 1}]}),
+            "hugepageLimits",
+        ),
+        (
+            json!({"unified": {"../x.max": "1"}}),
+            "linux.resources.unified",
+        ),
+        (
+            json!({"unified": {"cgroup.procs": "1"}}),
+            "linux.resources.unified",
+        ),
+        (
+            json!({"pids": {"limit": "many"}}),
+            "linux.resources.pids.limit",
+        ),
+        (
+            json!({"devices": [{"allow": true, "type": "x"}]}),
+            "linux.resources.devices[0]: type",
+        ),
+        (
+            json!({"devices": [{"allow": true, "type": "c", "access": "x"}]}),
+            "linux.resources.devices[0]: access",
+        ),
+        (
+            json!({"devices": [{"type": "c"}]}),
+            "linux.resources.devices[0]",
+        ),
     ] {
         bundle.refuses(|config| config["linux"]["resources"] = resources, &[said]);
     }
@@ -245,21 +345,37 @@ fn rules_for_devices() {
         (json!([nothing, log(true, "r")]), ""),
         (json!([nothing, log(true, "rw"), log(false, "rw")]), ""),
         (json!([log(true, "rw"), nothing]), ""),
-        (json!([nothing, {"allow": true, "type": "c", "major": 1, "access": "w"}]), "writes\n"),
-        (json!([nothing, {"allow": true, "type": "c", "access": "w"}]), "writes\n"),
-        (json!([nothing, {"allow": true, "type": "b", "access": "rwm"}]), ""),
-        (json!([nothing, {"allow": true, "type": "a", "access": "rwm"}]), "writes\n"),
+        (
+            json!([nothing, {"allow": true, "type": "c", "major": 1, "access": "w"}]),
+            "writes\n",
+        ),
+        (
+            json!([nothing, {"allow": true, "type": "c", "access": "w"}]),
+            "writes\n",
+        ),
+        (
+            json!([nothing, {"allow": true, "type": "b", "access": "rwm"}]),
+            "",
+        ),
+        (
+            json!([nothing, {"allow": true, "type": "a", "access": "rwm"}]),
+            "writes\n",
+        ),
     ] {
         let said = bundle.says(&format!("{line}; echo $?"), |config| {
             for set in ["bounding", "permitted", "effective"] {
-                push(&mut config["process"]["capabilities"][set], json!("CAP_MKNOD"));
+                push(
+                    &mut config["process"]["capabilities"][set],
+                    json!("CAP_MKNOD"),
+                );
             }
             config["linux"]["resources"]["devices"] = rules.clone();
         });
         assert_eq!(said, format!("{wanted}0\n"), "{rules}");
     }
     // What every container may use it may use whatever the rules.
-    let usual = "echo x >/dev/null && head -c 4 /dev/zero /dev/urandom /dev/random >/dev/null && echo fine";
+    let usual =
+        "echo x >/dev/null && head -c 4 /dev/zero /dev/urandom /dev/random >/dev/null && echo fine";
     assert_eq!(bundle.says(usual, |_| {}), "fine\n");
 }
 
@@ -278,14 +394,22 @@ fn paths_of_control_groups() {
         let first = bundle.begin(|config| config["linux"]["cgroupsPath"] = json!(path));
         let text = fs::read_to_string(first.file("cgroup")).unwrap();
         for line in text.lines() {
-            let place = line.splitn(3, ':').nth(2).unwrap();
+            let (controllers, place) = line.split_once(':').unwrap().1.split_once(':').unwrap();
+            if controllers.is_empty() && version("memory") == Some(V1) {
+                continue;
+            }
             assert_eq!(place, format!("/{wanted}"), "{path:?}: {line}");
         }
         bundle.ok(&["delete", "--force", id]);
         for folder in bundle.groups() {
             // The group itself is gone. Groups above it may be others', too.
-            let below = Path::new(&wanted).strip_prefix(folder.file_name().unwrap()).unwrap();
-            assert!(below.components().count() > 0 && !folder.join(below).exists(), "{path:?}");
+            let below = Path::new(&wanted)
+                .strip_prefix(folder.file_name().unwrap())
+                .unwrap();
+            assert!(
+                below.components().count() > 0 && !folder.join(below).exists(),
+                "{path:?}"
+            );
             fs::remove_dir(folder.join("er")).unwrap();
             fs::remove_dir(folder).unwrap();
         }
@@ -305,7 +429,9 @@ fn paths_of_control_groups() {
         config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
         same(22)(config);
     });
-    bundle.fails(&["create", &other]).complains("linux.cgroupsPath");
+    bundle
+        .fails(&["create", &other])
+        .complains("linux.cgroupsPath");
     assert_eq!(bundle.kept(), [id.clone()]);
     assert_eq!(said(first, "pids", "pids.max"), "11");
     bundle.end();

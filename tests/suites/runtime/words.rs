@@ -28,7 +28,11 @@ fn of_containers_that_are_not_there() {
     let exec = bundle.run(&["exec", "nobody", "true"]).code(255);
     exec.complains("container does not exist");
     for id in ["a/b", "../x", "..", ".", "", "a b", "ä", &"x".repeat(2000)] {
-        for words in [&["create", id][..], &["state", id], &["delete", "--force", id]] {
+        for words in [
+            &["create", id][..],
+            &["state", id],
+            &["delete", "--force", id],
+        ] {
             bundle.fails(words).complains("invalid container ID format");
         }
     }
@@ -41,20 +45,36 @@ fn of_containers_in_the_wrong_state() {
     let bundle = Bundle::new();
     let id = &*bundle.id;
     bundle.create(id);
-    bundle.fails(&["create", id]).complains("container with given ID already exists");
-    bundle.fails(&["run", id]).complains("container with given ID already exists");
-    bundle.fails(&["resume", id]).complains("container not paused");
+    bundle
+        .fails(&["create", id])
+        .complains("container with given ID already exists");
+    bundle
+        .fails(&["run", id])
+        .complains("container with given ID already exists");
+    bundle
+        .fails(&["resume", id])
+        .complains("container not paused");
     bundle.ok(&["start", id]);
-    bundle.fails(&["start", id]).complains("cannot start an already running container");
-    bundle.fails(&["resume", id]).complains("container not paused");
+    bundle
+        .fails(&["start", id])
+        .complains("cannot start an already running container");
+    bundle
+        .fails(&["resume", id])
+        .complains("container not paused");
     let deleted = bundle.fails(&["delete", id]);
-    deleted.complains(&format!("cannot delete container {id} that is not stopped: running"));
+    deleted.complains(&format!(
+        "cannot delete container {id} that is not stopped: running"
+    ));
     bundle.ok(&["pause", id]);
     let paused = bundle.run(&["exec", id, "true"]).code(255);
     paused.complains("cannot exec in a paused container (use --ignore-paused to override)");
-    bundle.fails(&["start", id]).complains("cannot start an already running container");
+    bundle
+        .fails(&["start", id])
+        .complains("cannot start an already running container");
     let deleted = bundle.fails(&["delete", id]);
-    deleted.complains(&format!("cannot delete container {id} that is not stopped: paused"));
+    deleted.complains(&format!(
+        "cannot delete container {id} that is not stopped: paused"
+    ));
     bundle.ok(&["resume", id]);
     bundle.ok(&["kill", id, "KILL"]);
     let stopped = || (bundle.status(id) == "stopped").then_some(());
@@ -67,9 +87,16 @@ fn of_containers_in_the_wrong_state() {
     ] {
         bundle.fails(words).complains("container not running");
     }
-    bundle.fails(&["start", id]).complains("cannot start a container that has stopped");
-    bundle.run(&["exec", id, "true"]).code(255).complains("cannot exec in a stopped container");
-    bundle.fails(&["resume", id]).complains("container not paused");
+    bundle
+        .fails(&["start", id])
+        .complains("cannot start a container that has stopped");
+    bundle
+        .run(&["exec", id, "true"])
+        .code(255)
+        .complains("cannot exec in a stopped container");
+    bundle
+        .fails(&["resume", id])
+        .complains("container not paused");
     bundle.ok(&["delete", id]);
     bundle.is_clean();
 }
@@ -90,12 +117,32 @@ fn of_commands_that_cannot_be_executed() {
         fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     let cases = [
-        ("slep", "exec: \"slep\": executable file not found in $PATH", "did you mean sleep?"),
-        ("/no/such", "exec: \"/no/such\": no such file or directory", "isn't there"),
-        ("/forbidden", "exec: \"/forbidden\": permission denied", "mode 0644"),
+        (
+            "slep",
+            "exec: \"slep\": executable file not found in $PATH",
+            "did you mean sleep?",
+        ),
+        (
+            "/no/such",
+            "exec: \"/no/such\": no such file or directory",
+            "isn't there",
+        ),
+        (
+            "/forbidden",
+            "exec: \"/forbidden\": permission denied",
+            "mode 0644",
+        ),
         ("/noise", "exec: \"/noise\": exec format error", ""),
-        ("/script", "exec: \"/script\": no such file or directory", "/no/such/interpreter"),
-        ("/etc/passwd/x", "exec: \"/etc/passwd/x\": not a directory", ""),
+        (
+            "/script",
+            "exec: \"/script\": no such file or directory",
+            "/no/such/interpreter",
+        ),
+        (
+            "/etc/passwd/x",
+            "exec: \"/etc/passwd/x\": not a directory",
+            "",
+        ),
         ("/etc", "exec: \"/etc\": ", "directory"),
         ("etc", "executable file not found in $PATH", ""),
     ];
@@ -120,11 +167,15 @@ fn of_commands_that_cannot_be_executed() {
     }
     bundle.begin(|_| {});
     for (name, words, reason) in cases {
-        let joined = bundle.run(&["exec", &bundle.id, name, "argument"]).code(255);
+        let joined = bundle
+            .run(&["exec", &bundle.id, name, "argument"])
+            .code(255);
         joined.complains(words);
         joined.complains(reason);
     }
-    let nowhere = bundle.run(&["exec", "--cwd", "/etc/passwd", &bundle.id, "true"]).code(255);
+    let nowhere = bundle
+        .run(&["exec", "--cwd", "/etc/passwd", &bundle.id, "true"])
+        .code(255);
     nowhere.complains("process.cwd");
     nowhere.complains("not a directory");
     bundle.end();
@@ -136,21 +187,26 @@ fn of_a_program_without_its_loader() {
     let bundle = Bundle::new();
     let root = bundle.path("rootfs");
     fs::remove_dir_all(&root).unwrap();
-    run(script("from-host.sh").arg(&root).arg("sleep"));
-    run(script("break.sh").arg(&root).arg("missing-loader"));
+    run(script("from-host.sh").arg(&root).arg("ls"));
+    run(script("break.sh").arg("missing-loader").arg(&root));
+    bundle.write(|config| config["process"]["args"] = json!(["ls"]));
     bundle.create(&bundle.id);
     assert_eq!(bundle.status(&bundle.id), "created");
     let failed = bundle.fails(&["start", &bundle.id]);
-    failed.complains("exec: \"sleep\": ");
+    failed.complains("exec: \"ls\": ");
     failed.complains("no such file or directory");
     failed.complains("loader");
     failed.complains("help: ");
     let stopped = || (bundle.status(&bundle.id) == "stopped").then_some(());
     eventually(stopped).expect("it has stopped");
-    bundle.fails(&["start", &bundle.id]).complains("cannot start a container that has stopped");
+    bundle
+        .fails(&["start", &bundle.id])
+        .complains("cannot start a container that has stopped");
     bundle.ok(&["delete", &bundle.id]);
     bundle.is_clean();
-    bundle.fails(&["run", "--detach", &bundle.id]).complains("loader");
+    bundle
+        .fails(&["run", "--detach", &bundle.id])
+        .complains("loader");
     bundle.is_clean();
 }
 
@@ -158,14 +214,18 @@ fn of_a_program_without_its_loader() {
 #[test]
 fn of_the_kernel() {
     let bundle = Bundle::new();
-    let nowhere = json!({"destination": "/srv/x", "type": "none", "source": "nowhere", "options": ["bind"]});
+    let nowhere =
+        json!({"destination": "/srv/x", "type": "none", "source": "nowhere", "options": ["bind"]});
     bundle.refuses(
         |config| config["mounts"].as_array_mut().unwrap().push(nowhere),
         &["].source", "nowhere: ", "no such file or directory"],
     );
     bundle.refuses(
         |config| config["linux"]["namespaces"][0]["path"] = json!("/no/such/namespace"),
-        &["linux.namespaces[0].path: /no/such/namespace", "no such file or directory"],
+        &[
+            "linux.namespaces[0].path: /no/such/namespace",
+            "no such file or directory",
+        ],
     );
     bundle.write(|_| {});
     let words = ["create", "--console-socket", "/no/such/socket", &bundle.id];
@@ -203,22 +263,44 @@ fn in_the_log() {
         }
     };
     twice(&["state", "nobody"], 1, &["container does not exist"]);
-    twice(&["exec", "nobody", "true"], 255, &["container does not exist"]);
+    twice(
+        &["exec", "nobody", "true"],
+        255,
+        &["container does not exist"],
+    );
     bundle.write(|config| config["process"]["args"] = json!(["slep"]));
     twice(
         &["create", &bundle.id],
         1,
-        &["exec: \"slep\": executable file not found in $PATH", "did you mean sleep?"],
+        &[
+            "exec: \"slep\": executable file not found in $PATH",
+            "did you mean sleep?",
+        ],
     );
-    twice(&["run", &bundle.id], 1, &["exec: \"slep\": executable file not found in $PATH"]);
+    twice(
+        &["run", &bundle.id],
+        1,
+        &["exec: \"slep\": executable file not found in $PATH"],
+    );
     bundle.write(|config| config["linux"]["namespaces"] = json!([{"type": "dream"}]));
-    twice(&["create", &bundle.id], 1, &["linux.namespaces[0].type", "dream"]);
+    twice(
+        &["create", &bundle.id],
+        1,
+        &["linux.namespaces[0].type", "dream"],
+    );
     let all = fs::read_to_string(&log).unwrap();
     for line in all.lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(line["msg"].is_string() && line["level"].is_string(), "{line}");
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(
+            line["msg"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
     }
-    assert!(all.lines().any(|line| line.contains("\"debug\"")), "--debug says nothing");
+    assert!(
+        all.lines().any(|line| line.contains("\"debug\"")),
+        "--debug says nothing"
+    );
     // As text.
     let log = bundle.text("log.text");
     bundle.fails(&["--log", &log, "state", "nobody"]);

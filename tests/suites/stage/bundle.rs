@@ -9,6 +9,7 @@ use progress::host::container::run_with;
 use progress::host::evidence::{Mount, Process};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use step07_cgroups::cgroup::group::{processes, remove_group};
@@ -97,7 +98,9 @@ impl Bundle {
             .arg(self.path("state"))
             .args(words)
             .current_dir(self.folder.path())
-            .env("RUST_BACKTRACE", "0");
+            .env("RUST_BACKTRACE", "0")
+            .env_remove("LISTEN_FDS")
+            .env_remove("NOTIFY_SOCKET");
         command
     }
 
@@ -279,7 +282,9 @@ pub fn inside(process: Process, path: &str) -> PathBuf {
 #[track_caller]
 pub fn mount_at(process: Process, target: &str) -> Mount {
     let mounts = process.mounts().unwrap();
-    let found = mounts.iter().rfind(|mount| mount.target == Path::new(target));
+    let found = mounts
+        .iter()
+        .rfind(|mount| mount.target == Path::new(target));
     found
         .unwrap_or_else(|| panic!("nothing is mounted at {target}: {mounts:#?}"))
         .clone()
@@ -288,6 +293,16 @@ pub fn mount_at(process: Process, target: &str) -> Mount {
 /// Whether the mount has this option of its own.
 pub fn has(mount: &Mount, option: &str) -> bool {
     mount.options.split(',').any(|each| each == option)
+}
+
+/// Gives the directories of a tree to somebody. The files belong to others, too.
+pub fn give_directories(path: &Path, owner: u32) {
+    chown(path, Some(owner), Some(owner)).unwrap();
+    for entry in fs::read_dir(path).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            give_directories(&entry.path(), owner);
+        }
+    }
 }
 
 /// Gives config.json these namespaces, and a new mount namespace.
