@@ -444,9 +444,13 @@ fn exec_by_flags() {
         ran.complains(said);
     }
     // No process was left by those that failed.
-    let mut left = bundle.processes();
-    left.sort_by_key(|process| process.0);
-    assert_eq!(left, members);
+    let left = || {
+        let mut left = bundle.processes();
+        left.sort_by_key(|process| process.0);
+        left
+    };
+    let gone = eventually(|| (left() == members).then_some(()));
+    assert!(gone.is_some(), "{:?}, and not {members:?}", left());
     bundle.end();
 }
 
