@@ -315,7 +315,7 @@ fn a_spoilt_state() {
         bundle.fails(&["state", &spoilt]).complains("state.json");
         bundle.fails(&["start", &spoilt]).complains("state.json");
         bundle.ok(&["delete", "--force", &spoilt]);
-        assert_eq!(bundle.kept(), [bundle.id.clone()]);
+        assert_eq!(bundle.kept(), [&*bundle.id]);
     }
     // One that was killed before there was a process.
     let folder = bundle.path("state").join(&spoilt);

@@ -12,11 +12,10 @@ use progress::host::container::{eventually, wait_for};
 use progress::host::evidence::Process;
 use pty_process::blocking::Command as PtyCommand;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -1051,17 +1050,17 @@ fn annotations_and_unknown_properties() {
     bundle.end();
 }
 
+type Change = Box<dyn Fn(&mut Value)>;
+
 /// Properties that are known and not honoured are refused: nobody believes in a limit that isn't there.
 #[test]
 fn what_this_runtime_does_not_do() {
     let bundle = Bundle::new();
-    let root = fs::metadata(bundle.path("rootfs")).unwrap().permissions();
-    assert_eq!(root.mode() & 0o777, 0o755);
     let bind = json!({"destination": "/x", "type": "none", "source": "/", "options": ["bind"],
         "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]});
     let idmap =
         json!({"destination": "/x", "type": "none", "source": "/", "options": ["bind", "idmap"]});
-    let changes: [(&str, Box<dyn Fn(&mut Value)>); 8] = [
+    let changes: [(&str, Change); 8] = [
         (
             "linux.intelRdt",
             Box::new(|config| config["linux"]["intelRdt"] = json!({})),
@@ -1098,10 +1097,7 @@ fn what_this_runtime_does_not_do() {
             Box::new(move |config| push(&mut config["mounts"], idmap.clone())),
         ),
     ];
-    let mut seen = BTreeSet::new();
     for (field, change) in changes {
         bundle.refuses(|config| change(config), &[field]);
-        seen.insert(field);
     }
-    assert_eq!(seen.len(), 8);
 }

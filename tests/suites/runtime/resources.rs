@@ -432,7 +432,7 @@ fn paths_of_control_groups() {
     bundle
         .fails(&["create", &other])
         .complains("linux.cgroupsPath");
-    assert_eq!(bundle.kept(), [id.clone()]);
+    assert_eq!(bundle.kept(), [&**id]);
     assert_eq!(said(first, "pids", "pids.max"), "11");
     bundle.end();
 }

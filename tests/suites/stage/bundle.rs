@@ -3,6 +3,7 @@
 use crate::stage::dock::ended;
 use crate::stage::{Printed, Root, folder, run, step};
 use assert_cmd::assert::Assert;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use progress::host::container::run_with;
@@ -234,7 +235,8 @@ impl Bundle {
     #[track_caller]
     pub fn is_clean(&self) {
         assert_eq!(self.kept(), [""; 0], "it is still written down");
-        assert_eq!(self.groups(), [PathBuf::new(); 0], "groups are left");
+        let groups = self.groups();
+        assert!(groups.is_empty(), "groups are left: {groups:?}");
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let root = self.text("rootfs");
         assert!(!mounts.contains(&root), "a mount is left: {mounts}");
@@ -262,6 +264,12 @@ impl Drop for Bundle {
         }
         for folder in &in_groups {
             let _ = remove_group(folder);
+        }
+        // What a test has mounted in a mount namespace of its own.
+        let mounts = Mount::table(Path::new("/proc/thread-self/mountinfo")).unwrap_or_default();
+        let ours = |mount: &&Mount| mount.target.starts_with(self.folder.path());
+        for mount in mounts.iter().rev().filter(ours) {
+            let _ = umount2(&mount.target, MntFlags::MNT_DETACH);
         }
     }
 }
