@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use step06_caps::seccomp::profile::Profile;
 
 /// The most bytes of a file that are read: a config.json of Kubernetes has some ten thousand.
@@ -516,6 +516,13 @@ impl Config {
         read().with_context(|| bundle.join("config.json").display().to_string())
     }
 
+    /// Whether the process has a terminal.
+    pub fn has_terminal(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| process.terminal)
+    }
+
     fn check(&self) -> Result<()> {
         if !self.oci_version.starts_with("1.") {
             bail!(
@@ -531,6 +538,15 @@ impl Config {
             if is_there {
                 bail!("{field}: this runtime doesn't do that");
             }
+        }
+        if Path::new(&self.linux.cgroups_path)
+            .components()
+            .any(|part| part == Component::ParentDir)
+        {
+            bail!(
+                "linux.cgroupsPath: {:?} has .. in it",
+                self.linux.cgroups_path
+            );
         }
         for (place, mount) in self.mounts.iter().enumerate() {
             if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
