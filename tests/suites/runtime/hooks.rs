@@ -273,20 +273,37 @@ fn a_hook_that_fails_at_start() {
     assert_eq!(lines(&bundle), [""; 0]);
 }
 
-/// Since version 1.2 of the specification such a failure is an error, and stops the container.
+/// Until version 1.2 of the specification such a failure is a warning; since then it is an error that stops the container.
 #[test]
 fn a_hook_that_fails_behind_the_start() {
     let bundle = Bundle::new();
-    bundle.write(|config| config["hooks"]["poststart"] = json!([shell("echo it is full; exit 3")]));
-    bundle.create(&bundle.id);
-    let failed = bundle.run(&["start", &bundle.id]);
-    failed.complains("hooks.poststart[0]");
-    failed.complains("it is full");
-    assert_eq!(failed.get_output().status.code(), Some(1), "{failed}");
-    let state = bundle.run(&["state", &bundle.id]).printed();
-    assert!(!state.contains("running"), "{state}");
-    bundle.ok(&["delete", "--force", &bundle.id]);
-    bundle.is_clean();
+    fs::create_dir(bundle.path("log")).unwrap();
+    let log = bundle.text("log/log");
+    for (version, code) in [("1.0.2", 0), ("1.2.0", 0), ("1.3.0", 1)] {
+        bundle.write(|config| {
+            config["ociVersion"] = json!(version);
+            let behind = shell(&format!("echo behind >>{log}"));
+            config["hooks"]["poststart"] = json!([shell("echo it is full; exit 3"), behind]);
+        });
+        let first = bundle.create(&bundle.id);
+        let started = bundle.run(&["start", &bundle.id]);
+        started.complains("hooks.poststart[0]");
+        started.complains("it is full");
+        assert_eq!(
+            started.get_output().status.code(),
+            Some(code),
+            "{version}: {started}"
+        );
+        match code {
+            0 => assert_eq!(bundle.status(&bundle.id), "running"),
+            _ => assert!(first.is_ending(), "{version}"),
+        }
+        let behind: &[&str] = if code == 0 { &["behind"] } else { &[] };
+        assert_eq!(lines(&bundle), behind, "{version}");
+        let _ = fs::remove_file(&log);
+        bundle.ok(&["delete", "--force", &bundle.id]);
+        bundle.is_clean();
+    }
 }
 
 /// A failure at the very end is a warning: the container is gone, and the other hooks run.
