@@ -1,9 +1,16 @@
-//! Step 12: the runtime in the hands of others.
+//! Step 12: an OCI runtime, by what the specification says, and in the hands of those who run on it.
 
+mod bad_input;
 mod buildah;
+mod commands;
 mod containerd;
 mod docker;
+mod hooks;
+mod mounts;
 mod podman;
+mod properties;
+mod resources;
+mod words;
 
 use progress::checks::step07::group;
 use progress::host::evidence::Process;

@@ -1,6 +1,7 @@
 //! What the suites have in common: the programs, a root filesystem, and what is redacted.
 
 pub mod bench;
+pub mod bundle;
 pub mod clients;
 pub mod depot;
 pub mod dock;
