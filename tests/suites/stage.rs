@@ -4,6 +4,7 @@ pub mod bench;
 pub mod depot;
 pub mod dock;
 pub mod engine;
+pub mod quay;
 pub mod redaction;
 pub mod times;
 
