@@ -105,7 +105,7 @@ fn the_runtimes_program_is_never_named_in_there() {
         let line = if name == "command" {
             "exec trap"
         } else {
-            "sleep 1000"
+            "exec sleep 1000"
         };
         let bundle = quay.bundle(name, line, |config| {
             config["root"] = json!({"path": root});
@@ -120,6 +120,9 @@ fn the_runtimes_program_is_never_named_in_there() {
         ended(&mut quay.by(&program, &words)).success();
         if name == "exec" {
             ended(&mut quay.by(&program, &["start", name])).success();
+            let comm = quay.process(name).file("comm");
+            // Its own loader has to be done first.
+            eventually(|| (fs::read_to_string(&comm).ok()? == "sleep\n").then_some(())).unwrap();
         }
     }
     // From here on whatever asks for a loader in there gets this one.
@@ -389,7 +392,7 @@ fn the_waiting_process_is_nobodys_way_out() {
     let waits = quay.process("box");
     let seen = waits.pids().unwrap().pop().unwrap();
     let look = format!(
-        "cd /proc/$1 && for f in environ maps; do cat $f; done; ls fd/; ls root/; readlink exe cwd; cat cmdline"
+        "cd /proc/$1 && for f in environ maps; do cat $f; done; readlink fd/*; ls root/; readlink exe cwd; cat cmdline"
     );
     let look = |pid: i32| {
         let pid = pid.to_string();
@@ -766,7 +769,7 @@ fn joining_what_is_hostile() {
     });
     let root = root.unwrap();
     fs::create_dir(root.join("fifos")).unwrap();
-    mkfifo(&root.join("fifos/true"), Mode::from_bits_truncate(0o777)).unwrap();
+    mkfifo(&root.join("fifos/fifo"), Mode::from_bits_truncate(0o777)).unwrap();
     symlink("loop", root.join("loop")).unwrap();
     let passwd = root.join("etc/passwd");
     type Maker = fn(&Path);
@@ -784,7 +787,7 @@ fn joining_what_is_hostile() {
     }
     let _attacks = [(); 3].map(|()| tried(""));
     // The first process's directory is gone; a FIFO is no program.
-    quay.run(&["exec", "box", "/fifos/true"])
+    quay.run(&["exec", "box", "fifo"])
         .code(255)
         .complains("permission denied");
     quay.run(&["exec", "--cwd", "/loop/x", "box", "true"])

@@ -5,6 +5,8 @@ use crate::stage::quay::{Quay, STEP};
 use crate::stage::{Printed, nested, progress, step};
 use progress::host::container::eventually;
 use progress::host::points::Struck;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
 
 const SLEEP: &str = "exec sleep 1000";
@@ -117,23 +119,30 @@ fn a_kill_at_any_call() {
     assert!(told.iter().all(|(_, _, points)| *points > 0), "{told:?}");
 }
 
-fn spawn(command: &mut Command) -> Child {
+/// A command, and what it says. That is a file: a container would hold a pipe open.
+struct Running(Child, File);
+
+fn spawn(command: &mut Command) -> Running {
+    let errors = tempfile::tempfile().unwrap();
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    command.spawn().unwrap()
+        .stderr(errors.try_clone().unwrap());
+    Running(command.spawn().unwrap(), errors)
 }
 
 /// How a command ended, and what it said.
-fn end(mut child: Child, shown: &str) -> (Option<i32>, String) {
+fn end(Running(mut child, mut errors): Running, shown: &str) -> (Option<i32>, String) {
     let ended = eventually(|| child.try_wait().unwrap());
-    assert!(ended.is_some(), "{shown}: it hangs");
-    let output = child.wait_with_output().unwrap();
-    (
-        output.status.code(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
+    let Some(ended) = ended else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("{shown}: it hangs");
+    };
+    let mut text = String::new();
+    errors.rewind().unwrap();
+    errors.read_to_string(&mut text).unwrap();
+    (ended.code(), text)
 }
 
 #[test]
