@@ -318,7 +318,10 @@ arguments! {
     Gid: |value, f| write!(f, "{value}");
     File: |value, f| write!(f, "{}", value.as_raw_fd());
     OwnedFd: |value, f| write!(f, "{}", value.as_raw_fd());
-    BorrowedFd<'_>: |value, f| write!(f, "{}", value.as_raw_fd());
+    BorrowedFd<'_>: |value, f| match value.as_raw_fd() {
+        libc::AT_FDCWD => f.write_str("AT_FDCWD"),
+        number => write!(f, "{number}"),
+    };
     AddressFamily: |value, f| write!(f, "{value:?}");
     SockType: |value, f| write!(f, "{value:?}");
     SockProtocol: |value, f| write!(f, "{value:?}");

@@ -33,8 +33,8 @@ pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
         ..MountAttributes::default()
     };
     let program = match clone_tree(Path::new(ITSELF), &read_only) {
-        // Linux before 5.12 can't make such a mount.
-        Err(error) if is_unknown(&error) => sealed_copy()?,
+        // Linux before 5.12 can't make such a mount, and who isn't root may not.
+        Err(error) if cant_be_had(&error) => sealed_copy()?,
         program => program?,
     };
     Err(call!(execveat(&program, words, variables))
@@ -42,10 +42,9 @@ pub fn execute(words: &[CString], variables: &[CString]) -> Result<Infallible> {
         .into())
 }
 
-fn is_unknown(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<Refused>()
-        .is_some_and(|refused| refused.errno() == Errno::ENOSYS)
+fn cant_be_had(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| [Errno::ENOSYS, Errno::EPERM].contains(&refused.errno()))
 }
 
 /// A copy of this program in memory, whose contents can't be changed any more. See memfd_create(2), F_ADD_SEALS in

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use step05_tty::options::Options;
 
@@ -83,18 +83,6 @@ impl Proc {
         }
         Ok(())
     }
-
-    /// Sets how soon the kernel ends this process when memory runs out.
-    pub fn set_oom_score(&self, score: i32) -> Result<()> {
-        let path = "self/oom_score_adj";
-        let mut now = String::new();
-        self.file(path, OFlag::O_RDONLY)?.read_to_string(&mut now)?;
-        if now.trim() == score.to_string() {
-            return Ok(());
-        }
-        self.write(path, &score.to_string())
-            .context("process.oomScoreAdj")
-    }
 }
 
 /// Whether the process is to run under a label.
@@ -113,6 +101,31 @@ pub fn set_oom_score(pid: Pid, score: Option<i32>) -> Result<()> {
     }
     fs::write(&file, score.to_string())
         .with_context(|| format!("process.oomScoreAdj: {score} to {file}"))
+}
+
+/// This process's own score, to be restored when a child has inherited another one.
+pub struct OomScore(Option<String>);
+
+/// Sets this process's own score for a moment, so that a child inherits it.
+pub fn own_oom_score(score: Option<i32>) -> Result<OomScore> {
+    let own = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(own)?.trim().to_owned();
+    let wanted = score.map(|score| score.to_string());
+    let Some(wanted) = wanted.filter(|wanted| *wanted != before) else {
+        return Ok(OomScore(None));
+    };
+    fs::write(own, &wanted).with_context(|| format!("process.oomScoreAdj: {wanted} to {own}"))?;
+    Ok(OomScore(Some(before)))
+}
+
+impl OomScore {
+    /// Sets the score as it was.
+    pub fn restore(self) -> Result<()> {
+        match self.0 {
+            Some(before) => Ok(fs::write("/proc/self/oom_score_adj", before)?),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Sets the clocks of the time namespace that the next program begins in: time_namespaces(7).

@@ -1,6 +1,7 @@
 //! The command: where its program is, where it stands, and how the process becomes it.
 
 use crate::config::read::ProcessSpec;
+use crate::notify::ready;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -16,7 +17,6 @@ use step01_uts::{Refused, call, candidates, inherit_nothing};
 use step04_pivot_root::enter_workdir;
 use step05_tty::COMMANDS_UMASK;
 use step06_caps::users::UserName;
-use step10_exec::close_behind;
 
 /// What is executed.
 #[derive(Debug, Clone)]
@@ -34,19 +34,35 @@ impl Command {
     /// sockets for it says how many by LISTEN_FDS: sd_listen_fds(3).
     pub fn of(process: &ProcessSpec, preserve_fds: u32) -> Command {
         let mut env = process.env.clone();
-        let listens = env
-            .iter()
-            .any(|variable| variable.starts_with("LISTEN_FDS="));
-        if let (false, Ok(count)) = (listens, std::env::var("LISTEN_FDS")) {
+        if let Ok(count) = std::env::var("LISTEN_FDS") {
+            env.retain(|variable| !variable.starts_with("LISTEN_FDS="));
             env.push(format!("LISTEN_FDS={count}"));
-            // The number that the process has where it is the first one.
-            env.push("LISTEN_PID=1".into());
         }
         Command {
             args: process.args.clone(),
             env,
             preserve_fds,
         }
+    }
+
+    /// The same command, the first process of its container, which is told that number where it is told of sockets; and
+    /// where it says that it is ready, if somebody wants to hear that.
+    pub fn told(mut self, notifies: bool) -> Command {
+        if self
+            .env
+            .iter()
+            .any(|variable| variable.starts_with("LISTEN_FDS="))
+        {
+            self.env
+                .retain(|variable| !variable.starts_with("LISTEN_PID="));
+            self.env.push("LISTEN_PID=1".into());
+        }
+        if notifies {
+            self.env
+                .retain(|variable| !variable.starts_with("NOTIFY_SOCKET="));
+            self.env.push(ready::VARIABLE.into());
+        }
+        self
     }
 
     /// Finds the program in the caller's root, before anybody waits for it. Adds HOME to the environment, which
@@ -88,6 +104,18 @@ impl Command {
         Err(Refused::new(format!("execve({name:?})"), errno).into())
     }
 
+    /// Undoes what the command would inherit by accident, and keeps what it is to get. A filter of system calls that is
+    /// older than one of these calls comes after this.
+    pub fn inherit(&self) -> Result<()> {
+        inherit_nothing()?;
+        for number in preserved(self.preserve_fds) {
+            // SAFETY: the descriptor is the caller's, and is open: `check_preserved` has seen it.
+            let kept = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    }
+
     /// Becomes the command, whose program is at `path`.
     pub fn execute(&self, path: &str) -> Result<Infallible> {
         let c_strings = |strings: &[String]| -> Result<Vec<CString>> {
@@ -98,12 +126,6 @@ impl Command {
         };
         let (program, words) = (CString::new(path)?, c_strings(&self.args)?);
         let variables: Vec<_> = c_strings(&self.env)?.into_iter().map(Variable).collect();
-        inherit_nothing()?;
-        for number in preserved(self.preserve_fds) {
-            // SAFETY: the descriptor is the caller's, and is open: `check_preserved` has seen it.
-            let kept = unsafe { BorrowedFd::borrow_raw(number) };
-            fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        }
         let Err(refused) = call!(execve(&program, &words, &variables));
         // People know the command by the name that they gave.
         let name = &self.args[0];
@@ -135,17 +157,18 @@ pub fn check_preserved(count: u32) -> Result<u32> {
     Ok(count)
 }
 
-/// Makes `cwd` the working directory, and sets the umask. The directory is made if it isn't there, as engines expect it.
-pub fn stand_in(cwd: &str, mask: Option<u32>, preserve_fds: u32) -> Result<()> {
-    umask(Mode::empty());
-    make_folders(Path::new(cwd));
+/// Makes `cwd` the working directory, and sets the umask. With `make` a directory that isn't there is made, as engines
+/// expect it of `create`.
+///
+/// Descriptors of the host's directories are still open here, until the command is executed. A `cwd` that leads to one of
+/// them is no directory of the container, which is looked at (CVE-2024-21626).
+pub fn stand_in(cwd: &str, mask: Option<u32>, make: bool) -> Result<()> {
+    if make {
+        umask(Mode::empty());
+        make_folders(Path::new(cwd));
+    }
     umask(mask.map_or(COMMANDS_UMASK, Mode::from_bits_truncate));
-    let entered = match preserve_fds {
-        0 => close_behind(cwd),
-        // One of them may be a directory.
-        _ => enter_workdir(cwd),
-    };
-    entered.context("process.cwd")
+    enter_workdir(cwd).context("process.cwd")
 }
 
 fn make_folders(path: &Path) {

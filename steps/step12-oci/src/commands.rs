@@ -13,16 +13,18 @@ mod run;
 mod spec;
 mod update;
 
+use crate::command::check_preserved;
 use crate::report::{self, NAME};
 use crate::state::known::Known;
 use crate::state::store::Store;
 use anyhow::{Error, Result, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::unistd::geteuid;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use step01_uts::Narration;
 use step01_uts::narration::Format;
+use step01_uts::{CloseRange, Narration, close_range};
 use step09_detach::sealed::be_sealed;
 
 /// Make, start, enter and remove containers, for an engine or by hand
@@ -72,7 +74,7 @@ pub struct Args {
 }
 
 /// What --version says: engines look for the specification's version.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// Whether to do without control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,6 +82,21 @@ enum Rootless {
     True,
     False,
     Auto,
+}
+
+impl Rootless {
+    /// Whether it is so: by itself for an ordinary user, and for root in a user namespace that doesn't have all users.
+    fn is_meant(self) -> bool {
+        match self {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => {
+                let all = |text: String| text.split_whitespace().eq(["0", "0", "4294967295"]);
+                let map = std::fs::read_to_string("/proc/self/uid_map");
+                !geteuid().is_root() || !map.is_ok_and(all)
+            }
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -116,6 +133,8 @@ struct Refused {
 pub(crate) struct Global {
     pub(crate) store: Store,
     pub(crate) debug: bool,
+    pub(crate) rootless: bool,
+    systemd: bool,
     narration: Narration,
 }
 
@@ -123,6 +142,28 @@ impl Global {
     /// Begins to narrate. From here on there are descriptors of ours.
     pub(crate) fn begin(&self) -> Result<()> {
         self.narration.begin()
+    }
+
+    /// The same for a command that has nothing open but what its process is to get: descriptors 0 to 2, and as many behind
+    /// them as this returns. Whoever called may wait for the end of a pipe.
+    pub(crate) fn begin_alone(&self, preserve_fds: u32) -> Result<u32> {
+        let preserved = check_preserved(preserve_fds);
+        close_range(3 + *preserved.as_ref().unwrap_or(&0), CloseRange::Close)?;
+        // Only now: an error that comes later is in the log, too.
+        self.begin()?;
+        preserved
+    }
+
+    /// Fails when systemd is to make control groups.
+    pub(crate) fn refuse_systemd(&self) -> Result<()> {
+        match self.systemd {
+            true => bail!(
+                "--systemd-cgroup: this runtime makes control groups itself\n\
+                 help: have the engine do so: native.cgroupdriver=cgroupfs for Docker, --cgroup-manager=cgroupfs for \
+                 Podman, SystemdCgroup = false for containerd"
+            ),
+            false => Ok(()),
+        }
     }
 
     /// The container `id`, and what is known of it.
@@ -169,18 +210,16 @@ impl Args {
             narration: Narration::new(self.debug, self.log, self.log_format),
             store: Store::at(self.root),
             debug: self.debug,
+            rootless: self.rootless.is_meant(),
+            systemd: self.systemd_cgroup,
         };
-        let makes = matches!(self.command, Commands::Create(_) | Commands::Run(_));
-        let closes_first = makes || matches!(self.command, Commands::Exec(_));
-        if !closes_first {
+        // These have something to close first.
+        let later = matches!(
+            self.command,
+            Commands::Create(_) | Commands::Run(_) | Commands::Exec(_)
+        );
+        if !later {
             global.begin()?;
-        }
-        if makes && self.systemd_cgroup {
-            bail!(
-                "--systemd-cgroup: this runtime makes control groups itself\n\
-                 help: have the engine do so: native.cgroupdriver=cgroupfs for Docker, --cgroup-manager=cgroupfs for \
-                 Podman, SystemdCgroup = false for containerd"
-            );
         }
         self.command.run(&global)
     }

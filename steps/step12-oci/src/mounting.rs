@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use step04_pivot_root::root::kind;
 use step05_tty::Device;
-use step05_tty::mounts::{MountPoint, mount_point_in};
+use step05_tty::mounts::{MountPoint, mount_on, mount_point_in};
 use step05_tty::options::Options;
 use step07_cgroups::Version;
 use step07_cgroups::cgroup::places::Groups;
@@ -38,11 +38,11 @@ impl Prepared {
     ///
     /// # Errors
     /// A source that isn't there, a filesystem that the kernel doesn't know: the text names the property.
-    pub fn of(mounts: Vec<Mount>, devices: &[Device]) -> Result<Prepared> {
+    pub fn of(mounts: &[Mount], devices: &[Device]) -> Result<Prepared> {
         let has_own_dev = !mounts.iter().any(|mount| {
             mount.target == Path::new("/dev") && matches!(mount.what, What::Bind { .. })
         });
-        let open = |mount: Mount| {
+        let open = |mount: &Mount| {
             let tree = match &mount.what {
                 What::Bind { source, below } => {
                     let tree = Tree::of(source, *below);
@@ -50,13 +50,23 @@ impl Prepared {
                         format!("mounts[{}].source: {}", mount.place, source.display())
                     })?)
                 }
+                // What is longer goes by mount(2), in the container.
+                What::Hosts { .. }
+                    if mount
+                        .options
+                        .data
+                        .iter()
+                        .any(|word| word.len() > LONGEST_OPTION) =>
+                {
+                    None
+                }
                 What::Hosts { kind, source } => {
                     let tree = Tree::filesystem(kind, source, &mount.options);
                     Some(tree.with_context(|| format!("mounts[{}].type: {kind}", mount.place))?)
                 }
                 What::Kernels { .. } | What::Cgroups => None,
             };
-            Ok((mount, tree))
+            Ok((mount.clone(), tree))
         };
         let of_host = |device: &Device| {
             let path = PathBuf::from(&*device.path);
@@ -67,7 +77,7 @@ impl Prepared {
             ))
         };
         Ok(Prepared {
-            mounts: mounts.into_iter().map(open).collect::<Result<_>>()?,
+            mounts: mounts.iter().map(open).collect::<Result<_>>()?,
             devices: devices.iter().map(of_host).collect::<Result<_>>()?,
             has_own_dev,
         })
@@ -84,10 +94,13 @@ impl Prepared {
             let mounted = match &mount.what {
                 What::Cgroups => mount_groups(root, mount, groups, own_view),
                 What::Kernels { kind, source } => self.mount_kernels(root, mount, kind, source),
-                What::Bind { .. } | What::Hosts { .. } => {
-                    let tree = tree.as_ref().context("it isn't open")?;
-                    place_tree(root, mount, tree)
-                }
+                What::Bind { .. } | What::Hosts { .. } => match (tree, &mount.what) {
+                    (Some(tree), _) => place_tree(root, mount, tree),
+                    (None, What::Hosts { kind, source }) => {
+                        mount_by_path(root, mount, kind, source)
+                    }
+                    (None, _) => bail!("it isn't open"),
+                },
             };
             mounted.with_context(place)?;
         }
@@ -122,6 +135,24 @@ impl Prepared {
         }
         place_tree(root, mount, &tree)
     }
+}
+
+/// The longest option that fsconfig(2) takes: 256 bytes with the NUL.
+const LONGEST_OPTION: usize = 255;
+
+/// Mounts a filesystem with options that are too long for a tree: an overlay of many layers.
+fn mount_by_path(root: &OwnedFd, mount: &Mount, kind: &str, source: &str) -> Result<()> {
+    let point = mount_point_in(root, &mount.target, SFlag::S_IFDIR)?;
+    outside_of_proc(mount, &point)?;
+    let data = mount.options.data.join(",");
+    let whole = step05_tty::mounts::Mount {
+        source,
+        target: "",
+        kind,
+        flags: mount.options.set,
+        data: &data,
+    };
+    mount_on(&point, &whole)
 }
 
 /// Opens what `target` means in `root`; with `plainly`, only if no link is on the way.
@@ -205,6 +236,9 @@ fn outside_of_proc(mount: &Mount, point: &MountPoint) -> Result<()> {
 /// Mounts the container's control groups: one hierarchy itself, or several in a directory each, as on the host.
 fn mount_groups(root: &OwnedFd, mount: &Mount, groups: &Groups, own_view: bool) -> Result<()> {
     let hierarchies: Vec<_> = groups.all().collect();
+    if hierarchies.is_empty() {
+        bail!("the container has no control groups to be seen here");
+    }
     let tree_of = |hierarchy: &step07_cgroups::Hierarchy, folder: &Path| {
         if !own_view {
             return Tree::of(folder, false);

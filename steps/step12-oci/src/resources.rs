@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 use std::cell::OnceCell;
 use step07_cgroups::Version;
 use step07_cgroups::cgroup::places::versions;
-use step07_cgroups::limits::{Limits, Other};
+use step07_cgroups::cgroup::settings::weight;
+use step07_cgroups::limits::{Limits, Other, PERIOD};
 
 /// The values that are written, collected field by field.
 struct Table {
@@ -25,9 +26,6 @@ type Value = Option<(String, String)>;
 const CONTROLLERS: [&str; 10] = [
     "memory", "cpu", "cpuset", "pids", "blkio", "io", "hugetlb", "net_cls", "net_prio", "rdma",
 ];
-
-/// The period of processor time where none is given, in microseconds.
-const PERIOD: u64 = 100_000;
 
 /// The limits that `resources` mean on this machine.
 ///
@@ -347,19 +345,6 @@ fn number(number: i64, most: &str) -> String {
     }
 }
 
-/// Shares of 2 to 262144 as a weight of 1 to 10000, such that 1024, what everybody has, becomes 100, what everybody has.
-pub fn weight(shares: u64) -> u64 {
-    if shares <= 2 {
-        return 1;
-    }
-    if shares >= 262_144 {
-        return 10_000;
-    }
-    let log = (shares as f64).log2();
-    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    10_f64.powf(exponent).ceil() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,12 +370,6 @@ mod tests {
         table.unified(&resources)?;
         let line = |each: &Other| format!("{}={}", each.file, each.value);
         Ok(table.values.iter().map(line).collect())
-    }
-
-    #[test]
-    fn shares_become_weights() {
-        let weights = [0, 2, 1024, 262_144, 1 << 30].map(weight);
-        assert_eq!(weights, [1, 1, 100, 10_000, 10_000]);
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn values_are_in_the_files() {
                 ("cpu.cfs_period_us", "100000"),
                 ("cpu.max", "75000 100000"),
             ),
-            ("cpu", ("cpu.shares", "2048"), ("cpu.weight", "79")),
+            ("cpu", ("cpu.shares", "2048"), ("cpu.weight", "174")),
             ("cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0")),
             ("pids", ("pids.max", "50"), ("pids.max", "50")),
         ] {

@@ -103,7 +103,7 @@ pub(super) fn hierarchies(limits: &Limits) -> Result<Vec<Hierarchy>> {
 }
 
 /// The groups of one container, in all hierarchies: for looking, and for joining later.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Groups(pub(super) Vec<(Hierarchy, PathBuf)>);
 
 impl Groups {

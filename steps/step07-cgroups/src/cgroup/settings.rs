@@ -78,9 +78,18 @@ fn devices(rules: &[DeviceRule]) -> impl Iterator<Item = Setting<'_>> {
     std::iter::once(setting("devices.deny", "a".into())).chain(each)
 }
 
-/// Shares of 2 to 262144 as a weight of 1 to 10000, as the OCI runtimes convert them.
-fn weight(shares: u64) -> u64 {
-    1 + shares.saturating_sub(2) * 9999 / 262_142
+/// Shares of 2 to 262144 as a weight of 1 to 10000, such that 1024, what everybody has in version 1, becomes 100, what
+/// everybody has in version 2. So runc has it since 1.3.2, and crun.
+pub fn weight(shares: u64) -> u64 {
+    if shares <= 2 {
+        return 1;
+    }
+    if shares >= 262_144 {
+        return 10_000;
+    }
+    let log = (shares as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    10_f64.powf(exponent).ceil() as u64
 }
 
 #[cfg(test)]
@@ -89,6 +98,7 @@ mod tests {
 
     #[test]
     fn shares_become_weights() {
-        assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10000));
+        let weights = [0, 2, 1024, 2048, 262_144, 1 << 30].map(weight);
+        assert_eq!(weights, [1, 1, 100, 174, 10_000, 10_000]);
     }
 }

@@ -1,13 +1,14 @@
 //! `create` and `start`: the two halves of a beginning.
 
-use crate::command::check_preserved;
 use crate::commands::Global;
 use crate::config::read::{Config, text_of};
-use crate::hooks;
+use crate::hooks::{Moment, state_of};
+use crate::notify::console::Console;
 use crate::notify::ready::Ready;
 use crate::notify::sockets::connect_to;
+use crate::pieces::Wishes;
 use crate::report::{self, Trouble};
-use crate::start::{Console, Wishes, create, state_of};
+use crate::start::create;
 use crate::state::known::Known;
 use crate::state::store::State;
 use crate::{Status, let_on};
@@ -16,8 +17,9 @@ use clap::Args;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::path::PathBuf;
-use step01_uts::{CloseRange, close_range};
+use std::time::Duration;
 use step04_pivot_root::why::witness::{Question, Sight};
+use step09_detach::wait_for_end;
 
 /// What `create` and `run` have in common.
 #[derive(Debug, Args)]
@@ -70,12 +72,11 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
         let (config, text, wishes) = self.beginning.read(global)?;
-        let terminal = config
-            .process
-            .as_ref()
-            .is_some_and(|process| process.terminal);
-        let console = engines_console(terminal, self.beginning.console_socket.as_ref())?;
-        create(&global.store, &self.id, &text, &config, &wishes, &console)?;
+        let console = engines_console(
+            config.has_terminal(),
+            self.beginning.console_socket.as_ref(),
+        )?;
+        create(&global.store, &self.id, (&config, &text), &wishes, &console)?;
         Ok(0)
     }
 }
@@ -84,9 +85,8 @@ impl Beginning {
     /// Reads config.json. Nothing that the caller has open stays open here, but for what the command is to get: the caller
     /// may wait for the end of a pipe.
     pub(crate) fn read(&self, global: &Global) -> Result<(Config, String, Wishes)> {
-        let preserve_fds = check_preserved(self.preserve_fds)?;
-        close_range(3 + preserve_fds, CloseRange::Close)?;
-        global.begin()?;
+        let preserve_fds = global.begin_alone(self.preserve_fds)?;
+        global.refuse_systemd()?;
         let named = || self.bundle.display().to_string();
         let bundle = self.bundle.canonicalize().with_context(named)?;
         let text = text_of(&bundle.join("config.json"))?;
@@ -102,6 +102,7 @@ impl Beginning {
             preserve_fds,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            rootless: global.rootless,
         };
         Ok((config, text, wishes))
     }
@@ -127,6 +128,9 @@ pub(crate) fn engines_console(terminal: bool, socket: Option<&PathBuf>) -> Resul
         ),
     }
 }
+
+/// How long a process may take to end after it has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Let the command of a container run that was created
 #[derive(Debug, Args)]
@@ -161,7 +165,12 @@ pub(crate) fn start(known: &Known) -> Result<()> {
     let ready = Ready::open(&known.container)?;
     // The process is about to become the command, and nobody could look into its root after a failure.
     let sight = sight_of(state);
-    let_on(&known.container.socket()).map_err(|error| match (sight, &config.process) {
+    let begun = let_on(&known.container.socket()).inspect_err(|_| {
+        // It is about to end, and whoever asks after us finds that it has.
+        let pidfd = state.process.open().ok().flatten();
+        drop(pidfd.map(|pidfd| wait_for_end(&pidfd, Some(PATIENCE))));
+    });
+    begun.map_err(|error| match (sight, &config.process) {
         (Ok(sight), Some(process)) => explained(
             error,
             sight,
@@ -176,10 +185,14 @@ pub(crate) fn start(known: &Known) -> Result<()> {
     if let (Some(ready), Some(pidfd)) = (ready, state.process.open()?) {
         ready.hand_on(&pidfd, pid)?;
     }
-    let seen = state_of(&config, &state.id, Status::Running, pid, &state.bundle);
-    if let Err(error) = hooks::run("poststart", &config.hooks.poststart, &seen) {
-        report::warn(&format!("{error:#}"));
-    }
+    let poststart = Moment {
+        name: "poststart",
+        hooks: &config.hooks.poststart,
+        state: state_of(&config, &state.id, Status::Running, pid, &state.bundle),
+        directory: Some(&state.bundle),
+        process: None,
+    };
+    poststart.run_all();
     Ok(())
 }
 

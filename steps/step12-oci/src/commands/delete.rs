@@ -2,13 +2,12 @@
 
 use crate::Status;
 use crate::commands::Global;
-use crate::hooks;
-use crate::report::{self, Trouble};
-use crate::start::state_of;
+use crate::hooks::{Moment, state_of};
+use crate::report::Trouble;
 use crate::state::known::Known;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
-use step02_pid::birth::pidfd_open;
+use std::time::Duration;
 use step09_detach::{send, wait_for_end};
 
 /// Remove a container that has ended
@@ -58,54 +57,48 @@ pub(crate) fn delete(known: &Known, force: bool) -> Result<()> {
         }
     }
     end_all(known)?;
-    known.groups.remove()?;
+    // Who never got as far as a process has nobody in its groups: who is there is somebody else's.
+    if known.state.is_some() || known.processes().is_empty() {
+        known.groups.remove()?;
+    }
     let config = known.container.config();
     known.container.remove()?;
     if let (Ok(config), Some(state)) = (config, &known.state) {
-        let seen = state_of(&config, &state.id, Status::Stopped, 0, &state.bundle);
-        if let Err(error) = hooks::run("poststop", &config.hooks.poststop, &seen) {
-            report::warn(&format!("{error:#}"));
-        }
+        let poststop = Moment {
+            name: "poststop",
+            hooks: &config.hooks.poststop,
+            state: state_of(&config, &state.id, Status::Stopped, 0, &state.bundle),
+            directory: Some(&state.bundle),
+            process: None,
+        };
+        poststop.run_all();
     }
     Ok(())
 }
 
+/// How long processes may take to end when they have been killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Kills all processes of the container, and waits until they have ended.
+///
+/// # Errors
+/// One doesn't end: it waits for a disk, say.
 fn end_all(known: &Known) -> Result<()> {
-    if let Some(state) = &known.state {
-        if let Some(first) = state.process.open()? {
-            send(&first, libc::SIGKILL)?;
-        }
+    let Some(state) = &known.state else {
+        return Ok(());
+    };
+    let first = state.process.open()?;
+    if let Some(first) = &first {
+        send(first, libc::SIGKILL)?;
     }
-    // In version 1 a frozen process doesn't hear SIGKILL.
-    if known.groups.is_frozen().unwrap_or(false) {
-        known.groups.freeze(false)?;
+    known.signal_all(libc::SIGKILL)?;
+    match first {
+        Some(first) if !wait_for_end(&first, Some(PATIENCE))? => {
+            bail!(
+                "its process {} doesn't end, though it was killed",
+                state.process.pid
+            )
+        }
+        _ => Ok(()),
     }
-    // Processes that the first one doesn't take along: they are in a PID namespace that others are in, too.
-    const TURNS: u32 = 1000;
-    for _ in 0..TURNS {
-        let mut ended = Vec::new();
-        for pid in &known.processes() {
-            // Its number may be another process's by now: only who is still in the group is meant.
-            let Ok(pidfd) = pidfd_open(*pid) else {
-                continue;
-            };
-            if known.processes().contains(pid) {
-                send(&pidfd, libc::SIGKILL)?;
-                ended.push(pidfd);
-            }
-        }
-        if ended.is_empty() {
-            break;
-        }
-        for pidfd in ended {
-            wait_for_end(&pidfd, None)?;
-        }
-    }
-    if let Some(state) = &known.state {
-        if let Some(first) = state.process.open()? {
-            wait_for_end(&first, None)?;
-        }
-    }
-    Ok(())
 }

@@ -47,12 +47,13 @@ impl Events {
         let mut seen = kills();
         loop {
             line("stats", stats(&known))?;
-            if self.stats || wait_for_end(&process, Some(self.interval))? {
-                return Ok(0);
-            }
+            let has_ended = self.stats || wait_for_end(&process, Some(self.interval))?;
             if kills() > seen {
                 seen = kills();
                 say(json!({"type": "oom", "id": self.id}).to_string())?;
+            }
+            if has_ended {
+                return Ok(0);
             }
         }
     }

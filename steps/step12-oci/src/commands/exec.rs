@@ -1,20 +1,16 @@
 //! `exec`: another process in a container that runs.
 
 use crate::Status;
-use crate::command::check_preserved;
 use crate::commands::Global;
 use crate::commands::begin::engines_console;
 use crate::commands::run::own_console;
 use crate::config::read::ProcessSpec;
-use crate::notify::pidfd;
 use crate::report::Trouble;
-use crate::start::{Console, Joining, exec};
+use crate::start::{Below, Joining, exec};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::PathBuf;
-use step01_uts::{CloseRange, close_range};
 use step05_tty::relay::Until;
-use step09_detach::save;
 
 /// Run another process in a container that runs
 #[derive(Debug, Args)]
@@ -75,14 +71,13 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
 
-    /// The group below the container's own that it goes to
-    #[arg(
-        long,
-        value_name = "GROUP",
-        default_value = "",
-        hide_default_value = true
-    )]
-    cgroup: String,
+    /// A group below the container's own that it goes to, perhaps for some controllers alone
+    #[arg(long, value_name = "[CONTROLLER,…:]GROUP", value_parser = below)]
+    cgroup: Vec<Below>,
+
+    /// Taken for runc's sake, and without a meaning
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
 
     /// Hand on N descriptors from 3 on
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -104,10 +99,8 @@ impl Exec {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
         // Before anything is closed: the file may be one that the caller has open.
         let given = self.process.as_ref().map(|path| ProcessSpec::read(path));
+        let preserve_fds = global.begin_alone(self.preserve_fds)?;
         let given = given.transpose().context("--process")?;
-        let preserve_fds = check_preserved(self.preserve_fds)?;
-        close_range(3 + preserve_fds, CloseRange::Close)?;
-        global.begin()?;
         let known = global.find(&self.id)?;
         match known.status()? {
             Status::Running | Status::Created => {}
@@ -120,29 +113,21 @@ impl Exec {
             (None, Some(first)) => self.like(first)?,
             (None, None) => bail!("the container's configuration has no process"),
         };
-        let console = match self.detach {
+        let console = match self.detach || self.console_socket.is_some() {
             true => engines_console(process.terminal, self.console_socket.as_ref())?,
-            false => match &self.console_socket {
-                Some(_) => engines_console(process.terminal, self.console_socket.as_ref())?,
-                None => own_console(process.terminal)?,
-            },
+            false => own_console(process.terminal)?,
         };
         let joining = Joining {
             process: &process,
-            below: self.cgroup.rsplit(':').next().unwrap_or_default(),
+            below: &self.cgroup,
             preserve_fds,
+            pid_file: self.pid_file.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
         };
         let child = exec(&config, state, &joining, &console)?;
-        if let Some(path) = &self.pid_file {
-            save(path, child.pid.to_string().as_bytes(), false)?;
-        }
-        if let Some(path) = &self.pidfd_socket {
-            pidfd::send(path, &child.pidfd)?;
-        }
-        match console {
-            _ if self.detach => Ok(0),
-            Console::Ours(terminal) => terminal.relay_until(&child, Until::AllIsSaid),
-            _ => child.wait(),
+        match self.detach {
+            true => Ok(0),
+            false => console.stay_with(&child, Until::AllIsSaid),
         }
     }
 
@@ -160,7 +145,7 @@ impl Exec {
         }
         if let Some((uid, gid)) = self.user {
             process.user.uid = uid;
-            process.user.gid = gid.unwrap_or(0);
+            process.user.gid = gid.unwrap_or(process.user.gid);
         }
         process.user.additional_gids.extend(&self.additional_gids);
         for set in [
@@ -193,4 +178,14 @@ fn ids(text: &str) -> Result<(u32, Option<u32>), String> {
             .map_err(|_| format!("{text:?} is no number"))
     };
     Ok((number(uid)?, gid.map(number).transpose()?))
+}
+
+/// Reads `GROUP` or `CONTROLLER,…:GROUP`.
+fn below(text: &str) -> Result<Below, String> {
+    let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+    let controllers = controllers.split(',').filter(|name| !name.is_empty());
+    Ok(Below {
+        controllers: controllers.map(str::to_owned).collect(),
+        path: path.into(),
+    })
 }

@@ -6,11 +6,9 @@ use crate::report::Trouble;
 use crate::state::known::Known;
 use anyhow::Result;
 use clap::Args;
-use nix::errno::Errno;
-use step01_uts::{Refused, call};
-use step02_pid::birth::pidfd_open;
+use step01_uts::call;
 use step09_detach::flags::signal;
-use step09_detach::{pidfd_send_signal, send};
+use step09_detach::pidfd_send_signal;
 
 /// Send a signal to a container's first process
 #[derive(Debug, Args)]
@@ -31,7 +29,7 @@ impl Kill {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
         let known = global.find(&self.id)?;
         if self.all {
-            return kill_all(&known, self.signal).map(|()| 0);
+            return known.signal_all(self.signal).map(|()| 0);
         }
         if !matches!(
             known.status()?,
@@ -51,28 +49,6 @@ impl Kill {
     }
 }
 
-/// Sends `signal` to all processes of the container. Where there is none, nothing is wrong.
-fn kill_all(known: &Known, signal: i32) -> Result<()> {
-    for pid in known.processes() {
-        let sent = pidfd_open(pid).map(|pidfd| {
-            // Its number may be another process's by now: only who is still in the group is meant.
-            match known.processes().contains(&pid) {
-                true => send(&pidfd, signal),
-                false => Ok(()),
-            }
-        });
-        match sent {
-            Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(Refused::new(format!("pidfd_open({pid})"), errno).into()),
-            Ok(sent) => sent?,
-        }
-    }
-    if signal == libc::SIGKILL {
-        thaw(known)?;
-    }
-    Ok(())
-}
-
 /// With SIGKILL the whole container is meant. What the first process doesn't take along is in a PID namespace that others
 /// are in, too.
 fn end_the_rest(known: &Known) -> Result<()> {
@@ -80,15 +56,9 @@ fn end_the_rest(known: &Known) -> Result<()> {
     let mut namespaces = config.linux.namespaces.iter();
     let own = namespaces.any(|namespace| namespace.kind == "pid" && namespace.path.is_none());
     match own {
-        true => thaw(known),
-        false => kill_all(known, libc::SIGKILL),
-    }
-}
-
-/// In version 1 a frozen process doesn't hear SIGKILL before it goes on.
-fn thaw(known: &Known) -> Result<()> {
-    match known.groups.is_frozen().unwrap_or(false) {
-        true => known.groups.freeze(false),
-        false => Ok(()),
+        // In version 1 a frozen process doesn't hear SIGKILL before it goes on.
+        true if known.groups.is_frozen().unwrap_or(false) => known.groups.freeze(false),
+        true => Ok(()),
+        false => known.signal_all(libc::SIGKILL),
     }
 }

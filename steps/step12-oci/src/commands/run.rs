@@ -3,12 +3,14 @@
 use crate::commands::Global;
 use crate::commands::begin::{Beginning, engines_console, start};
 use crate::commands::delete::delete;
-use crate::start::{Console, create};
+use crate::notify::console::Console;
+use crate::start::create;
 use crate::state::known::Known;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
-use nix::sys::prctl::set_child_subreaper;
-use step05_tty::terminal::{Terminal, Tty};
+use std::io::{IsTerminal, stdin};
+use step05_tty::relay::Until;
+use step05_tty::terminal::Tty;
 use step09_detach::caller::conversation::terminal_size;
 
 /// Make a container and let its command run
@@ -25,8 +27,8 @@ pub(crate) struct Run {
     #[arg(long)]
     keep: bool,
 
-    /// Leave orphans of the container to somebody else
-    #[arg(long)]
+    /// Taken for runc's sake: orphans of the container are always left to somebody else
+    #[arg(long, hide = true)]
     no_subreaper: bool,
 
     /// The container's ID
@@ -36,19 +38,15 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
         let (config, text, wishes) = self.beginning.read(global)?;
-        let terminal = config
-            .process
-            .as_ref()
-            .is_some_and(|process| process.terminal);
         let console = match self.detach {
-            true => engines_console(terminal, self.beginning.console_socket.as_ref())?,
-            false => own_console(terminal)?,
+            true => engines_console(
+                config.has_terminal(),
+                self.beginning.console_socket.as_ref(),
+            )?,
+            false => own_console(config.has_terminal())?,
         };
-        if !self.detach && !self.no_subreaper {
-            set_child_subreaper(true)?;
-        }
         let (container, child) =
-            create(&global.store, &self.id, &text, &config, &wishes, &console)?;
+            create(&global.store, &self.id, (&config, &text), &wishes, &console)?;
         let known = Known::of(container)?;
         let begun = start(&known);
         if self.detach {
@@ -56,10 +54,7 @@ impl Run {
                 .map(|()| 0)
                 .inspect_err(|_| drop(delete(&known, true)));
         }
-        let outcome = begun.and_then(|()| match console {
-            Console::Ours(terminal) => terminal.relay(&child),
-            _ => child.wait(),
-        });
+        let outcome = begun.and_then(|()| console.stay_with(&child, Until::AllHaveEnded));
         if !self.keep || outcome.is_err() {
             delete(&known, true)?;
         }
@@ -68,17 +63,22 @@ impl Run {
 }
 
 /// A terminal whose other end is ours, if there is to be one.
+///
+/// # Errors
+/// We have none ourselves.
 pub(crate) fn own_console(terminal: bool) -> Result<Console> {
     if !terminal {
         return Ok(Console::None);
+    }
+    if !stdin().is_terminal() {
+        bail!(
+            "process.terminal: standard input is no terminal\nhelp: set it to false, or type this in a terminal, or use \
+             --console-socket with --detach"
+        );
     }
     let tty = Tty {
         interactive: true,
         tty: true,
     };
-    let mut terminal = tty.open_apart(terminal_size().ok())?;
-    if let Terminal::Pty { is_console, .. } = &mut terminal {
-        *is_console = false;
-    }
-    Ok(Console::Ours(terminal))
+    Ok(Console::Ours(tty.open_apart(terminal_size().ok())?))
 }

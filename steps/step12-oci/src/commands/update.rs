@@ -8,10 +8,11 @@ use crate::resources::values;
 use crate::state::known::Known;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::fs;
 use std::path::PathBuf;
 use step07_cgroups::flags::bytes;
-use step07_cgroups::limit;
 use step07_cgroups::limits::{Other, Setting};
+use step07_cgroups::{Version, limit};
 
 /// Change what a container may use up
 #[derive(Debug, Args)]
@@ -109,6 +110,7 @@ impl Update {
             Some(path) => read(path).context("--resources")?,
             None => self.typed(),
         };
+        let resources = completed(resources, &known);
         let values = values(&resources)?.others;
         if resources.memory.check_before_update {
             check(&known, &values)?;
@@ -135,6 +137,32 @@ impl Update {
         resources.pids = self.pids_limit.map(|limit| Pids { limit });
         resources
     }
+}
+
+/// `resources` with what the groups have already, where version 2 has one file for two of them: a quota and its period, and
+/// swap, which is counted together with memory.
+fn completed(mut resources: Resources, known: &Known) -> Resources {
+    let text = |controller: &str, file: &str| {
+        let (folder, version) = known.groups.folder(controller)?;
+        let text = fs::read_to_string(folder.join(file)).ok()?;
+        (version == Version::V2).then(|| text.trim().to_owned())
+    };
+    let number = |text: &str| text.parse::<i64>().unwrap_or(-1);
+    let cpu = &mut resources.cpu;
+    if cpu.quota.is_some() != cpu.period.is_some() {
+        if let Some((quota, period)) = text("cpu", "cpu.max")
+            .as_deref()
+            .and_then(|text| text.split_once(' '))
+        {
+            cpu.quota = cpu.quota.or(Some(number(quota)));
+            cpu.period = cpu.period.or(period.parse().ok());
+        }
+    }
+    let memory = &mut resources.memory;
+    if memory.swap.is_some() && memory.limit.is_none() {
+        memory.limit = text("memory", "memory.max").map(|text| number(&text));
+    }
+    resources
 }
 
 /// Fails when a new limit of memory is below what is used already. Version 1 refuses that itself.

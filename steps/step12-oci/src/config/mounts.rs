@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use step05_tty::options::Options;
 
 /// One mount.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Mount {
     /// Its place in the list, for errors.
     pub place: usize,
@@ -25,7 +25,7 @@ pub struct Mount {
 }
 
 /// What is mounted.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// A file or a directory of the host; with `below`, with the mounts below it.
     Bind {
@@ -106,6 +106,9 @@ impl Mount {
             bail!("options: {word}: this runtime doesn't do that");
         }
         let mut options = Options::read(words);
+        if options.set.contains(MsFlags::MS_REMOUNT) {
+            bail!("options: remount: this runtime doesn't do that");
+        }
         let binds = options.set.contains(MsFlags::MS_BIND);
         let what = match (spec.kind.as_deref(), spec.source.as_deref()) {
             (kind, source) if binds || kind == Some("bind") => {

@@ -2,8 +2,8 @@
 
 use crate::config::read::{CapabilitySets, ProcessSpec};
 use crate::report;
-use anyhow::{Result, anyhow, bail};
-use nix::sys::resource::{RLIM_INFINITY, getrlimit};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::resource::{RLIM_INFINITY, getrlimit, setrlimit};
 use step06_caps::capabilities::{CapSets, Capability, permitted};
 use step06_caps::users::User;
 use step07_cgroups::rlimits::{NAMES, Ulimit};
@@ -85,6 +85,27 @@ pub fn rlimits(process: &ProcessSpec) -> Result<Vec<Ulimit>> {
         limits.push(ulimit.map_err(|error| anyhow!("{field}: {kind}: {error}"))?);
     }
     Ok(limits)
+}
+
+/// Raises this process's own hard limits to what `process` wants, so that it inherits them: in a user namespace of its own it
+/// couldn't raise them.
+pub fn raise_hard_limits(process: &ProcessSpec) -> Result<()> {
+    for limit in &process.rlimits {
+        let name = limit
+            .kind
+            .strip_prefix("RLIMIT_")
+            .unwrap_or("")
+            .to_lowercase();
+        let Some((_, resource)) = NAMES.iter().find(|(known, _)| *known == name) else {
+            continue;
+        };
+        let (soft, hard) = getrlimit(*resource)?;
+        if limit.hard > hard {
+            setrlimit(*resource, soft, limit.hard)
+                .with_context(|| format!("process.rlimits: {}", limit.kind))?;
+        }
+    }
+    Ok(())
 }
 
 fn shown(limit: u64) -> String {

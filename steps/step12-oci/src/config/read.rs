@@ -3,14 +3,15 @@
 //! A property that is null is one that isn't there: programs in Go write an empty list so. Properties that nobody knows
 //! are passed over, as the specification wants it. A property that is known and can't be honoured is refused.
 
-use anyhow::{Context, Result, anyhow, bail};
+use crate::config::place;
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use step06_caps::seccomp::profile::Profile;
 
 /// The most bytes of a file that are read: a config.json of Kubernetes has some ten thousand.
@@ -516,6 +517,13 @@ impl Config {
         read().with_context(|| bundle.join("config.json").display().to_string())
     }
 
+    /// Whether the process has a terminal.
+    pub fn has_terminal(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| process.terminal)
+    }
+
     fn check(&self) -> Result<()> {
         if !self.oci_version.starts_with("1.") {
             bail!(
@@ -531,6 +539,15 @@ impl Config {
             if is_there {
                 bail!("{field}: this runtime doesn't do that");
             }
+        }
+        if Path::new(&self.linux.cgroups_path)
+            .components()
+            .any(|part| part == Component::ParentDir)
+        {
+            bail!(
+                "linux.cgroupsPath: {:?} has .. in it",
+                self.linux.cgroups_path
+            );
         }
         for (place, mount) in self.mounts.iter().enumerate() {
             if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
@@ -619,13 +636,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 pub fn parse<T: DeserializeOwned>(text: &str, unknown: &mut dyn FnMut(String)) -> Result<T> {
     let mut value: Value = serde_json::from_str(text)?;
     remove_nulls(&mut value);
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let read = serde_ignored::deserialize(deserializer, |path| unknown(path.to_string()));
-    read.map_err(|error| match track.path().to_string() {
-        path if path == "." => anyhow!("{error}"),
-        path => anyhow!("{path}: {error}"),
-    })
+    place::read(value, unknown)
 }
 
 fn remove_nulls(value: &mut Value) {

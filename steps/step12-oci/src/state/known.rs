@@ -3,12 +3,16 @@
 use crate::state::store::{Container, State, groups_of};
 use crate::{Status, status};
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
+use step01_uts::Refused;
+use step02_pid::birth::pidfd_open;
+use step07_cgroups::Version;
 use step07_cgroups::cgroup::group::processes;
 use step07_cgroups::cgroup::places::Groups;
-use step09_detach::is_running;
+use step09_detach::{is_running, send};
 
 /// A container, its state, and its control groups.
 pub struct Known {
@@ -33,7 +37,7 @@ impl Known {
                 .map(|config| groups_of(&config, &container.id)),
         };
         Ok(Known {
-            groups: Groups::at(&path.unwrap_or_else(|| PathBuf::from(&container.id)))?,
+            groups: path.map_or_else(|| Ok(Groups::default()), |path| Groups::at(&path))?,
             container,
             state,
         })
@@ -71,6 +75,44 @@ impl Known {
         found
     }
 
+    /// Sends `signal` to all processes of the container. With SIGKILL also those are meant that they start meanwhile, and
+    /// those that stand still, here or in a group below: in version 1 they don't hear it before they go on.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        const TURNS: u32 = 1000;
+        let mut told: Vec<i32> = Vec::new();
+        for _ in 0..TURNS {
+            let here: Vec<i32> = self.processes();
+            let new: Vec<i32> = here.into_iter().filter(|pid| !told.contains(pid)).collect();
+            for pid in &new {
+                match pidfd_open(*pid) {
+                    // Its number may be another process's by now: only who is still in the group is meant.
+                    Ok(pidfd) if self.processes().contains(pid) => send(&pidfd, signal)?,
+                    Ok(_) | Err(Errno::ESRCH) => {}
+                    Err(errno) => {
+                        return Err(Refused::new(format!("pidfd_open({pid})"), errno).into());
+                    }
+                }
+            }
+            if signal != libc::SIGKILL || new.is_empty() {
+                break;
+            }
+            told.extend(new);
+            self.thaw_all();
+        }
+        if signal == libc::SIGKILL {
+            self.thaw_all();
+        }
+        Ok(())
+    }
+
+    /// Has everybody go on, also in the groups that the container may have made below its own.
+    fn thaw_all(&self) {
+        let Some((folder, version)) = self.groups.folder("freezer") else {
+            return;
+        };
+        thaw_below(folder, version);
+    }
+
     /// The state as the specification wants it, and runc prints it.
     pub fn shown(&self) -> Result<Value> {
         let status = self.status()?;
@@ -106,4 +148,18 @@ fn name_of(uid: u32) -> String {
         (fields.nth(1)? == number).then(|| name.to_owned())
     });
     name.unwrap_or(number)
+}
+
+fn thaw_below(folder: &Path, version: Version) {
+    let (file, state) = match version {
+        Version::V1 => ("freezer.state", "THAWED"),
+        Version::V2 => ("cgroup.freeze", "0"),
+    };
+    // The topmost group of all has no such file.
+    let _ = fs::write(folder.join(file), state);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw_below(&entry.path(), version);
+        }
+    }
 }
