@@ -705,7 +705,7 @@ fn a_procfs_that_lies() {
     });
     quay.begin(&["run"], "box")
         .code(1)
-        .complains("linux.sysctl.net.ipv4.ip_default_ttl");
+        .complains("linux.sysctl");
     quay.is_empty();
 }
 
