@@ -6,6 +6,7 @@ pub mod clients;
 pub mod depot;
 pub mod dock;
 pub mod engine;
+pub mod quay;
 pub mod redaction;
 pub mod times;
 
