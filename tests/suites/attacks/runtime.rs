@@ -391,15 +391,13 @@ fn the_waiting_process_is_nobodys_way_out() {
     ended(create.env("SECRET", "canary-4711")).success();
     let waits = quay.process("box");
     let seen = waits.pids().unwrap().pop().unwrap();
-    let look = format!(
-        "cd /proc/$1 && for f in environ maps; do cat $f; done; readlink fd/*; ls root/; readlink exe cwd; cat cmdline"
-    );
-    let look = |pid: i32| {
+    let look = "cd /proc/$1 && for f in environ maps; do cat $f; done; readlink fd/*; ls root/; readlink exe cwd; cat cmdline";
+    let looked = |pid: i32| {
         let pid = pid.to_string();
-        quay.run(&["exec", "peer", "sh", "-c", &look, "sh", &pid])
+        quay.run(&["exec", "peer", "sh", "-c", look, "sh", &pid])
             .printed()
     };
-    let [of_it, control] = [seen, 1].map(look);
+    let [of_it, control] = [seen, 1].map(looked);
     let waits_with = fs::read_to_string(waits.file("status")).unwrap();
     quay.ok(&["start", "box"]);
     let runs_with = fs::read_to_string(waits.file("status")).unwrap();

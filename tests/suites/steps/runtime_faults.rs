@@ -27,25 +27,25 @@ const SCENES: [Scene; 4] = [
         word: "create",
         before: &[],
         roles: 2,
-        stride: 3,
+        stride: 7,
     },
     Scene {
         word: "run",
         before: &[],
         roles: 2,
-        stride: 17,
+        stride: 29,
     },
     Scene {
         word: "start",
         before: &["create"],
         roles: 1,
-        stride: 1,
+        stride: 2,
     },
     Scene {
         word: "delete",
         before: &["create"],
         roles: 1,
-        stride: 1,
+        stride: 3,
     },
 ];
 
