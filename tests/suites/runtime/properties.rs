@@ -927,7 +927,7 @@ fn propagation_of_the_root() {
             let is = tags.iter().any(|tag| tag.starts_with(kind));
             assert_eq!(is, wanted, "{word}: {tags:?}");
         }
-        if ["rprivate", "rslave", "rshared", "runbindable", ""].contains(&word) {
+        if ["rprivate", "rslave", "rshared", ""].contains(&word) {
             let tags = mount_at(first, "/below").tags;
             assert!(
                 !tags.contains(&group),
