@@ -517,6 +517,15 @@ impl Config {
         read().with_context(|| bundle.join("config.json").display().to_string())
     }
 
+    /// Whether it keeps to the specification's version `major.minor`, or a later one.
+    pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        let mut numbers = self.oci_version.split(['.', '-']).map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(one)), Some(Ok(other))) => (one, other) >= (major, minor),
+            _ => false,
+        }
+    }
+
     /// Whether the process has a terminal.
     pub fn has_terminal(&self) -> bool {
         self.process
