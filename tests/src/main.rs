@@ -20,6 +20,7 @@ use progress::generate::generate;
 use progress::host::points::{self, Fault};
 use progress::host::trace::Trace;
 use progress::host::{Propagation, pretend, supervise};
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -398,6 +399,15 @@ enum Attempt {
         /// Where to write what came of it
         note: PathBuf,
     },
+    /// Put a key into a session keyring that everybody may have, and become a command
+    HoldKey {
+        /// The keyring's name; one without a name, if it is empty
+        keyring: String,
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Say whether that key is in this process's session keyring
+    FindKey,
 }
 
 fn attempt(what: Attempt) -> u8 {
@@ -417,6 +427,11 @@ fn attempt(what: Attempt) -> u8 {
         Attempt::TakeBack { turns, note } => {
             return attacker::take_back(turns, &note).map_or(1, |()| 0);
         }
+        Attempt::HoldKey { keyring, command } => {
+            println!("{:?}", attacker::hold_key(&keyring, &command));
+            return 1;
+        }
+        Attempt::FindKey => println!("{}", attacker::find_key()),
     }
     0
 }

@@ -8,6 +8,7 @@ mod held;
 mod images;
 mod monitor;
 mod outside;
+mod runtime;
 mod words;
 
 use crate::stage::times::say;

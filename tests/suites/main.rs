@@ -5,5 +5,6 @@ mod another_kernel;
 mod attacks;
 mod course;
 mod house;
+mod runtime;
 mod stage;
 mod steps;

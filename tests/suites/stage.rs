@@ -1,9 +1,12 @@
 //! What the suites have in common: the programs, a root filesystem, and what is redacted.
 
 pub mod bench;
+pub mod bundle;
+pub mod clients;
 pub mod depot;
 pub mod dock;
 pub mod engine;
+pub mod quay;
 pub mod redaction;
 pub mod times;
 

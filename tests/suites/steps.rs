@@ -20,6 +20,7 @@ mod programs;
 mod pulling;
 mod registries;
 mod roots;
+mod runtime_faults;
 mod signals;
 mod surviving;
 mod terminal;

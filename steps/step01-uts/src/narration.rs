@@ -182,7 +182,7 @@ fn say_at(level: &str, name: &str, text: &str) {
     let Some(sink) = SINK.get() else {
         return print();
     };
-    if sink.is_log {
+    if sink.is_log && level == "error" {
         print();
     }
     sink.write(&match sink.format {

@@ -8,7 +8,6 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -139,18 +138,17 @@ pub fn set_clocks(offsets: &BTreeMap<String, TimeOffset>) -> Result<()> {
     Ok(())
 }
 
-/// Gives the process a session keyring of its own, so that it doesn't see the keys of whoever started the runtime:
-/// keyctl_join_session_keyring(3).
-pub fn new_keyring(id: &str) -> Result<()> {
+/// Gives the process a session keyring of its own, so that it doesn't see the keys of whoever started the runtime. It has no
+/// name: one with a name could be there already, made by somebody else. See keyctl_join_session_keyring(3).
+pub fn new_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
-    let name = CString::new(format!("_ses.{id}"))?;
-    // SAFETY: the kernel reads the name.
-    let joined =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: without a name the kernel reads nothing.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
     match Errno::result(joined) {
         // A kernel without keys, a filter around us that hides them, or no room for more: nothing is seen then, either.
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EDQUOT) => Ok(()),
-        joined => Ok(joined.map(drop).context("the session keyring")?),
+        joined => joined.map(drop).context("the session keyring"),
     }
 }
 

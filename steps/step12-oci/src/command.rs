@@ -6,12 +6,11 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{Mode, SFlag, stat, umask};
-use nix::unistd::{AccessFlags, access, execve, mkdir};
+use nix::unistd::{AccessFlags, access, execve};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use step01_uts::call::Variable;
 use step01_uts::{Refused, call, candidates, inherit_nothing};
 use step04_pivot_root::enter_workdir;
@@ -87,8 +86,8 @@ impl Command {
         for path in candidates(name, &self.env) {
             let found = stat(&*path).and_then(|found| {
                 match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
-                    SFlag::S_IFDIR => Err(Errno::EISDIR),
-                    _ => access(&*path, AccessFlags::X_OK),
+                    SFlag::S_IFREG => access(&*path, AccessFlags::X_OK),
+                    _ => Err(Errno::EACCES),
                 }
             });
             match found {
@@ -97,9 +96,6 @@ impl Command {
                 // Another directory of PATH may have one that can be executed.
                 Err(found) => errno = found,
             }
-        }
-        if errno == Errno::EISDIR {
-            errno = Errno::EACCES;
         }
         Err(Refused::new(format!("execve({name:?})"), errno).into())
     }
@@ -127,9 +123,7 @@ impl Command {
         let (program, words) = (CString::new(path)?, c_strings(&self.args)?);
         let variables: Vec<_> = c_strings(&self.env)?.into_iter().map(Variable).collect();
         let Err(refused) = call!(execve(&program, &words, &variables));
-        // People know the command by the name that they gave.
-        let name = &self.args[0];
-        Err(Refused::new(format!("execve({name:?})"), refused.errno()).into())
+        Err(Refused::new(format!("execve({path:?})"), refused.errno()).into())
     }
 }
 
@@ -157,23 +151,11 @@ pub fn check_preserved(count: u32) -> Result<u32> {
     Ok(count)
 }
 
-/// Makes `cwd` the working directory, and sets the umask. With `make` a directory that isn't there is made, as engines
-/// expect it of `create`.
+/// Makes `cwd` the working directory, and sets the umask.
 ///
 /// Descriptors of the host's directories are still open here, until the command is executed. A `cwd` that leads to one of
 /// them is no directory of the container, which is looked at (CVE-2024-21626).
-pub fn stand_in(cwd: &str, mask: Option<u32>, make: bool) -> Result<()> {
-    if make {
-        umask(Mode::empty());
-        make_folders(Path::new(cwd));
-    }
+pub fn stand_in(cwd: &str, mask: Option<u32>) -> Result<()> {
     umask(mask.map_or(COMMANDS_UMASK, Mode::from_bits_truncate));
     enter_workdir(cwd).context("process.cwd")
-}
-
-fn make_folders(path: &Path) {
-    if !path.exists() {
-        path.parent().map(make_folders);
-        let _ = mkdir(path, Mode::from_bits_truncate(0o755));
-    }
 }

@@ -3,5 +3,6 @@
 
 pub mod linux;
 pub mod mounts;
+mod place;
 pub mod process;
 pub mod read;

@@ -10,28 +10,28 @@ use crate::notify::console::{Console, take_console};
 use crate::notify::ready;
 use crate::pieces::{Pieces, TIME};
 use crate::trees::{Tree, make_read_only, mask};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{SFlag, lstat, makedev};
 use nix::unistd::{chdir, chroot, sethostname, symlinkat};
 use serde_json::Value;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use step01_uts::{Refused, call};
 use step02_pid::gate::Gate;
 use step02_pid::hidden::{forget_environment, hide};
-use step04_pivot_root::root::{directory_at, kind};
+use step03_mount::loopback_up;
+use step04_pivot_root::root::{by_descriptor, directory_at, kind};
 use step04_pivot_root::{bind_self, swap_roots};
-use step05_tty::mounts::mount_point_in;
+use step05_tty::mounts::{MountPoint, mount_point_in};
 use step05_tty::terminal::null;
 use step05_tty::{Device, LINKS};
 use step06_caps::users::User;
 use step06_caps::{become_user, remount_read_only};
 use step07_cgroups::cgroup::places::Groups;
-use step07_cgroups::devices::make_devices_and_folders;
 use step07_cgroups::unescaped;
 
 /// Becomes root in a user namespace. Who has just come there has no ID of it: what it makes would be nobody's, and to
@@ -75,7 +75,10 @@ impl Pieces<'_> {
             call!(unshare(CloneFlags::CLONE_NEWCGROUP))?;
         }
         if !self.wishes.no_new_keyring {
-            attributes::new_keyring(id)?;
+            attributes::new_keyring()?;
+        }
+        if self.parted.new.contains(CloneFlags::CLONE_NEWNET) {
+            loopback_up()?;
         }
         if let Some(hostname) = config.hostname.as_ref().filter(|name| !name.is_empty()) {
             call!(sethostname(hostname))?;
@@ -96,6 +99,14 @@ impl Pieces<'_> {
                 SFlag::S_IFDIR,
             )?)?;
         }
+        if prepared.has_own_dev {
+            if !self.hosts_devices {
+                make_devices(&root, &self.devices)?;
+            }
+            make_links(&root)?;
+        }
+        // Engines expect it of `create`. What can't be made is told when the process is to stand in it.
+        let _ = mount_point_in(&root, Path::new(&self.process.cwd), SFlag::S_IFDIR);
         gate.wait()?;
         self.hooks("createContainer", Status::Creating, id)?;
         // While the old root is there: the kernel gives a procfs to a user namespace that sees all of another one.
@@ -105,26 +116,23 @@ impl Pieces<'_> {
         };
         match self.wishes.no_pivot {
             true => move_root(rootfs)?,
-            false => swap_roots(rootfs, || Ok(()))?,
+            false => swap_roots(rootfs, let_go_of_old_root)?,
         }
+        prepared.check_windows()?;
 
-        if prepared.has_own_dev {
-            if !self.hosts_devices {
-                make_devices(&self.devices)?;
-            }
-            make_links()?;
-        }
         if let Some(proc) = &proc {
             proc.set_sysctl(&self.sysctl)?;
             proc.set_labels(self.process)?;
         }
         for path in &linux.readonly_paths {
-            make_read_only(path).with_context(|| format!("linux.readonlyPaths: {path}"))?;
+            let made = make_read_only(&prepared.seen(path));
+            made.with_context(|| format!("linux.readonlyPaths: {path}"))?;
         }
         if !linux.masked_paths.is_empty() {
-            let null = null()?;
+            let null = null().context("linux.maskedPaths: /dev/null hides what is masked")?;
             for path in &linux.masked_paths {
-                mask(&null, path).with_context(|| format!("linux.maskedPaths: {path}"))?;
+                let masked = mask(&null, &prepared.seen(path));
+                masked.with_context(|| format!("linux.maskedPaths: {path}"))?;
             }
         }
         if let Some(domain) = self.personality {
@@ -169,7 +177,7 @@ impl Pieces<'_> {
             let none = None::<&str>;
             call!(mount(none, "/", none, flags, none))?;
         }
-        stand_in(&self.process.cwd, self.process.user.umask, true)
+        stand_in(&self.process.cwd, self.process.user.umask)
     }
 
     /// Runs the hooks that run in the container.
@@ -205,20 +213,50 @@ fn mount_of(path: &Path) -> Result<PathBuf> {
     nearest.with_context(|| format!("root.path: {}: it is on no mount", path.display()))
 }
 
-/// Makes devices. One that is there already stays.
-fn make_devices(devices: &[Device]) -> Result<()> {
+/// Has nobody on the host hear that the old root goes: it lies on top of the new one now, where "." leads.
+fn let_go_of_old_root() -> Result<()> {
+    let none = None::<&str>;
+    let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    call!(mount(none, ".", none, flags, none))?;
+    Ok(())
+}
+
+/// Makes devices in `root`. One that is there already stays.
+///
+/// Each is made in a folder that is held by a descriptor: a link that the root has at /dev leads nowhere but into the root,
+/// and never through a procfs.
+fn make_devices(root: &OwnedFd, devices: &[Device]) -> Result<()> {
     let exists = |error: &Error| {
         let refused = error.downcast_ref::<Refused>();
         refused.is_some_and(|refused| refused.errno() == Errno::EEXIST)
     };
-    // Most often nothing is there yet.
-    match make_devices_and_folders(devices) {
-        Err(error) if exists(&error) => {}
-        made => return made.context("linux.devices"),
+    let mut folders: Vec<(&Path, MountPoint)> = Vec::new();
+    for device in devices {
+        let path = Path::new(&*device.path);
+        let above = path.parent().unwrap_or(Path::new("/"));
+        if !folders.iter().any(|(known, _)| *known == above) {
+            let held = mount_point_in(root, above, SFlag::S_IFDIR);
+            folders.push((
+                above,
+                held.with_context(|| format!("linux.devices: {}", device.path))?,
+            ));
+        }
     }
     for device in devices {
-        match make_devices_and_folders(std::slice::from_ref(device)) {
-            Err(error) if exists(&error) && is_there(device) => {}
+        let path = Path::new(&*device.path);
+        let folder = folders
+            .iter()
+            .find(|(known, _)| path.parent() == Some(known));
+        let (Some((_, folder)), Some(name)) = (folder, path.file_name()) else {
+            bail!("linux.devices: {}: that is no file", device.path);
+        };
+        let place = by_descriptor(folder).join(name);
+        let placed = Device {
+            path: place.to_string_lossy(),
+            ..device.clone()
+        };
+        match step05_tty::make_devices(std::slice::from_ref(&placed)) {
+            Err(error) if exists(&error) && is_there(&placed) => {}
             made => made.with_context(|| format!("linux.devices: {}", device.path))?,
         }
     }
@@ -234,10 +272,12 @@ fn is_there(device: &Device) -> bool {
     })
 }
 
-/// Makes the links in /dev. What is there already stays.
-fn make_links() -> Result<()> {
+/// Makes the links in /dev of `root`. What is there already stays.
+fn make_links(root: &OwnedFd) -> Result<()> {
+    let dev = mount_point_in(root, Path::new("/dev"), SFlag::S_IFDIR)?;
     for (target, link) in LINKS {
-        match symlinkat(*target, AT_FDCWD, *link) {
+        let name = link.trim_start_matches("/dev/");
+        match symlinkat(*target, &dev, name) {
             Err(Errno::EEXIST) => {}
             made => made.with_context(|| (*link).to_owned())?,
         }

@@ -39,6 +39,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use step01_uts::call;
@@ -210,12 +211,17 @@ pub fn wait_for_start(door: &Door) -> Result<()> {
     // ANCHOR_END: exercise_wait_for_start
 }
 
-/// The half of `start`: lets the process that waits at the door `path` go on, and returns when it has become its command.
+/// The half of `start`: lets the process go on that waits at the door `path`, and returns when it has become its command
+/// and holds no lock on the file `progress` any more.
 ///
 /// # Errors
 /// The error of the process, with its errno.
-pub fn let_on(path: &Path) -> Result<()> {
-    hear(&connect_to(path)?.into(), None)
+pub fn let_on(path: &Path, progress: &Path) -> Result<()> {
+    hear(&connect_to(path)?.into(), None)?;
+    // The kernel closes what `execve` closes one after the other: the end of the news isn't yet the end of the lock.
+    let file = File::options().read(true).write(true).open(progress)?;
+    fcntl(&file, FcntlArg::F_OFD_SETLKW(&whole(libc::F_WRLCK)))?;
+    Ok(())
 }
 
 /// Takes the next connection: accept4(2).
@@ -270,7 +276,11 @@ pub fn status(process: Option<&Identity>, progress: &Path, groups: &Groups) -> R
 /// How far the process is that has a lock on the file `path`. The kernel is only asked, and no lock is taken: two who look
 /// at once don't see each other. See F_OFD_GETLK in fcntl_locking(2).
 pub fn progress_of(path: &Path) -> Result<Progress> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let file = match File::open(path) {
+        // Somebody has begun to remove it.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Progress::Gone),
+        file => file.with_context(|| path.display().to_string())?,
+    };
     let mut lock = whole(libc::F_WRLCK);
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(match libc::c_int::from(lock.l_type) {

@@ -2,21 +2,23 @@
 //! the kernel need the old one meanwhile.
 
 use crate::config::mounts::{Mount, What};
-use crate::trees::Tree;
+use crate::trees::{Seen, Tree};
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use step04_pivot_root::root::kind;
 use step05_tty::Device;
 use step05_tty::mounts::{MountPoint, mount_on, mount_point_in};
@@ -29,6 +31,9 @@ pub struct Prepared {
     mounts: Vec<(Mount, Option<Tree>)>,
     /// Devices that are the host's own files: a user namespace can make none.
     devices: Vec<(PathBuf, Tree)>,
+    /// The windows of the kernel that are mounted, procfs and sysfs, each with its place: what is hidden in them is looked up
+    /// by these, whatever has come to be at the place since.
+    windows: RefCell<Vec<(PathBuf, Rc<OwnedFd>)>>,
     /// Whether /dev is the container's own, so that devices and links are made in it.
     pub has_own_dev: bool,
 }
@@ -79,8 +84,41 @@ impl Prepared {
         Ok(Prepared {
             mounts: mounts.iter().map(open).collect::<Result<_>>()?,
             devices: devices.iter().map(of_host).collect::<Result<_>>()?,
+            windows: RefCell::new(Vec::new()),
             has_own_dev,
         })
+    }
+
+    /// The path as it is to be looked up: below the window that it is in, if it is in one.
+    pub fn seen<'a>(&self, path: &'a str) -> Seen<'a> {
+        let windows = self.windows.borrow();
+        let within = windows.iter().find_map(|(place, window)| {
+            let rest = path.strip_prefix(place.to_str()?)?.strip_prefix('/')?;
+            Some((Rc::clone(window), rest))
+        });
+        match within {
+            Some((window, path)) => Seen {
+                from: Some(window),
+                path,
+            },
+            None => Seen { from: None, path },
+        }
+    }
+
+    /// Fails unless each window is at its place in the caller's root: somebody else may have the root, too, and have moved
+    /// the directory on which it was mounted.
+    pub fn check_windows(&self) -> Result<()> {
+        for (place, window) in self.windows.borrow().iter() {
+            let wanted = fstat(window)?;
+            let there = look_up_plainly(place).and_then(|there| fstat(&there));
+            if there
+                .is_ok_and(|there| (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino))
+            {
+                continue;
+            }
+            bail!("{} was moved while it was mounted", place.display());
+        }
+        Ok(())
     }
 
     /// Mounts everything in `root`, a directory that is to become the root. `groups` are the container's control groups,
@@ -113,20 +151,16 @@ impl Prepared {
     }
 
     fn mount_kernels(&self, root: &OwnedFd, mount: &Mount, kind: &str, source: &str) -> Result<()> {
-        let is_window = ["proc", "sysfs"].contains(&kind);
-        let there = look_up(root, &mount.target, is_window);
-        if is_window && matches!(there, Err(Errno::ELOOP)) {
-            bail!(
-                "a link of the root is in the way to it: {kind} is mounted on an ordinary directory only"
-            );
+        if ["proc", "sysfs"].contains(&kind) {
+            return self.mount_window(root, mount, kind, source);
         }
+        let there = look_up(root, &mount.target, false);
         let mut options = mount.options.clone();
         if let (Ok(there), "tmpfs") = (&there, kind) {
             // A directory that is there keeps its mode.
             if !options.data.iter().any(|word| word.starts_with("mode=")) {
-                options
-                    .data
-                    .push(format!("mode={:o}", fstat(there)?.st_mode & 0o7777));
+                let mode = fstat(there)?.st_mode & 0o7777;
+                options.data.push(format!("mode={mode:o}"));
             }
         }
         let tree = Tree::filesystem(kind, source, &options)?;
@@ -135,6 +169,48 @@ impl Prepared {
         }
         place_tree(root, mount, &tree)
     }
+
+    /// Mounts a procfs or a sysfs, on an ordinary directory only: where a link of the root leads, nobody looks for what is
+    /// to be hidden. What was looked at is what is mounted on.
+    fn mount_window(&self, root: &OwnedFd, mount: &Mount, kind: &str, source: &str) -> Result<()> {
+        let plainly = || look_up(root, &mount.target, true);
+        let there = match plainly() {
+            Err(Errno::ENOENT) => {
+                mount_point_in(root, &mount.target, SFlag::S_IFDIR)?;
+                plainly()
+            }
+            there => there,
+        };
+        let there = match there {
+            Err(Errno::ELOOP) => {
+                bail!(
+                    "a link of the root is in the way to it: {kind} is mounted on an ordinary directory only"
+                )
+            }
+            there => there?,
+        };
+        let tree = Tree::filesystem(kind, source, &mount.options)?;
+        let point = MountPoint::of(there)?;
+        if kind != "proc" {
+            outside_of_proc(mount, &point)?;
+        }
+        place_on(&point, mount, &tree)?;
+        let place = mount.target.components().collect();
+        self.windows
+            .borrow_mut()
+            .push((place, Rc::new(tree.into())));
+        Ok(())
+    }
+}
+
+/// Opens what `place` means in the caller's root, if no link is on the way.
+fn look_up_plainly(place: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    openat2(
+        AT_FDCWD,
+        place,
+        how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS),
+    )
 }
 
 /// The longest option that fsconfig(2) takes: 256 bytes with the NUL.
@@ -172,9 +248,12 @@ fn look_up(root: &OwnedFd, target: &Path, plainly: bool) -> nix::Result<OwnedFd>
 /// Gives `tree` the options of `mount`, and mounts it at its place in `root`.
 fn place_tree(root: &OwnedFd, mount: &Mount, tree: &Tree) -> Result<()> {
     let point = mount_point_in(root, &mount.target, tree.kind()?)?;
-    if !matches!(&mount.what, What::Kernels { kind, .. } if kind == "proc") {
-        outside_of_proc(mount, &point)?;
-    }
+    outside_of_proc(mount, &point)?;
+    place_on(&point, mount, tree)
+}
+
+/// The same at a place that was found already.
+fn place_on(point: &MountPoint, mount: &Mount, tree: &Tree) -> Result<()> {
     let mut options = mount.options.clone();
     if mount.target == Path::new("/dev") {
         // Devices are made in it first. It becomes read-only when they are.
@@ -192,7 +271,7 @@ fn place_tree(root: &OwnedFd, mount: &Mount, tree: &Tree) -> Result<()> {
     for flags in &options.propagation {
         tree.set_propagation(*flags)?;
     }
-    tree.attach(&point)
+    tree.attach(point)
 }
 
 /// The files in a procfs that may be covered by others, as lxcfs does it: they tell of the machine, and nothing is decided by

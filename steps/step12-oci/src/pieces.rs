@@ -15,9 +15,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use step05_tty::Device;
-use step06_caps::Process;
 use step06_caps::capabilities::{CapSets, Capability, permitted};
 use step06_caps::seccomp::Filter;
+use step06_caps::{Process, filter};
 
 /// What an engine asks of `create`, besides config.json.
 #[derive(Debug, Default)]
@@ -97,7 +97,8 @@ impl<'a> Pieces<'a> {
             bit.is_ok_and(|bit| permitted() & bit != 0)
         };
         let hosts_devices = own_users || !has("MKNOD");
-        let filter = linux.seccomp.as_ref().map(|profile| profile.compile(0));
+        let profile = linux.seccomp.as_ref();
+        let compiled = profile.map(|profile| profile.compile(0)).transpose();
         let pieces = Pieces {
             config,
             process,
@@ -111,7 +112,7 @@ impl<'a> Pieces<'a> {
             sysctl: sysctl(linux)?,
             propagation: propagation(&linux.rootfs_propagation)?,
             personality: personality(linux)?,
-            filter: filter.transpose().context("linux.seccomp")?,
+            filter: compiled.context("linux.seccomp")?,
             capabilities: capabilities(&process.capabilities, to_be_given(own_users)),
             own_users,
         };
@@ -135,13 +136,22 @@ impl<'a> Pieces<'a> {
         Ok(self.prepared.get_or_init(|| prepared))
     }
 
-    /// What the process may do.
+    /// What the process may do while it waits. With no_new_privs a filter needs no privilege, and comes last.
     pub fn confinement(&self) -> Process {
+        let no_new_privileges = self.process.no_new_privileges;
         Process {
             user: user(self.process),
             capabilities: self.capabilities,
-            no_new_privileges: self.process.no_new_privileges,
-            filter: self.filter.clone(),
+            no_new_privileges,
+            filter: self.filter.clone().filter(|_| !no_new_privileges),
+        }
+    }
+
+    /// Installs the filter, if that is still to be done.
+    pub fn install_filter(&self) -> Result<()> {
+        match self.process.no_new_privileges {
+            true => filter(self.filter.as_ref(), true),
+            false => Ok(()),
         }
     }
 }

@@ -81,22 +81,17 @@ pub const WORDS: [(Errno, &str); 6] = [
     (Errno::ENOEXEC, "exec format error"),
 ];
 
-/// The whole message for `error`.
+/// The whole message for `error`. The kernel's texts begin with a capital letter, and engines look for a small one.
 pub fn message(error: &Error) -> String {
     match error.downcast_ref::<Refused>() {
         Some(refused) if refused.is("execve") => not_executed(refused),
-        Some(refused) => {
-            let (plain, words) = (explain(error), words(refused.errno()));
-            // The kernel's text begins with a capital letter, and engines look for a small one.
-            plain.replace(refused.errno().desc(), &words)
+        refused => {
+            let errno = refused.map(Refused::errno);
+            let known = WORDS.iter().map(|(errno, _)| *errno).chain(errno);
+            known.fold(explain(error), |text, errno| {
+                text.replace(errno.desc(), &words(errno))
+            })
         }
-        None => match error.downcast_ref::<std::io::Error>() {
-            Some(error_of_io) => {
-                let errno = Errno::from_raw(error_of_io.raw_os_error().unwrap_or(0));
-                explain(error).replace(errno.desc(), &words(errno))
-            }
-            None => explain(error),
-        },
     }
 }
 

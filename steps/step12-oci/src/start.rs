@@ -27,6 +27,7 @@ use step04_pivot_root::why::witness::Witness;
 use step06_caps::Process;
 use step07_cgroups::cgroup::group::members_of;
 use step07_cgroups::cgroup::places::Groups;
+use step07_cgroups::rlimits::set_rlimits;
 use step07_cgroups::{Cgroup, Hierarchy};
 use step09_detach::{Identity, send, wait_for_end};
 use step10_exec::{Prison, join, same_prison};
@@ -65,7 +66,8 @@ pub fn create(
         let groups = cgroup.as_ref().map(Cgroup::groups).unwrap_or_default();
         let prison = Prison {
             groups: groups.doors("")?,
-            rlimits,
+            // They come last: whoever waits for `start` needs a descriptor more.
+            rlimits: Vec::new(),
         };
         let notify = ready::prepare(&container)?;
         let command = Command::of(pieces.process, wishes.preserve_fds).told(notify.is_some());
@@ -83,11 +85,14 @@ pub fn create(
                 // A container may do without a procfs, and then nobody looks into it.
                 let _ = witness.hand_over();
                 program = command.find(pieces.process.user.uid)?;
-                wait_for_start(&door)?;
-                pieces.hooks("startContainer", Status::Created, id)?;
                 command.inherit()?;
                 Ok(pieces.confinement())
             })?;
+            // Whoever gets hold of the process while it waits has no more than the command will have.
+            wait_for_start(&door)?;
+            set_rlimits(&rlimits)?;
+            pieces.hooks("startContainer", Status::Created, id)?;
+            pieces.install_filter()?;
             command.execute(&program)
         });
         let child = child.map_err(|error| witness.testify_to(error))?;
@@ -234,11 +239,12 @@ pub fn exec(config: &Config, state: &State, joining: &Joining, console: &Console
         let mut command = command.clone();
         let mut program = String::new();
         same_prison(&prison, || {
+            attributes::new_keyring()?;
             take_console(console, process, false)?;
             if attributes::is_labelled(process) {
                 attributes::Proc::open()?.set_labels(process)?;
             }
-            stand_in(&process.cwd, process.user.umask, false)?;
+            stand_in(&process.cwd, process.user.umask)?;
             let _ = witness.hand_over();
             program = command.find(process.user.uid)?;
             command.inherit()?;

@@ -12,6 +12,7 @@ use nix::sys::stat::{SFlag, fstat};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use step01_uts::call;
 use step04_pivot_root::root::kind;
 use step05_tty::mounts::MountPoint;
@@ -264,20 +265,40 @@ fn fsmount(context: &OwnedFd) -> nix::Result<OwnedFd> {
     }
 }
 
-/// Opens `path` of the caller's root, to be covered by a mount. `None`: there is no such path.
-fn to_be_covered(path: &str) -> Result<Option<OwnedFd>> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    match openat2(AT_FDCWD, path, how) {
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-        opened => Ok(Some(opened.with_context(|| path.to_owned())?)),
+/// A path of the caller's root, perhaps by a directory that is held: then the rest of the path is below it.
+#[derive(Debug, Clone)]
+pub struct Seen<'a> {
+    /// The directory; the root itself, without.
+    pub from: Option<Rc<OwnedFd>>,
+    /// The path, without a slash at its beginning if it is below a directory.
+    pub path: &'a str,
+}
+
+impl Seen<'_> {
+    /// Opens it, to be covered by a mount. `None`: there is no such path.
+    fn open(&self) -> Result<Option<OwnedFd>> {
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+        let opened = match &self.from {
+            Some(from) => {
+                let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+                openat2(from, self.path, how.resolve(within))
+            }
+            None => openat2(
+                AT_FDCWD,
+                self.path,
+                how.resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS),
+            ),
+        };
+        match opened {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            opened => Ok(Some(opened.with_context(|| self.path.to_owned())?)),
+        }
     }
 }
 
-/// Makes `path` and what is below it read-only. Nothing happens where there is no such path.
-pub fn make_read_only(path: &str) -> Result<()> {
-    let Some(there) = to_be_covered(path)? else {
+/// Makes `seen` and what is below it read-only. Nothing happens where there is no such path.
+pub fn make_read_only(seen: &Seen) -> Result<()> {
+    let Some(there) = seen.open()? else {
         return Ok(());
     };
     let tree = Tree::of_file(&there, true)?;
@@ -285,10 +306,10 @@ pub fn make_read_only(path: &str) -> Result<()> {
     tree.attach(&MountPoint::of(there)?)
 }
 
-/// Hides `path`: a file beneath the device `null`, a directory beneath an empty one. Nothing happens where there is no such
+/// Hides `seen`: a file beneath the device `null`, a directory beneath an empty one. Nothing happens where there is no such
 /// path.
-pub fn mask(null: &impl AsFd, path: &str) -> Result<()> {
-    let Some(there) = to_be_covered(path)? else {
+pub fn mask(null: &impl AsFd, seen: &Seen) -> Result<()> {
+    let Some(there) = seen.open()? else {
         return Ok(());
     };
     let tree = match kind(&fstat(&there)?) {

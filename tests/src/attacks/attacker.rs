@@ -15,6 +15,7 @@ use nix::unistd::{Pid, chdir, chroot, geteuid};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -303,6 +304,70 @@ pub fn dig(levels: usize) -> std::io::Result<()> {
         chdir("d")?;
     }
     fs::write("file", "")
+}
+
+/// The key that [`hold_key`] makes, and [`find_key`] looks for.
+const KEY: &std::ffi::CStr = c"ten-steps-attack";
+
+/// Joins the session keyring `name`, or one without a name, puts a key into it, allows everything to everybody, and becomes
+/// `command`. Returns only an error. See keyctl(2).
+pub fn hold_key(name: &str, command: &[std::ffi::OsString]) -> std::io::Error {
+    const JOIN_SESSION_KEYRING: c_long = 1;
+    const SETPERM: c_long = 5;
+    const SESSION_KEYRING: c_long = -3;
+    const ALL: c_long = 0x3f3f_3f3f;
+    let name = std::ffi::CString::new(name).unwrap_or_default();
+    let pointer = match name.is_empty() {
+        true => std::ptr::null(),
+        false => name.as_ptr(),
+    };
+    let what = b"planted";
+    // SAFETY: the kernel reads the texts, and the bytes whose number it is given.
+    unsafe {
+        let keyctl = libc::SYS_keyctl;
+        if libc::syscall(keyctl, JOIN_SESSION_KEYRING, pointer) == -1 {
+            return std::io::Error::last_os_error();
+        }
+        let (kind, to) = (c"user".as_ptr(), SESSION_KEYRING);
+        let key = libc::syscall(
+            libc::SYS_add_key,
+            kind,
+            KEY.as_ptr(),
+            what.as_ptr(),
+            what.len(),
+            to,
+        );
+        for each in [key, SESSION_KEYRING] {
+            if libc::syscall(keyctl, SETPERM, each, ALL) == -1 {
+                return std::io::Error::last_os_error();
+            }
+        }
+    }
+    std::process::Command::new(&command[0])
+        .args(&command[1..])
+        .exec()
+}
+
+/// Whether the key is in this process's session keyring: `found`, or why not.
+pub fn find_key() -> String {
+    const SEARCH: c_long = 10;
+    const SESSION_KEYRING: c_long = -3;
+    let kind = c"user".as_ptr();
+    // SAFETY: the kernel reads two texts.
+    let found = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            SEARCH,
+            SESSION_KEYRING,
+            kind,
+            KEY.as_ptr(),
+            0,
+        )
+    };
+    match found {
+        -1 => format!("{:?}", Errno::last()),
+        _ => "found".into(),
+    }
 }
 
 /// Which user it is in the eyes of the kernel.

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 /// A loader that changes the program which asked for it, by /proc/self/exe: its mode, its times, its capabilities, its
 /// owner. Calls the kernel by itself, as there is no library before a loader.
-const EVIL_LOADER: &str = r#"
+pub(super) const EVIL_LOADER: &str = r#"
 static long call(long n, long a, long b, long c, long d, long e) {
     long r;
     register long r10 __asm__("r10") = d, r8 __asm__("r8") = e;

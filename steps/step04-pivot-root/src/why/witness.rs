@@ -150,7 +150,8 @@ impl<'a> Witness<'a> {
     pub fn hand_over(&self) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = call!(open("/", flags, Mode::empty()))?;
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        // What the container has at /proc may be anything, and mustn't hold us up.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let namespace = call!(open("/proc/self/ns/mnt", flags, Mode::empty()))?;
         call!(send(&self.child, [&root, &namespace]))?;
         Ok(())

@@ -51,21 +51,39 @@ impl Cgroup {
             );
         }
         let hierarchies = hierarchies(limits)?;
-        let folders = hierarchies.iter().map(|each| each.top.join(path));
-        // Its limits would be changed under somebody else's processes, and it would be removed in the end.
-        if let Some(there) = folders
-            .into_iter()
-            .find(|folder| folder.exists() && !processes(folder).is_empty())
-        {
-            bail!(
-                "{}: there is such a control group, with processes in it\nhelp: choose another path",
-                there.display()
-            );
-        }
-        Cgroup::create_in(hierarchies, path, limits)
+        let mut first = true;
+        let folders: Vec<_> = hierarchies.iter().map(|each| each.top.join(path)).collect();
+        Cgroup::create_where(hierarchies, path, limits, |group| {
+            if !std::mem::take(&mut first) {
+                return Ok(());
+            }
+            // Its limits would be changed under somebody else's processes, and it would be removed in the end. Of two who
+            // make it at once, one has the lock.
+            let alone = group.members.be_exclusive()?;
+            match folders
+                .iter()
+                .find(|folder| !alone || !processes(folder).is_empty())
+            {
+                Some(there) => bail!(
+                    "{}: there is such a control group, with processes in it\nhelp: choose another path",
+                    there.display()
+                ),
+                None => Ok(()),
+            }
+        })
     }
 
     fn create_in(hierarchies: Vec<Hierarchy>, path: &Path, limits: &Limits) -> Result<Cgroup> {
+        Cgroup::create_where(hierarchies, path, limits, |_| Ok(()))
+    }
+
+    /// Makes the groups, each if `may` says so when it is there and isn't ours yet.
+    fn create_where(
+        hierarchies: Vec<Hierarchy>,
+        path: &Path,
+        limits: &Limits,
+        mut may: impl FnMut(&Group) -> Result<()>,
+    ) -> Result<Cgroup> {
         if let Some(other) = limits.others.iter().find(|other| other.file.contains('/')) {
             bail!("{:?} is no file of a control group's own", other.file);
         }
@@ -75,6 +93,7 @@ impl Cgroup {
         };
         for hierarchy in hierarchies {
             let group = Group::create(hierarchy, path)?;
+            may(&group)?;
             let made = group.configure(limits);
             // The group is there, and so has to be removed, whether it could be configured or not.
             cgroup.groups.push(group);

@@ -14,6 +14,7 @@ use crate::state::store::State;
 use crate::{Status, let_on};
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::path::PathBuf;
@@ -165,10 +166,16 @@ pub(crate) fn start(known: &Known) -> Result<()> {
     let ready = Ready::open(&known.container)?;
     // The process is about to become the command, and nobody could look into its root after a failure.
     let sight = sight_of(state);
-    let begun = let_on(&known.container.socket()).inspect_err(|_| {
+    let container = &known.container;
+    let begun = let_on(&container.socket(), &container.waits()).inspect_err(|_| {
         // It is about to end, and whoever asks after us finds that it has.
         let pidfd = state.process.open().ok().flatten();
         drop(pidfd.map(|pidfd| wait_for_end(&pidfd, Some(PATIENCE))));
+    });
+    let begun = begun.map_err(|error| match known.status() {
+        // It was ended before anybody could say so.
+        Ok(Status::Stopped) if is_lost(&error) => Trouble::HasStopped.into(),
+        _ => error,
     });
     begun.map_err(|error| match (sight, &config.process) {
         (Ok(sight), Some(process)) => explained(
@@ -192,8 +199,25 @@ pub(crate) fn start(known: &Known) -> Result<()> {
         directory: Some(&state.bundle),
         process: None,
     };
-    poststart.run_all();
+    match config.is_at_least(1, 3) {
+        // Since that version it is an error, and the container ends.
+        true => poststart
+            .run()
+            .inspect_err(|_| drop(known.signal_all(libc::SIGKILL)))?,
+        false => poststart.run_all(),
+    }
     Ok(())
+}
+
+/// Whether nobody waits at the door any more.
+fn is_lost(error: &Error) -> bool {
+    let lost = [Errno::ECONNREFUSED, Errno::ECONNRESET, Errno::EPIPE];
+    let errno = error.downcast_ref::<Errno>().copied();
+    let of_io = error.downcast_ref::<std::io::Error>();
+    let of_io = of_io
+        .and_then(|error| error.raw_os_error())
+        .map(Errno::from_raw);
+    errno.or(of_io).is_some_and(|errno| lost.contains(&errno))
 }
 
 /// The root and the mount namespace of the container's process.

@@ -48,17 +48,19 @@ fn is_absent(error: &anyhow::Error) -> bool {
 /// # Errors
 /// It runs, and isn't to be ended by `force`.
 pub(crate) fn delete(known: &Known, force: bool) -> Result<()> {
-    match known.status()? {
-        Status::Stopped | Status::Created => {}
+    match known.status() {
+        Ok(Status::Stopped | Status::Created) => {}
+        // Also if it can't be told.
         _ if force => {}
         status => {
+            let status = status?;
             let id = known.container.id.clone();
             return Err(Trouble::NotStopped { id, status }.into());
         }
     }
     end_all(known)?;
     // Who never got as far as a process has nobody in its groups: who is there is somebody else's.
-    if known.state.is_some() || known.processes().is_empty() {
+    if known.has_begun() || known.processes().is_empty() {
         known.groups.remove()?;
     }
     let config = known.container.config();
@@ -85,7 +87,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One doesn't end: it waits for a disk, say.
 fn end_all(known: &Known) -> Result<()> {
     let Some(state) = &known.state else {
-        return Ok(());
+        return match known.has_begun() {
+            true => known.signal_all(libc::SIGKILL),
+            false => Ok(()),
+        };
     };
     let first = state.process.open()?;
     if let Some(first) = &first {

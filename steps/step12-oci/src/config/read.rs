@@ -3,7 +3,8 @@
 //! A property that is null is one that isn't there: programs in Go write an empty list so. Properties that nobody knows
 //! are passed over, as the specification wants it. A property that is known and can't be honoured is refused.
 
-use anyhow::{Context, Result, anyhow, bail};
+use crate::config::place;
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -516,6 +517,15 @@ impl Config {
         read().with_context(|| bundle.join("config.json").display().to_string())
     }
 
+    /// Whether it keeps to the specification's version `major.minor`, or a later one.
+    pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        let mut numbers = self.oci_version.split(['.', '-']).map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(one)), Some(Ok(other))) => (one, other) >= (major, minor),
+            _ => false,
+        }
+    }
+
     /// Whether the process has a terminal.
     pub fn has_terminal(&self) -> bool {
         self.process
@@ -635,13 +645,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 pub fn parse<T: DeserializeOwned>(text: &str, unknown: &mut dyn FnMut(String)) -> Result<T> {
     let mut value: Value = serde_json::from_str(text)?;
     remove_nulls(&mut value);
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let read = serde_ignored::deserialize(deserializer, |path| unknown(path.to_string()));
-    read.map_err(|error| match track.path().to_string() {
-        path if path == "." => anyhow!("{error}"),
-        path => anyhow!("{path}: {error}"),
-    })
+    place::read(value, unknown)
 }
 
 fn remove_nulls(value: &mut Value) {

@@ -2,7 +2,7 @@
 
 use crate::state::store::{Container, State, groups_of};
 use crate::{Status, status};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use serde_json::{Value, json};
 use std::fs;
@@ -22,12 +22,17 @@ pub struct Known {
     pub state: Option<State>,
     /// Its control groups, as far as there are some.
     pub groups: Groups,
+    /// Why what is written down can't be read.
+    spoilt: Option<Error>,
 }
 
 impl Known {
     /// Looks at `container`.
     pub fn of(container: Container) -> Result<Known> {
-        let state = container.state()?;
+        let (state, spoilt) = match container.state() {
+            Ok(state) => (state, None),
+            Err(error) => (None, Some(error)),
+        };
         let path = match &state {
             Some(state) => state.groups.clone(),
             // It was killed before there was a process: then the configuration tells.
@@ -40,11 +45,23 @@ impl Known {
             groups: path.map_or_else(|| Ok(Groups::default()), |path| Groups::at(&path))?,
             container,
             state,
+            spoilt,
         })
     }
 
+    /// Whether it got as far as a process: then whoever is in its groups is the container's.
+    pub fn has_begun(&self) -> bool {
+        self.state.is_some() || self.spoilt.is_some()
+    }
+
     /// What the container does now.
+    ///
+    /// # Errors
+    /// What is written down can't be read.
     pub fn status(&self) -> Result<Status> {
+        if let Some(error) = &self.spoilt {
+            bail!("{error:#}\nhelp: remove it with delete --force");
+        }
         let process = self.state.as_ref().map(|state| &state.process);
         status(process, &self.container.waits(), &self.groups)
     }
