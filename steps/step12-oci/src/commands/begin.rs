@@ -1,6 +1,6 @@
 //! `create` and `start`: the two halves of a beginning.
 
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::config::read::{Config, text_of};
 use crate::hooks::{Moment, state_of};
 use crate::notify::console::Console;

@@ -1,7 +1,7 @@
 //! `delete`: removes what is left of a container.
 
 use crate::Status;
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::hooks::{Moment, state_of};
 use crate::report::Trouble;
 use crate::state::known::Known;

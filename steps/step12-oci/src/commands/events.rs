@@ -1,7 +1,7 @@
 //! `events`: what a container uses, now and again, and when its memory ran out.
 
 use crate::Status;
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::report::Trouble;
 use crate::state::known::Known;
 use anyhow::{Result, bail};

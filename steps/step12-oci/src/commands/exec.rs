@@ -1,8 +1,8 @@
 //! `exec`: another process in a container that runs.
 
 use crate::Status;
-use crate::commands::Global;
 use crate::commands::begin::engines_console;
+use crate::commands::global::Global;
 use crate::commands::run::own_console;
 use crate::config::read::ProcessSpec;
 use crate::report::Trouble;

@@ -1,7 +1,7 @@
 //! `kill`: sends a signal.
 
 use crate::Status;
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::report::Trouble;
 use crate::state::known::Known;
 use anyhow::Result;

@@ -1,6 +1,6 @@
 //! `state` and `list`: what containers there are, and what they do.
 
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::report;
 use crate::state::known::Known;
 use anyhow::Result;

@@ -1,7 +1,7 @@
 //! `pause` and `resume`: all processes of a container stand still, and go on.
 
 use crate::Status;
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::report::Trouble;
 use anyhow::Result;
 use clap::Args;

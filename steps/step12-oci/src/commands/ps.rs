@@ -1,6 +1,6 @@
 //! `ps`: the processes of a container.
 
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::commands::list::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;

@@ -1,8 +1,8 @@
 //! `run`: create and start in one, and stay until the end.
 
-use crate::commands::Global;
 use crate::commands::begin::{Beginning, engines_console, start};
 use crate::commands::delete::delete;
+use crate::commands::global::Global;
 use crate::notify::console::Console;
 use crate::start::create;
 use crate::state::known::Known;

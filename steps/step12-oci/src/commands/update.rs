@@ -1,7 +1,7 @@
 //! `update`: other limits for a container that is there.
 
 use crate::Status;
-use crate::commands::Global;
+use crate::commands::global::Global;
 use crate::config::read::{Pids, Resources, read};
 use crate::report::Trouble;
 use crate::resources::values;
