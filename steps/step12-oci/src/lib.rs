@@ -183,7 +183,7 @@ impl Door {
             Progress::Waits => libc::F_WRLCK,
             Progress::Gone => libc::F_UNLCK,
         };
-        fcntl(&self.progress, FcntlArg::F_OFD_SETLK(&whole(kind)))?;
+        fcntl(&self.progress, FcntlArg::F_OFD_SETLK(&lock(kind, ALL)))?;
         Ok(())
     }
 }
@@ -220,7 +220,10 @@ pub fn let_on(path: &Path, progress: &Path) -> Result<()> {
     hear(&connect_to(path)?.into(), None)?;
     // The kernel closes what `execve` closes one after the other: the end of the news isn't yet the end of the lock.
     let file = File::options().read(true).write(true).open(progress)?;
-    fcntl(&file, FcntlArg::F_OFD_SETLKW(&whole(libc::F_WRLCK)))?;
+    fcntl(
+        &file,
+        FcntlArg::F_OFD_SETLKW(&lock(libc::F_WRLCK, WAITED_FOR)),
+    )?;
     Ok(())
 }
 
@@ -281,21 +284,28 @@ pub fn progress_of(path: &Path) -> Result<Progress> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Progress::Gone),
         file => file.with_context(|| path.display().to_string())?,
     };
-    let mut lock = whole(libc::F_WRLCK);
-    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-    Ok(match libc::c_int::from(lock.l_type) {
+    let mut found = lock(libc::F_WRLCK, ASKED_ABOUT);
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found))?;
+    Ok(match libc::c_int::from(found.l_type) {
         libc::F_RDLCK => Progress::MadeReady,
         libc::F_WRLCK => Progress::Waits,
         _ => Progress::Gone,
     })
 }
 
-/// A lock of `kind` on a whole file.
-fn whole(kind: libc::c_int) -> libc::flock {
+/// Parts of a file that is locked, each by its first byte and the number of bytes; 0 is all. The process has all of it.
+/// Others ask about one byte, and wait for another: who waits is seen by nobody who asks.
+const ALL: (i64, i64) = (0, 0);
+const ASKED_ABOUT: (i64, i64) = (0, 1);
+const WAITED_FOR: (i64, i64) = (1, 1);
+
+/// A lock of `kind` on a part of a file.
+fn lock(kind: libc::c_int, (start, length): (i64, i64)) -> libc::flock {
     // SAFETY: flock is plain numbers.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (start, length);
     lock
 }
 
