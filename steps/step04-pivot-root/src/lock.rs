@@ -40,14 +40,6 @@ impl Lock {
         }
     }
 
-    /// Makes a shared lock exclusive, if nobody else has any; otherwise it stays as it is, or is lost.
-    pub fn be_exclusive(&self) -> nix::Result<bool> {
-        match flock(&self.0, libc::LOCK_EX | libc::LOCK_NB) {
-            Err(Errno::EWOULDBLOCK) => Ok(false),
-            locked => locked.map(|()| true),
-        }
-    }
-
     /// A lock that another process has left to this one, open as `descriptor`.
     ///
     /// # Safety

@@ -7,6 +7,15 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use step04_pivot_root::lock::Lock;
 
+/// How a folder is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Its owner keeps others from removing it, and others may be owners, too.
+    Several,
+    /// There is one owner. Who comes second is refused (EWOULDBLOCK), and doesn't wait.
+    One,
+}
+
 /// Makes a folder by `make` and locks `path`, the folder or a file in it, which `open` opens. Before the lock
 /// another program may take the folder for one that a crash has left, and remove it: then it is made again.
 ///
@@ -16,6 +25,7 @@ pub fn claim(
     path: &Path,
     make: impl Fn() -> io::Result<()>,
     open: impl Fn() -> io::Result<File>,
+    owners: Owners,
 ) -> io::Result<Lock> {
     // A few turns are enough: nobody sweeps more often meanwhile.
     const TIMES: u32 = 1000;
@@ -30,7 +40,10 @@ pub fn claim(
             Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => continue,
             opened => opened?,
         };
-        let locked = Lock::shared(file)?;
+        let locked = match owners {
+            Owners::Several => Lock::shared(file)?,
+            Owners::One => Lock::attempt(file)?.ok_or(ErrorKind::WouldBlock)?,
+        };
         if locked.is_of(path) {
             return Ok(locked);
         }

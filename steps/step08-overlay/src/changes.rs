@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
-use step07_cgroups::claim::{abandoned, claim};
+use step07_cgroups::claim::{Owners, abandoned, claim};
 
 /// Where a container's own directories are.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ impl Changes {
         let folder = running.join(id);
         // No other user may look into a container's files, whatever their modes are.
         let make = || DirBuilder::new().mode(0o700).create(&folder);
-        let lock = claim(&folder, make, || File::open(&folder));
+        let lock = claim(&folder, make, || File::open(&folder), Owners::Several);
         let lock = lock.with_context(|| folder.display().to_string())?;
         Ok((folder, Some(lock)))
     }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::root::{LONGEST_PATH, by_descriptor, directory_at};
 use step07_cgroups::cgroup::group::new_id;
-use step07_cgroups::claim::{abandoned, claim};
+use step07_cgroups::claim::{Owners, abandoned, claim};
 
 /// A file in the making. Dropped before it has appeared, it leaves nothing.
 pub struct Whole {
@@ -117,7 +117,8 @@ impl Note {
         made.with_context(shown)?;
         let path = notes.join(id);
         let write = || fs::write(&path, of.as_os_str().as_bytes());
-        let lock = claim(&path, write, || File::open(&path)).with_context(shown)?;
+        let open = || File::open(&path);
+        let lock = claim(&path, write, open, Owners::Several).with_context(shown)?;
         Ok(Note { path, _lock: lock })
     }
 }

@@ -19,6 +19,7 @@ pub mod attributes;
 pub mod command;
 pub mod commands;
 pub mod config;
+pub mod door;
 pub mod hooks;
 pub mod inside;
 pub mod mounting;
@@ -32,15 +33,12 @@ pub mod trees;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{OFlag, open};
 use nix::sched::CloneFlags;
-use nix::sys::socket::SockFlag;
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use step01_uts::call;
 use step02_pid::child::{hear, report_to};
@@ -48,7 +46,8 @@ use step07_cgroups::cgroup::places::Groups;
 use step09_detach::{Identity, is_running};
 
 use config::read::NamespaceSpec;
-use notify::sockets::{connect_to, listen_at};
+use door::{Door, Progress, progress_of, wait_until_gone};
+use notify::sockets::{accept, connect_to};
 
 // ANCHOR: KINDS
 /// The namespaces by their names in config.json, each with its flag for clone(2): namespaces(7).
@@ -139,55 +138,6 @@ pub fn kind_of(file: &OwnedFd) -> Option<CloneFlags> {
     Errno::result(kind).ok().map(CloneFlags::from_bits_retain)
 }
 
-// ANCHOR: Door
-/// The *door* before the command: a socket at which the container's process waits, and by which `start` comes.
-pub struct Door {
-    socket: OwnedFd,
-    /// The file whose lock tells how far the process is.
-    progress: File,
-}
-
-/// How far a container's process is. It says so by a lock on a file, which the kernel takes from it when it becomes its
-/// command, or is killed: with either all its descriptors go. A lock of this kind belongs to the open file, so that a child
-/// inherits it: F_OFD_SETLK in fcntl_locking(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It is being made ready: F_RDLCK.
-    MadeReady,
-    /// It stands at the door: F_WRLCK.
-    Waits,
-    /// It holds no lock: it has gone through the door.
-    Gone,
-}
-// ANCHOR_END: Door
-
-impl Door {
-    /// A door that is the socket at `path`, with `progress` for its lock. Make it before the child.
-    pub fn new(path: &Path, progress: &Path) -> Result<Door> {
-        let socket = listen_at(path)?;
-        let progress = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(progress)?;
-        let door = Door { socket, progress };
-        door.tell(Progress::MadeReady)?;
-        Ok(door)
-    }
-
-    /// Takes the lock that tells of `progress`.
-    pub fn tell(&self, progress: Progress) -> Result<()> {
-        let kind = match progress {
-            Progress::MadeReady => libc::F_RDLCK,
-            Progress::Waits => libc::F_WRLCK,
-            Progress::Gone => libc::F_UNLCK,
-        };
-        fcntl(&self.progress, FcntlArg::F_OFD_SETLK(&lock(kind, ALL)))?;
-        Ok(())
-    }
-}
-
 // ANCHOR: wait_for_start
 /// The half of the container's process: waits at the `door` until `start` comes.
 ///
@@ -219,19 +169,7 @@ pub fn wait_for_start(door: &Door) -> Result<()> {
 pub fn let_on(path: &Path, progress: &Path) -> Result<()> {
     hear(&connect_to(path)?.into(), None)?;
     // The kernel closes what `execve` closes one after the other: the end of the news isn't yet the end of the lock.
-    let file = File::options().read(true).write(true).open(progress)?;
-    fcntl(
-        &file,
-        FcntlArg::F_OFD_SETLKW(&lock(libc::F_WRLCK, WAITED_FOR)),
-    )?;
-    Ok(())
-}
-
-/// Takes the next connection: accept4(2).
-fn accept(socket: &OwnedFd) -> nix::Result<OwnedFd> {
-    let connection = nix::sys::socket::accept4(socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
-    // SAFETY: the kernel has just opened this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(connection) })
+    wait_until_gone(progress)
 }
 
 // ANCHOR: Status
@@ -274,39 +212,6 @@ pub fn status(process: Option<&Identity>, progress: &Path, groups: &Groups) -> R
         (true, false, Progress::Gone) => Status::Running,
     })
     // ANCHOR_END: exercise_status
-}
-
-/// How far the process is that has a lock on the file `path`. The kernel is only asked, and no lock is taken: two who look
-/// at once don't see each other. See F_OFD_GETLK in fcntl_locking(2).
-pub fn progress_of(path: &Path) -> Result<Progress> {
-    let file = match File::open(path) {
-        // Somebody has begun to remove it.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Progress::Gone),
-        file => file.with_context(|| path.display().to_string())?,
-    };
-    let mut found = lock(libc::F_WRLCK, ASKED_ABOUT);
-    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found))?;
-    Ok(match libc::c_int::from(found.l_type) {
-        libc::F_RDLCK => Progress::MadeReady,
-        libc::F_WRLCK => Progress::Waits,
-        _ => Progress::Gone,
-    })
-}
-
-/// Parts of a file that is locked, each by its first byte and the number of bytes; 0 is all. The process has all of it.
-/// Others ask about one byte, and wait for another: who waits is seen by nobody who asks.
-const ALL: (i64, i64) = (0, 0);
-const ASKED_ABOUT: (i64, i64) = (0, 1);
-const WAITED_FOR: (i64, i64) = (1, 1);
-
-/// A lock of `kind` on a part of a file.
-fn lock(kind: libc::c_int, (start, length): (i64, i64)) -> libc::flock {
-    // SAFETY: flock is plain numbers.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    (lock.l_start, lock.l_len) = (start, length);
-    lock
 }
 
 impl Display for Status {

@@ -3,8 +3,11 @@
         return Ok(Status::Creating);
     };
     // The process is looked at last: what the others said of one that has ended meanwhile doesn't count.
-    let file = File::options().read(true).write(true).open(progress)?;
-    let takes = |kind| fcntl(&file, FcntlArg::F_OFD_SETLK(&whole(kind))).is_ok();
+    let file = std::fs::File::options().read(true).write(true).open(progress)?;
+    let takes = |kind| {
+        use nix::fcntl::{FcntlArg, fcntl};
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&door::lock(kind, (0, 0)))).is_ok()
+    };
     let progress = match (takes(libc::F_RDLCK), takes(libc::F_WRLCK)) {
         (false, _) => Progress::Waits,
         (true, false) => Progress::MadeReady,

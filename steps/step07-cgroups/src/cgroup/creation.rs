@@ -5,12 +5,13 @@ use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::places::{every_place, hierarchies};
 use crate::cgroup::settings::settings;
 use crate::cgroup::v2;
-use crate::claim::abandoned;
+use crate::claim::{Owners, abandoned};
 use crate::devices::can_be_written;
 use crate::limits::{Limits, Setting};
 use crate::{Cgroup, limit};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
 
 impl Cgroup {
@@ -51,56 +52,66 @@ impl Cgroup {
             );
         }
         let hierarchies = hierarchies(limits)?;
-        let mut first = true;
         let folders: Vec<_> = hierarchies.iter().map(|each| each.top.join(path)).collect();
-        Cgroup::create_where(hierarchies, path, limits, |group| {
-            if !std::mem::take(&mut first) {
-                return Ok(());
+        let taken = |folder: &Path| {
+            anyhow!(
+                "{}: there is such a control group, with processes in it, or somebody makes it just now\n\
+                 help: choose another path",
+                folder.display()
+            )
+        };
+        let mut cgroup = Cgroup {
+            groups: Vec::new(),
+            limits: limits.clone(),
+        };
+        // First all locks, and then a look: whoever has a lock has seen nobody in there, or will.
+        for hierarchy in hierarchies {
+            let folder = hierarchy.top.join(path);
+            match Group::create(hierarchy, path, Owners::One) {
+                Ok(group) => cgroup.groups.push(group),
+                Err(error) if is_taken(&error) => return Err(taken(&folder)),
+                Err(error) => return Err(error),
             }
-            // Its limits would be changed under somebody else's processes, and it would be removed in the end. Of two who
-            // make it at once, one has the lock.
-            let alone = group.members.be_exclusive()?;
-            match folders
-                .iter()
-                .find(|folder| !alone || !processes(folder).is_empty())
-            {
-                Some(there) => bail!(
-                    "{}: there is such a control group, with processes in it\nhelp: choose another path",
-                    there.display()
-                ),
-                None => Ok(()),
-            }
-        })
+        }
+        // Its limits would be changed under somebody else's processes, and it would be removed in the end.
+        if let Some(there) = folders.iter().find(|folder| !processes(folder).is_empty()) {
+            // Nothing of it is ours.
+            cgroup.groups.clear();
+            return Err(taken(there));
+        }
+        cgroup.configure()?;
+        Ok(cgroup)
     }
 
     fn create_in(hierarchies: Vec<Hierarchy>, path: &Path, limits: &Limits) -> Result<Cgroup> {
-        Cgroup::create_where(hierarchies, path, limits, |_| Ok(()))
-    }
-
-    /// Makes the groups, each if `may` says so when it is there and isn't ours yet.
-    fn create_where(
-        hierarchies: Vec<Hierarchy>,
-        path: &Path,
-        limits: &Limits,
-        mut may: impl FnMut(&Group) -> Result<()>,
-    ) -> Result<Cgroup> {
-        if let Some(other) = limits.others.iter().find(|other| other.file.contains('/')) {
-            bail!("{:?} is no file of a control group's own", other.file);
-        }
         let mut cgroup = Cgroup {
             groups: Vec::new(),
             limits: limits.clone(),
         };
         for hierarchy in hierarchies {
-            let group = Group::create(hierarchy, path)?;
-            may(&group)?;
-            let made = group.configure(limits);
-            // The group is there, and so has to be removed, whether it could be configured or not.
+            // What is there has to be removed, whether it could be configured or not.
+            let group = Group::create(hierarchy, path, Owners::Several)?;
             cgroup.groups.push(group);
-            made?;
         }
+        cgroup.configure()?;
         Ok(cgroup)
     }
+
+    fn configure(&self) -> Result<()> {
+        let others = &self.limits.others;
+        if let Some(other) = others.iter().find(|other| other.file.contains('/')) {
+            bail!("{:?} is no file of a control group's own", other.file);
+        }
+        self.groups
+            .iter()
+            .try_for_each(|group| group.configure(&self.limits))
+    }
+}
+
+/// Whether a group couldn't be made because somebody else has it.
+fn is_taken(error: &Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 impl Group {

@@ -2,7 +2,7 @@
 //! after a crash.
 
 use crate::cgroup::hierarchy::{Hierarchy, Version};
-use crate::claim::claim;
+use crate::claim::{Owners, claim};
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ pub(crate) struct Group {
 
 impl Group {
     /// Makes the folder at `path` below the hierarchy's topmost group, with those above it, and claims it.
-    pub(super) fn create(hierarchy: Hierarchy, path: &Path) -> Result<Group> {
+    pub(super) fn create(hierarchy: Hierarchy, path: &Path, owners: Owners) -> Result<Group> {
         let folder = hierarchy.top.join(path);
         let file = folder.join(members_of(hierarchy.version));
         let make = || {
@@ -37,9 +37,13 @@ impl Group {
                 made => made,
             }
         };
-        let members = claim(&file, make, || File::options().write(true).open(&file));
+        let open = || File::options().write(true).open(&file);
+        let members = claim(&file, make, open, owners);
         Ok(Group {
-            members: members.map_err(|error| cannot_make(&folder, &error))?,
+            members: match members {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error.into()),
+                members => members.map_err(|error| cannot_make(&folder, &error))?,
+            },
             hierarchy,
             folder,
         })

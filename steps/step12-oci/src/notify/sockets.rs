@@ -3,10 +3,10 @@
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, UnixAddr, bind, connect, listen,
-    socket,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, UnixAddr, accept4, bind, connect,
+    listen, socket,
 };
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use step01_uts::call;
 use step04_pivot_root::root::{by_descriptor, directory_at};
@@ -26,6 +26,13 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
     let (_folder, address) = address_of(path)?;
     connect(socket.as_raw_fd(), &address).with_context(|| path.display().to_string())?;
     Ok(socket)
+}
+
+/// Takes the next connection: accept4(2).
+pub fn accept(socket: &OwnedFd) -> nix::Result<OwnedFd> {
+    let connection = accept4(socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(connection) })
 }
 
 fn stream() -> Result<OwnedFd> {
