@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
+use step07_cgroups::cgroup::group::processes;
 use step07_cgroups::cgroup::places::Groups;
 use step09_detach::Stat;
 use step09_detach::commands::ps::table;
@@ -35,7 +36,7 @@ impl Top {
             .context(
                 "this machine has no control groups, by which a container's processes are found",
             )?;
-        let mut pids = members(folder);
+        let mut pids = processes(folder);
         pids.sort_unstable();
         let ticks = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).max(1) as u64;
         // A process that has ended meanwhile is left out.
@@ -44,18 +45,6 @@ impl Top {
         say(table(heading, lines))?;
         Ok(0)
     }
-}
-
-/// The processes of a group and of those below it.
-fn members(folder: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: Vec<i32> = text.lines().flat_map(str::parse).collect();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            pids.extend(members(&entry.path()));
-        }
-    }
-    pids
 }
 
 fn describe(pid: i32, ticks: u64) -> Option<[String; 7]> {

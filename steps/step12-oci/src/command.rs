@@ -94,7 +94,8 @@ impl Command {
                 Ok(()) => return Ok(path),
                 Err(Errno::ENOENT | Errno::ENOTDIR) if !name.contains('/') => continue,
                 // Another directory of PATH may have one that can be executed.
-                Err(found) => errno = found,
+                Err(found) if errno == Errno::ENOENT => errno = found,
+                Err(_) => {}
             }
         }
         Err(Refused::new(format!("execve({name:?})"), errno).into())

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{SFlag, lstat, makedev};
-use nix::unistd::{chdir, chroot, sethostname, symlinkat};
+use nix::unistd::{chdir, chroot, fchdir, sethostname, symlinkat};
 use serde_json::Value;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -116,7 +116,10 @@ impl Pieces<'_> {
         };
         match self.wishes.no_pivot {
             true => move_root(rootfs)?,
-            false => swap_roots(rootfs, let_go_of_old_root)?,
+            false => {
+                let old = directory_at(Path::new("/"))?;
+                swap_roots(rootfs, || let_go_of(&old))?;
+            }
         }
         prepared.check_windows()?;
 
@@ -213,11 +216,13 @@ fn mount_of(path: &Path) -> Result<PathBuf> {
     nearest.with_context(|| format!("root.path: {}: it is on no mount", path.display()))
 }
 
-/// Has nobody on the host hear that the old root goes: it lies on top of the new one now, where "." leads.
-fn let_go_of_old_root() -> Result<()> {
+/// Has nobody on the host hear that the old root goes, with all that is mounted there.
+fn let_go_of(old: &OwnedFd) -> Result<()> {
     let none = None::<&str>;
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    call!(fchdir(old))?;
     call!(mount(none, ".", none, flags, none))?;
+    call!(chdir("/"))?;
     Ok(())
 }
 

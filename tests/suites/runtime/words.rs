@@ -193,7 +193,7 @@ fn of_a_program_without_its_loader() {
     bundle.create(&bundle.id);
     assert_eq!(bundle.status(&bundle.id), "created");
     let failed = bundle.fails(&["start", &bundle.id]);
-    failed.complains("exec: \"ls\": ");
+    failed.complains("exec: \"/usr/bin/ls\": ");
     failed.complains("no such file or directory");
     failed.complains("loader");
     failed.complains("help: ");

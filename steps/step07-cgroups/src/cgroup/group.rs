@@ -4,13 +4,20 @@
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::claim::{Owners, claim};
 use anyhow::{Context, Error, Result, anyhow};
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 use step04_pivot_root::lock::Lock;
+use step04_pivot_root::root::directory_at;
 
 /// The group that all groups of ours are below.
 pub(super) const OURS: &str = "ten-steps";
@@ -79,24 +86,87 @@ fn cannot_make(folder: &Path, error: &io::Error) -> Error {
 
 /// Removes the groups that a container made below `folder`, if it was allowed to.
 pub(super) fn remove_below(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_below(&entry.path());
-            let _ = fs::remove_dir(entry.path());
+    if let Ok(group) = directory_at(folder) {
+        remove_in(&group);
+    }
+}
+
+fn remove_in(group: &OwnedFd) {
+    for name in groups_in(group) {
+        if let Ok(below) = openat(group, &*name, HELD, Mode::empty()) {
+            remove_in(&below);
+            let _ = unlinkat(group, &*name, UnlinkatFlags::RemoveDir);
         }
     }
 }
 
 /// The processes in a group and in the groups below it; none, when there is no such group.
 pub fn processes(folder: &Path) -> Vec<i32> {
-    let members = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    let mut processes: Vec<i32> = members.lines().filter_map(|pid| pid.parse().ok()).collect();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            processes.extend(self::processes(&entry.path()));
+    let mut processes = Vec::new();
+    each_group(folder, &mut |group| {
+        let members = read_in(group, "cgroup.procs").unwrap_or_default();
+        processes.extend(members.lines().flat_map(str::parse::<i32>));
+    });
+    processes
+}
+
+/// Looks at the group `folder`, and at each below it, by a descriptor: a container may have made groups whose paths are
+/// longer than any path may be.
+pub fn each_group(folder: &Path, look: &mut dyn FnMut(&OwnedFd)) {
+    if let Ok(group) = directory_at(folder) {
+        each_below(&group, look);
+    }
+}
+
+fn each_below(group: &OwnedFd, look: &mut dyn FnMut(&OwnedFd)) {
+    look(group);
+    for name in groups_in(group) {
+        if let Ok(below) = openat(group, &*name, HELD, Mode::empty()) {
+            each_below(&below, look);
         }
     }
-    processes
+}
+
+const HELD: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// The names of the groups right below one.
+fn groups_in(group: &OwnedFd) -> Vec<CString> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = openat(group, ".", flags, Mode::empty()).and_then(Dir::from_fd);
+    let Ok(mut directory) = directory else {
+        return Vec::new();
+    };
+    let entries = directory.iter().flatten();
+    let folders = entries.filter(|entry| entry.file_type() == Some(Type::Directory));
+    let names = folders.map(|entry| entry.file_name().to_owned());
+    names
+        .filter(|name| ![c".", c".."].contains(&&**name))
+        .collect()
+}
+
+/// The text of a file in a group.
+fn read_in(group: &OwnedFd, name: &str) -> io::Result<String> {
+    let file = openat(
+        group,
+        name,
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    io::read_to_string(File::from(file))
+}
+
+/// Writes a file in a group.
+pub fn write_in(group: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
+    let file = openat(
+        group,
+        name,
+        OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    File::from(file).write_all(value.as_bytes())
 }
 
 /// A new ID for a container: 64 random hexadecimal digits, which no other container gets.

@@ -6,11 +6,10 @@ use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
 use step01_uts::Refused;
 use step02_pid::birth::pidfd_open;
 use step07_cgroups::Version;
-use step07_cgroups::cgroup::group::processes;
+use step07_cgroups::cgroup::group::{each_group, processes, write_in};
 use step07_cgroups::cgroup::places::Groups;
 use step09_detach::{is_running, send};
 
@@ -127,7 +126,12 @@ impl Known {
         let Some((folder, version)) = self.groups.folder("freezer") else {
             return;
         };
-        thaw_below(folder, version);
+        let (file, state) = match version {
+            Version::V1 => ("freezer.state", "THAWED"),
+            Version::V2 => ("cgroup.freeze", "0"),
+        };
+        // The topmost group of all has no such file.
+        each_group(folder, &mut |group| drop(write_in(group, file, state)));
     }
 
     /// The state as the specification wants it, and runc prints it.
@@ -165,18 +169,4 @@ fn name_of(uid: u32) -> String {
         (fields.nth(1)? == number).then(|| name.to_owned())
     });
     name.unwrap_or(number)
-}
-
-fn thaw_below(folder: &Path, version: Version) {
-    let (file, state) = match version {
-        Version::V1 => ("freezer.state", "THAWED"),
-        Version::V2 => ("cgroup.freeze", "0"),
-    };
-    // The topmost group of all has no such file.
-    let _ = fs::write(folder.join(file), state);
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            thaw_below(&entry.path(), version);
-        }
-    }
 }
