@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
-use std::path::Path;
 use step01_uts::say;
 use step04_pivot_root::state::StateDir;
 use step07_cgroups::cgroup::group::processes;
