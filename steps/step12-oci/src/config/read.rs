@@ -583,7 +583,7 @@ impl ProcessSpec {
     /// Reads the process that joins a container.
     ///
     /// # Errors
-    /// As [`Config::read`].
+    /// As [`Config::of`].
     pub fn read(path: &Path) -> Result<ProcessSpec> {
         let process: ProcessSpec = read(path)?;
         let checked = process.check("process");
