@@ -314,6 +314,18 @@ const JUDGED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "the runtime's groups: each property in the files of version 2",
+        &[
+            "runtime::mounts::control_groups",
+            "runtime::resources::a_limit_of_no_process",
+            "runtime::resources::paths_of_control_groups",
+            "runtime::resources::rules_for_devices",
+            "runtime::resources::throttled_disks",
+            "runtime::resources::values_are_in_the_files",
+            "runtime::resources::what_this_machine_cannot_limit",
+        ],
+    ),
+    (
         "the kernel's age: seccomp, what there is to attack, and what descriptors a command inherits",
         &[
             "steps::privileges::a_profile_is_obeyed",
