@@ -724,6 +724,8 @@ impl Drop for Podman {
         quietly(&mut self.command(&["pod", "rm", "-fa", "-t", "0"]));
         quietly(&mut self.command(&["rm", "-fa", "-t", "0"]));
         self.0.place.leave("");
+        // The parent of pods, which podman makes for all of them and leaves. Who is in it keeps it.
+        Groups("libpod_parent".into()).remove();
     }
 }
 
