@@ -478,7 +478,8 @@ const SHIFT: u32 = 100_000;
 fn shifted(config: &mut Value) {
     part(config, &["user", "pid", "network", "ipc", "uts", "cgroup"]);
     let map = json!([{"containerID": 0, "hostID": SHIFT, "size": 5000},
-        {"containerID": 60000, "hostID": 300_000, "size": 10}]);
+        {"containerID": 60000, "hostID": 300_000, "size": 10},
+        {"containerID": 65534, "hostID": 400_000, "size": 1}]);
     config["linux"]["uidMappings"] = map.clone();
     config["linux"]["gidMappings"] = map;
 }
@@ -499,7 +500,11 @@ fn user_namespaces() {
             .split_whitespace()
             .map(str::to_owned)
             .collect();
-        assert_eq!(words.join(" "), "0 100000 5000 60000 300000 10", "{file}");
+        assert_eq!(
+            words.join(" "),
+            "0 100000 5000 60000 300000 10 65534 400000 1",
+            "{file}"
+        );
     }
     let all = |id: u32| [id; 4].map(|id| id.to_string()).join(" ");
     assert_eq!(
@@ -510,6 +515,24 @@ fn user_namespaces() {
     let null = fs::metadata(inside(first, "/dev/null")).unwrap();
     assert_eq!((major(null.rdev()), minor(null.rdev())), (1, 3));
     assert_eq!(mount_at(first, "/dev/null").filesystem, "devtmpfs");
+
+    // The number by which the kernel calls whoever has none in there is somebody's own here.
+    let (pid_file, pid) = (bundle.path("nobody"), bundle.text("nobody"));
+    bundle.ok(&[
+        "exec",
+        "--detach",
+        "--pid-file",
+        &pid,
+        "--user",
+        "65534:65534",
+        &bundle.id,
+        "sleep",
+        "1000",
+    ]);
+    assert_eq!(
+        statuses(process_of(&pid_file), ["Uid", "Gid"]),
+        [all(400_000), all(400_000)]
+    );
 
     let other = format!("{}-other", bundle.id);
     let second = bundle.begin_as(&other, |config| {
