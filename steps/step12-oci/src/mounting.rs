@@ -129,6 +129,11 @@ impl Prepared {
     pub fn mount(&self, root: &OwnedFd, groups: &Groups, own_view: bool) -> Result<()> {
         for (mount, tree) in &self.mounts {
             let place = || format!("mounts[{}]: {}", mount.place, mount.target.display());
+            // What is covered by this mount is no window any more.
+            let covered = |place: &Path| place.starts_with(&mount.target);
+            self.windows
+                .borrow_mut()
+                .retain(|(place, _)| !covered(place));
             let mounted = match &mount.what {
                 What::Cgroups => mount_groups(root, mount, groups, own_view),
                 What::Kernels { kind, source } => self.mount_kernels(root, mount, kind, source),

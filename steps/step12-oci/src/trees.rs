@@ -280,7 +280,8 @@ impl Seen<'_> {
         let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
         let opened = match &self.from {
             Some(from) => {
-                let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+                // The links in there are the kernel's own, such as /proc/mounts.
+                let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
                 openat2(from, self.path, how.resolve(within))
             }
             None => openat2(

@@ -552,3 +552,29 @@ fn whose_dev_it_is() {
     assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     bundle.end();
 }
+
+/// A procfs over a procfs, and something else over a sysfs: what lies on top is what counts, and links of the kernel's own
+/// lead to what they mean.
+#[test]
+fn windows_that_are_covered() {
+    let bundle = Bundle::new();
+    let first = bundle.begin(|config| {
+        for (kind, target) in [("proc", "/proc"), ("tmpfs", "/sys")] {
+            let mount = json!({"destination": target, "type": kind, "source": kind});
+            push(&mut config["mounts"], mount);
+        }
+        config["linux"]["maskedPaths"] = json!(["/proc/mounts", "/proc/keys", "/sys/firmware"]);
+    });
+    assert_eq!(mount_at(first, "/sys").filesystem, "tmpfs");
+    let procs = first.mounts().unwrap();
+    let procs = procs
+        .iter()
+        .filter(|mount| mount.target == Path::new("/proc"));
+    assert_eq!(procs.count(), 2);
+    assert_eq!(fs::read_to_string(inside(first, "/proc/keys")).unwrap(), "");
+    assert_eq!(
+        fs::read_to_string(inside(first, "/proc/1/mounts")).unwrap(),
+        ""
+    );
+    bundle.end();
+}

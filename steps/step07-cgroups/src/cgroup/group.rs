@@ -87,14 +87,20 @@ fn cannot_make(folder: &Path, error: &io::Error) -> Error {
 /// Removes the groups that a container made below `folder`, if it was allowed to.
 pub(super) fn remove_below(folder: &Path) {
     if let Ok(group) = directory_at(folder) {
-        remove_in(&group);
+        remove_in(&group, DEEPEST);
     }
 }
 
-fn remove_in(group: &OwnedFd) {
+/// How deep the groups are gone through. A container may make more of them than this process has descriptors and stack for.
+const DEEPEST: usize = 500;
+
+fn remove_in(group: &OwnedFd, left: usize) {
+    if left == 0 {
+        return;
+    }
     for name in groups_in(group) {
         if let Ok(below) = openat(group, &*name, HELD, Mode::empty()) {
-            remove_in(&below);
+            remove_in(&below, left - 1);
             let _ = unlinkat(group, &*name, UnlinkatFlags::RemoveDir);
         }
     }
@@ -114,15 +120,18 @@ pub fn processes(folder: &Path) -> Vec<i32> {
 /// longer than any path may be.
 pub fn each_group(folder: &Path, look: &mut dyn FnMut(&OwnedFd)) {
     if let Ok(group) = directory_at(folder) {
-        each_below(&group, look);
+        each_below(&group, DEEPEST, look);
     }
 }
 
-fn each_below(group: &OwnedFd, look: &mut dyn FnMut(&OwnedFd)) {
+fn each_below(group: &OwnedFd, left: usize, look: &mut dyn FnMut(&OwnedFd)) {
     look(group);
+    if left == 0 {
+        return;
+    }
     for name in groups_in(group) {
         if let Ok(below) = openat(group, &*name, HELD, Mode::empty()) {
-            each_below(&below, look);
+            each_below(&below, left - 1, look);
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use serde_json::{Value, json};
 use std::fs;
-use step01_uts::Refused;
+use step01_uts::call;
 use step02_pid::birth::pidfd_open;
 use step07_cgroups::Version;
 use step07_cgroups::cgroup::group::{each_group, processes, write_in};
@@ -95,20 +95,14 @@ impl Known {
     /// those that stand still, here or in a group below: in version 1 they don't hear it before they go on.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         const TURNS: u32 = 1000;
+        // Each takes a descriptor for a moment.
+        const AT_ONCE: usize = 200;
         let mut told: Vec<i32> = Vec::new();
         for _ in 0..TURNS {
             let here: Vec<i32> = self.processes();
             let new: Vec<i32> = here.into_iter().filter(|pid| !told.contains(pid)).collect();
-            for pid in &new {
-                match pidfd_open(*pid) {
-                    // Its number may be another process's by now: only who is still in the group is meant.
-                    Ok(pidfd) if self.processes().contains(pid) => send(&pidfd, signal)?,
-                    Ok(_) | Err(Errno::ESRCH) => {}
-                    Err(errno) => {
-                        return Err(Refused::new(format!("pidfd_open({pid})"), errno).into());
-                    }
-                }
-            }
+            new.chunks(AT_ONCE)
+                .try_for_each(|some| self.signal_some(some, signal))?;
             if signal != libc::SIGKILL || new.is_empty() {
                 break;
             }
@@ -119,6 +113,21 @@ impl Known {
             self.thaw_all();
         }
         Ok(())
+    }
+
+    /// Sends `signal` to those of `pids` that are the container's. A number may be another process's by now: who is still in
+    /// the groups when its descriptor is open is meant.
+    fn signal_some(&self, pids: &[i32], signal: i32) -> Result<()> {
+        let mut open = Vec::new();
+        for pid in pids {
+            match call!(pidfd_open(*pid)) {
+                Err(refused) if refused.errno() == Errno::ESRCH => {}
+                pidfd => open.push((pid, pidfd?)),
+            }
+        }
+        let here = self.processes();
+        let mut theirs = open.iter().filter(|(pid, _)| here.contains(pid));
+        theirs.try_for_each(|(_, pidfd)| send(pidfd, signal))
     }
 
     /// Has everybody go on, also in the groups that the container may have made below its own.

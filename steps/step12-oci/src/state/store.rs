@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config.json` | the configuration as it was at `create` |
 //! | `state.json` | which process it is ([`State`]), from the moment that there is one |
-//! | `waits` | locked by the container's process for as long as it waits for `start` |
+//! | `waits` | locked by the container's process until it is the command: how tells whether it stands at the door yet |
 //! | `start` | the socket by which `start` lets it go on |
 //! | `lock` | locked by a command that changes something |
 
