@@ -186,8 +186,11 @@ pub const EXERCISES: &[Exercise] = &[
                 "--init",
                 "sh",
                 "-c",
-                // The shell reads until the orphan has closed what it writes to: the orphan ends first.
-                "echo $( (true & echo $!) ); sleep 0.3; exit 5",
+                // The shell reads until the orphan has closed what it writes to: the orphan ends first. PID 1 takes
+                // signals by their numbers, SIGCHLD (17) before SIGURG (23): who is sent that one back knows that the
+                // orphan's end was dealt with.
+                "trap 'exit 5' URG; echo $( (true & echo $!) ); \
+                 [ $PPID = 1 ] && kill -URG 1 && { sleep 100 & wait; }; exit 5",
             ],
             &[
                 "--init",
@@ -221,17 +224,20 @@ pub const EXERCISES: &[Exercise] = &[
                     let taken = |call: &&Call| call.is("wait4", "") && call.result == "PID";
                     let init = traces[0].process(1);
                     // The scene's command ends with 5.
-                    let of_the_command = |call: &Call| call.is("exit_group", "5");
-                    init.iter().filter(taken).count() == 1 && !init.iter().any(of_the_command)
+                    let too_early =
+                        |call: &Call| call.is("exit_group", "") && call.arguments != "5";
+                    init.iter().filter(taken).count() == 1 && init.iter().any(too_early)
                 },
             },
             Mistake {
                 why: "at a SIGCHLD one child was reaped, and there were two: signals of one kind \
                       don't queue, so reap until there is nothing to take (while let)",
                 shows: |traces| {
-                    let init = traces[0].process(1);
-                    let nothing = |call: &Call| call.is("wait4", "-1") && call.result == "0";
-                    init.iter().any(|call| call.is("wait4", "-1")) && !init.iter().any(nothing)
+                    let taken = |call: &Call| call.is("wait4", "-1") && call.result == "PID";
+                    let next = ["wait4", "exit_group"];
+                    let pairs = traces[0].process(1).windows(2);
+                    let mut after = pairs.filter(|pair| taken(&pair[0])).map(|pair| &pair[1]);
+                    after.any(|call| !next.contains(&call.name.as_str()))
                 },
             },
             Mistake {
