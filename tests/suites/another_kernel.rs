@@ -199,9 +199,7 @@ fn boot(command: &str) -> Option<String> {
     };
     let folder = folder();
     let initramfs = initramfs(folder.path(), &modules, command);
-    // A machine in software takes all the time that there is, and can wait: other tests can't.
-    let output = Command::new("nice")
-        .arg("qemu-system-x86_64")
+    let output = Command::new("qemu-system-x86_64")
         .args([
             "-M",
             "q35",

@@ -30,7 +30,8 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_CLOEXEC);
 
 /// Removes the directory `path` and all that is in it, however deep it goes. Links are removed and not followed, and
-/// what is mounted somewhere in there stays. Nothing happens where there is no such directory.
+/// what is mounted somewhere in there stays. Nothing happens where there is no such directory, or where another process
+/// removes it meanwhile.
 ///
 /// The removal takes three descriptors, and no space on the disk, which may be full.
 ///
@@ -47,6 +48,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
         empty(&top).with_context(shown)?;
         match fs::remove_dir(path) {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             removed => return removed.with_context(shown),
         }
     }

@@ -6,7 +6,9 @@
 //! | `state.json` | which process it is ([`State`]), from the moment that there is one |
 //! | `waits` | locked by the container's process until it is the command: how tells whether it stands at the door yet |
 //! | `start` | the socket by which `start` lets it go on |
-//! | `lock` | locked by a command that changes something |
+//!
+//! A command that changes something locks the folder itself: a file in there could be made anew by the one while the other
+//! removes it.
 
 use crate::config::read::{Config, text_of};
 use crate::report::Trouble;
@@ -140,18 +142,13 @@ impl Store {
 impl Container {
     /// Keeps other commands from changing the container meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        let path = self.folder.join("lock");
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        match file {
+        match File::open(&self.folder) {
             // It was removed since somebody looked.
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Trouble::DoesNotExist.into()),
-            file => {
-                let lock = Lock::exclusive(file.with_context(|| path.display().to_string())?)?;
-                match lock.is_of(&path) {
+            folder => {
+                let shown = || self.folder.display().to_string();
+                let lock = Lock::exclusive(folder.with_context(shown)?)?;
+                match lock.is_of(&self.folder) {
                     true => Ok(lock),
                     false => Err(Trouble::DoesNotExist.into()),
                 }
