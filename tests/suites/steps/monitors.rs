@@ -227,7 +227,8 @@ fn a_full_disk_ends_nobody() {
         let gate = dock.folder.path().join("gate");
         fs::create_dir(&gate).unwrap();
         let volume = format!("{}:/gate", gate.display());
-        let script = "echo before; while [ ! -e /gate/full ]; do sleep 0.02; done; i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; done; echo spoken >/gate/spoken; \
+        // More than a pipe holds: once all is said, the monitor has tried to write most of it.
+        let script = "echo before; while [ ! -e /gate/full ]; do sleep 0.02; done; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line $i; done; echo spoken >/gate/spoken; \
             while [ ! -e /gate/free ]; do sleep 0.02; done; echo after; exec sleep 1000";
         dock.start(&["--name", "box", "-v", &volume], &["sh", "-c", script]);
         dock.until_it_says("box", "before");
