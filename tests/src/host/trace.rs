@@ -228,13 +228,13 @@ fn steady(text: &str) -> String {
 }
 
 /// The traces of two programs side by side, in lines of two columns; the first line that differs is
-/// marked. Returns the lines and whether all are the same.
+/// marked, and not cut. Returns the lines and whether all are the same.
 pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool) {
     let names = ["the program", "its child", "the child's child"];
     let mut lines = Vec::new();
     let mut marked = false;
-    let cut = |text: String| -> String {
-        if text.chars().count() <= width {
+    let cut = |text: String, whole: bool| -> String {
+        if whole || text.chars().count() <= width {
             return text;
         }
         text.chars().take(width - 1).chain(['…']).collect()
@@ -243,10 +243,11 @@ pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool)
         lines.push(format!("{}:", names.get(process).unwrap_or(&"another")));
         let (left, right) = (theirs.process(process), ours.process(process));
         for row in 0..left.len().max(right.len()) {
-            let same = left.get(row) == right.get(row);
-            let mark = if same || marked { ' ' } else { '>' };
-            marked |= !same;
-            let text = |call: Option<&Call>| cut(call.map_or(String::new(), Call::to_string));
+            let first = left.get(row) != right.get(row) && !marked;
+            let mark = if first { '>' } else { ' ' };
+            marked |= first;
+            let text =
+                |call: Option<&Call>| cut(call.map_or(String::new(), Call::to_string), first);
             let (left, right) = (text(left.get(row)), text(right.get(row)));
             lines.push(format!("{mark} {left:<width$} | {right}").trim_end().into());
         }
