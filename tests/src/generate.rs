@@ -140,7 +140,9 @@ fn timeline(chapter: &Chapter, trace: &Trace) -> String {
     };
     let point = |at: usize| (LANES[rows[at].lane], places[at]);
     for at in 1..rows.len() {
-        let before = (0..at).rev().find(|&before| rows[before].lane == rows[at].lane);
+        let before = (0..at)
+            .rev()
+            .find(|&before| rows[before].lane == rows[at].lane);
         match before {
             Some(before) => {
                 let dashed = if rows[before].waits { " dashed" } else { "" };
@@ -260,7 +262,9 @@ fn wrapped(text: &str) -> Vec<String> {
     const WIDTH: usize = 48;
     let mut lines = vec![String::new()];
     for part in text.split_inclusive('|') {
-        let last = lines.last_mut().filter(|line| line.len() + part.len() <= WIDTH);
+        let last = lines
+            .last_mut()
+            .filter(|line| line.len() + part.len() <= WIDTH);
         match last {
             Some(line) => line.push_str(part),
             None => lines.push(part.into()),

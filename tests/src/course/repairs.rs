@@ -29,7 +29,8 @@ impl Repairs {
     /// The root of a kind.
     pub fn root(&self, kind: &str) -> PathBuf {
         let position = KINDS.iter().position(|known| *known == kind);
-        self.0.join(position.map_or(kind, |position| FOLDERS[position]))
+        self.0
+            .join(position.map_or(kind, |position| FOLDERS[position]))
     }
 
     /// The root that isn't broken.

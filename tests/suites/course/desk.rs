@@ -110,7 +110,10 @@ fn the_broken_roots_are_repaired_by_hand() {
     );
     assert!(!one.contains("/bin/greet runs"), "{one}");
     run(Command::new("sh")
-        .args(["-ec", "for root in a b; do tar -C whole -c . | tar -x -C $root; done"])
+        .args([
+            "-ec",
+            "for root in a b; do tar -C whole -c . | tar -x -C $root; done",
+        ])
         .current_dir(&roots));
     let all = say(&folder, &["check", "4"]);
     assert!(
