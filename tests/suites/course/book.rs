@@ -695,7 +695,7 @@ fn man_pages(text: &str) -> BTreeSet<(String, String)> {
     named
 }
 
-/// Every man page that a chapter or a check names exists, in the section that it says.
+/// Every man page that a page or a written chapter's check names exists, in the section that it says.
 #[test]
 fn man_pages_exist() {
     let mut named = BTreeSet::new();
@@ -714,7 +714,7 @@ fn man_pages_exist() {
         let prose = prose.split("```diff").next().unwrap_or_default();
         named.extend(man_pages(prose));
     }
-    for exercise in CHAPTERS.iter().flat_map(|chapter| chapter.exercises) {
+    for exercise in CHAPTERS[..WRITTEN].iter().flat_map(|chapter| chapter.exercises) {
         named.extend(man_pages(exercise.read));
     }
     assert!(named.len() > 40, "{named:?}");

@@ -182,8 +182,10 @@ const LABELS: &str = "
         const labels = [...svg.querySelectorAll('text')].map(letters);
         const boxes = [...svg.querySelectorAll('rect')].map(rect => rect.getBoundingClientRect());
         labels.forEach((label, at) => {
+            // What lies below the box that it stands in is covered.
+            const own = boxes.findLastIndex(box => within(label, box));
             const fits = within(label, svg.getBoundingClientRect())
-                && boxes.every(box => apart(label, box) || within(label, box))
+                && boxes.slice(own + 1).every(box => apart(label, box))
                 && labels.slice(at + 1).every(other => apart(label, other));
             if (!fits) wrong.push('a label that does not fit: ' + label.text.textContent);
         });
@@ -256,15 +258,14 @@ const CONSOLES: &str = "
 const LIT: &str = "
     const parts = [...document.querySelectorAll('.so-far g')];
     const style = part => getComputedStyle(part.querySelector('rect'));
-    const lit = parts.filter(part => style(part).strokeDasharray.split(', ').every(dash => dash === '0px'));
+    const lit = parts.filter(part => parseFloat(style(part).strokeDasharray) === 0);
     const isNew = part => style(part).fill === style(part).stroke;
     return [lit, parts.filter(isNew)].map(some => some.map(part => parseInt(part.textContent)));";
 
 /// What paper hides: an answer that stays closed, or a button that nobody can press.
 const ON_PAPER: &str = "
-    const answers = [...document.querySelectorAll('details > p')];
-    const closed = answers.filter(answer => !answer.checkVisibility({ contentVisibilityAuto: true })
-        || answer.getBoundingClientRect().height === 0);
+    const closed = [...document.querySelectorAll('details')].filter(
+        details => getComputedStyle(details, '::details-content').contentVisibility !== 'visible');
     const buttons = [...document.querySelectorAll('main .buttons')].filter(button => button.checkVisibility());
     return [...closed, ...buttons].map(element => 'on paper: ' + element.textContent);";
 
@@ -296,14 +297,16 @@ fn the_copy_button_takes_the_commands_only() {
     for page in ["01-uts.md", "03-mount.md"] {
         let file = page.replace(".md", ".html");
         window.go(&format!("file://{}/{file}", book.path().display()));
-        window
-            .ask("document.addEventListener('copy', event => window.copied = event.target.value)");
+        // The buttons fade in where the mouse is; here they are there.
+        window.ask(
+            "document.addEventListener('copy', event => window.copied = event.target.value);
+             const style = document.createElement('style');
+             style.textContent = 'pre > .buttons { visibility: visible; opacity: 1; transition: none }';
+             document.head.append(style);",
+        );
         for (at, commands) in commands(page).iter().enumerate() {
-            window.click(&format!(
-                "const code = document.querySelectorAll('code.language-console')[{at}];
-                 code.scrollIntoView({{ block: 'center' }});
-                 return code.parentElement.querySelector('.clip-button');"
-            ));
+            let code = format!("document.querySelectorAll('code.language-console')[{at}]");
+            window.click(&format!("return {code}.parentElement.querySelector('.clip-button')"));
             assert_eq!(window.ask("return window.copied"), *commands, "{page}");
             copied += 1;
         }
