@@ -73,6 +73,30 @@ fn a_learner_who_is_stuck() {
     insta::assert_snapshot!(redact_report(&told, &[(&folder, "EXERCISES")]));
 }
 
+/// Who begins in the middle goes on from there. And the second hint ends at the first difference, told in full: what
+/// comes behind is the next exercise's.
+#[test]
+fn a_learner_who_begins_in_the_middle() {
+    if nested() || !have("strace", "strace") {
+        return;
+    }
+    let place = Place::new();
+    let folder = place.path();
+    say(&folder, &["start", "4"]);
+    say(&folder, &["hint", "4.1"]);
+    let trace = say(&folder, &["hint", "4.1"]);
+    let differs: Vec<_> = trace.lines().filter(|line| line.starts_with('>')).collect();
+    assert!(differs.len() == 1 && differs[0].contains("MS_BIND|MS_REC, NULL)"), "{trace}");
+    assert!(!trace.contains("pivot_root("), "{trace}");
+    for id in ["4.1", "4.2", "4.3", "4.4"] {
+        say(&folder, &["solve", id]);
+    }
+    let next = say(&folder, &[]);
+    assert!(next.contains("next: cargo progress start 5\n"), "{next}");
+    let done = say(&folder, &["hint", "4"]);
+    assert!(done.contains("next: cargo progress check 4\n"), "{done}");
+}
+
 /// Cards of a room, as a chat has them.
 #[test]
 fn a_room() {
