@@ -94,8 +94,10 @@ struct Row {
     text: Vec<String>,
     /// Whether the process waits here for the other one.
     waits: bool,
-    /// Whether the drawing shows that the other one has ended this wait.
+    /// Whether the other one has ended such a wait.
     woken: bool,
+    /// Whether the other one is born here.
+    bears: bool,
 }
 
 impl Row {
@@ -105,6 +107,7 @@ impl Row {
             text: short(call),
             waits: false,
             woken: false,
+            bears: call.makes_a_process(),
         }
     }
 }
@@ -121,7 +124,11 @@ fn timeline(chapter: &Chapter, trace: &Trace) -> String {
     let mut y = TOP;
     let places: Vec<usize> = rows
         .iter()
-        .map(|row| std::mem::replace(&mut y, y + row.text.len() * LINE + 4))
+        .map(|row| {
+            let place = y;
+            y += row.text.len() * LINE + 4;
+            place
+        })
         .collect();
     let package = chapter.package;
     let mut svg = format!(
@@ -134,27 +141,20 @@ fn timeline(chapter: &Chapter, trace: &Trace) -> String {
         svg += "<circle class=\"own\" cx=\"138\" cy=\"42\" r=\"5\"/>\
                 <text class=\"own\" x=\"150\" y=\"47\">its child, PID 1</text>\n";
     }
-    let line = |class: &str, from: (usize, usize), to: (usize, usize)| {
-        let ((x, y), (a, b)) = (from, to);
-        format!("<path class=\"{class}\" d=\"M{x} {y}L{a} {b}\"/>\n")
-    };
     let point = |at: usize| (LANES[rows[at].lane], places[at]);
+    let last = |wanted: &dyn Fn(&Row) -> bool, at: usize| (0..at).rfind(|&row| wanted(&rows[row]));
     for at in 1..rows.len() {
-        let before = (0..at)
-            .rev()
-            .find(|&before| rows[before].lane == rows[at].lane);
-        match before {
-            Some(before) => {
-                let dashed = if rows[before].waits { " dashed" } else { "" };
-                let class = format!("{}{dashed} thick", CLASSES[rows[at].lane]);
-                svg += &line(class.trim_start(), point(before), point(at));
-            }
-            // The child is born.
-            None => svg += &line("own thick", point(at - 1), point(at)),
+        let (lane, (x, y)) = (rows[at].lane, point(at));
+        let before = last(&|row| row.lane == lane, at);
+        // A child's first line comes from where it was born.
+        if let Some(from) = before.or_else(|| last(&|row| row.bears, at)) {
+            let ((a, b), class) = (point(from), CLASSES[lane]);
+            let dashed = if rows[from].waits { "dashed " } else { "" };
+            svg += &format!("<path class=\"{dashed}thick {class}\" d=\"M{a} {b}L{x} {y}\"/>\n");
         }
-        if rows[at].woken {
-            let last = (0..at).rev().find(|&other| rows[other].lane == 1);
-            svg += &line("own dashed", point(last.unwrap_or(at)), point(at));
+        if let (true, Some(end)) = (rows[at].woken, last(&|row| row.lane == 1, at)) {
+            let ((a, b), bend) = (point(end), y - LINE - 4);
+            svg += &format!("<path class=\"dashed own\" d=\"M{a} {b}L{a} {bend}L{x} {y}\"/>\n");
         }
     }
     for (row, &y) in rows.iter().zip(&places) {
@@ -169,7 +169,8 @@ fn timeline(chapter: &Chapter, trace: &Trace) -> String {
             svg += &format!("<text class=\"code {class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n");
         }
     }
-    svg.replace("class=\"\" ", "").replace("code \"", "code\"") + "</svg>\n"
+    // What belongs to the program has no class of its own.
+    svg.replace(" class=\"\"", "").replace(" \" ", "\" ") + "</svg>\n"
 }
 
 /// The calls in the order of the drawing: what the child does stands where the program waits for it.
@@ -201,6 +202,7 @@ fn rows(trace: &Trace) -> Vec<Row> {
             text: vec![format!("… {ending}")],
             waits: false,
             woken: true,
+            bears: false,
         });
     }
     // A program without a child waits for nobody.
@@ -215,7 +217,11 @@ fn short(call: &Call) -> Vec<String> {
         .arguments
         .split_once('<')
         .and_then(|(_, rest)| rest.split_once('>'));
-    let target = target.map(|(target, _)| target.trim_start_matches("anon_inode:"));
+    let target = target.map(|(target, _)| {
+        target
+            .trim_start_matches("anon_inode:")
+            .trim_matches(['[', ']'])
+    });
     if let ("read" | "write" | "close", Some(target)) = (call.name.as_str(), target) {
         return vec![match (call.name.as_str(), call.result.as_str()) {
             ("read", "0") => format!("read({target}) = 0, its end"),

@@ -714,7 +714,10 @@ fn man_pages_exist() {
         let prose = prose.split("```diff").next().unwrap_or_default();
         named.extend(man_pages(prose));
     }
-    for exercise in CHAPTERS[..WRITTEN].iter().flat_map(|chapter| chapter.exercises) {
+    for exercise in CHAPTERS[..WRITTEN]
+        .iter()
+        .flat_map(|chapter| chapter.exercises)
+    {
         named.extend(man_pages(exercise.read));
     }
     assert!(named.len() > 40, "{named:?}");

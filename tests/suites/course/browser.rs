@@ -306,7 +306,9 @@ fn the_copy_button_takes_the_commands_only() {
         );
         for (at, commands) in commands(page).iter().enumerate() {
             let code = format!("document.querySelectorAll('code.language-console')[{at}]");
-            window.click(&format!("return {code}.parentElement.querySelector('.clip-button')"));
+            window.click(&format!(
+                "return {code}.parentElement.querySelector('.clip-button')"
+            ));
             assert_eq!(window.ask("return window.copied"), *commands, "{page}");
             copied += 1;
         }

@@ -86,7 +86,10 @@ fn a_learner_who_begins_in_the_middle() {
     say(&folder, &["hint", "4.1"]);
     let trace = say(&folder, &["hint", "4.1"]);
     let differs: Vec<_> = trace.lines().filter(|line| line.starts_with('>')).collect();
-    assert!(differs.len() == 1 && differs[0].contains("MS_BIND|MS_REC, NULL)"), "{trace}");
+    assert!(
+        differs.len() == 1 && differs[0].contains("MS_BIND|MS_REC, NULL)"),
+        "{trace}"
+    );
     assert!(!trace.contains("pivot_root("), "{trace}");
     for id in ["4.1", "4.2", "4.3", "4.4"] {
         say(&folder, &["solve", id]);
