@@ -207,6 +207,8 @@ impl Desk {
             .replace(DESK, HOME)
             .replace("/srv isn't there", "/home isn't there");
         let said = said.replace(workspace().to_str().unwrap(), HOME);
+        // So ps shows what nice(1) has started, these tests for one.
+        let said = said.replace(" SN  ", " S   ").replace(" RN  ", " R   ");
         let mut parts: Vec<String> = said.split(&format!("{MARK}\n")).map(String::from).collect();
         assert_eq!(parts.pop().as_deref(), Some(""), "{said}");
         assert_eq!(parts.len(), steps.len(), "{said}");
@@ -720,7 +722,7 @@ fn man_pages_exist() {
     {
         named.extend(man_pages(exercise.read));
     }
-    assert!(named.len() > 40, "{named:?}");
+    assert!(named.len() > 25, "{named:?}");
     if !have("man", "man-db") {
         return;
     }
@@ -864,7 +866,10 @@ fn flags_that_pages_show_exist() {
         for line in text(&page).lines() {
             for code in line.split('`').skip(1).step_by(2) {
                 let flag = code.split([' ', '=']).next().unwrap_or_default();
-                let is_flag = flag.len() > 1 && flag.starts_with('-') && flag != "--";
+                let is_flag = flag.starts_with('-')
+                    && flag
+                        .trim_start_matches('-')
+                        .starts_with(|c: char| c.is_alphanumeric());
                 if is_flag && !ours.iter().any(|known| known.contains_key(flag)) {
                     others.insert(format!("{page}: {code}"));
                 }
