@@ -16,6 +16,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 fn src() -> PathBuf {
     workspace().join("book/src")
@@ -761,14 +762,15 @@ fn flags(help: &str) -> BTreeMap<String, bool> {
     flags
 }
 
-/// The help of a program, or of one of its subcommands.
+/// The help of a program, or of one of its subcommands. Each is asked for once.
 fn help(program: &Path, words: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(words)
-        .arg("--help")
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    static ASKED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let key = format!("{} {}", program.display(), words.join(" "));
+    let ask = || {
+        let output = Command::new(program).args(words).arg("--help").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    ASKED.lock().unwrap().entry(key).or_insert_with(ask).clone()
 }
 
 /// The flags of a step's program and of all its subcommands.

@@ -230,7 +230,8 @@ const PALE: &str = "
     }
     for (const code of document.querySelectorAll('code.language-console')) {
         judge(code.textContent, style(code).color, style(code).backgroundColor);
-        judge('a prompt', style(code.querySelector('.command'), '::before').color, style(code).backgroundColor);
+        const command = code.querySelector('.command');
+        if (command) judge('a prompt', style(command, '::before').color, style(code).backgroundColor);
         const label = style(code.parentElement, '::before');
         if (label.content !== 'none') judge(label.content, label.color, label.backgroundColor);
     }
