@@ -421,7 +421,8 @@ pub fn trace(id: &str) -> Result<u8> {
     compare(id, false)
 }
 
-/// The same; for a hint only down to the first difference, since what comes behind may be the next exercise's.
+/// The same; for a hint each process only down to its first difference, since what comes behind may be the next
+/// exercise's.
 fn compare(id: &str, is_hint: bool) -> Result<u8> {
     let (chapter, position) = exercise_or_first(id)?;
     let exercise = &chapter.exercises[position];
@@ -453,12 +454,15 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
     for (scene, (left, right)) in exercise.scenes.iter().zip(left.iter().zip(&right)) {
         println!("$ {} {}", chapter.package, scene.join(" "));
         let (lines, equal) = beside(left, right, width);
-        let first = lines.iter().position(|line| line.starts_with('>'));
-        let shown = match first {
-            Some(at) if is_hint => &lines[..=at],
-            _ => &lines,
-        };
-        shown.iter().for_each(|line| println!("{line}"));
+        let mut differs = false;
+        for line in lines {
+            // The name of a process begins at the margin.
+            differs &= line.starts_with([' ', '>']);
+            if !(is_hint && differs) {
+                println!("{line}");
+            }
+            differs |= line.starts_with('>');
+        }
         same &= equal;
         if is_hint && !equal {
             break;
