@@ -85,10 +85,10 @@ fn a_learner_who_begins_in_the_middle() {
     say(&folder, &["start", "4"]);
     say(&folder, &["hint", "4.1"]);
     let trace = say(&folder, &["hint", "4.1"]);
-    let differs = trace.lines().filter(|line| line.starts_with('>'));
+    let mut differs = trace.lines().filter(|line| line.starts_with('>'));
     assert!(
         differs
-            .last()
+            .next_back()
             .is_some_and(|line| line.contains("MS_BIND|MS_REC, NULL)")),
         "{trace}"
     );
