@@ -86,101 +86,147 @@ pub fn timelines(progress: &Path, programs: &Programs) -> Result<Files> {
     Ok(files)
 }
 
-const ROW: usize = 24;
-const TOP: usize = 62;
-
-/// A drawing: time runs down, the program on the left line, its child on the right one. The child's
-/// calls stand where the program waits for them.
-fn timeline(chapter: &Chapter, trace: &Trace) -> String {
-    let (parent, child) = (trace.process(0), trace.process(1));
-    let birth = parent.iter().position(Call::makes_a_process);
-    let (before, after) = parent.split_at(birth.map_or(parent.len(), |at| at + 1));
-    let rows: Vec<(usize, &Call)> = before
-        .iter()
-        .map(|call| (0, call))
-        .chain(child.iter().map(|call| (1, call)))
-        .chain(after.iter().map(|call| (0, call)))
-        // Where PATH leads nowhere says nothing.
-        .filter(|(_, call)| call.worked())
-        .collect();
-    let height = TOP + rows.len() * ROW + 14;
-    let lines = [22, 46];
-    let colours = ["#0b63b0", "#b3500f"];
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"560\" viewBox=\"0 0 480 {height}\" \
-         role=\"img\" aria-label=\"The system calls of {} in order of time\">\n\
-         <rect x=\"1\" y=\"1\" width=\"478\" height=\"{}\" rx=\"8\" fill=\"#fbfaf6\" \
-         stroke=\"#8a8577\"/>\n<g font-family=\"sans-serif\" font-size=\"15\" fill=\"#1f2328\">\n\
-         <text x=\"16\" y=\"28\" font-weight=\"bold\">{} true: its system calls</text>\n\
-         <circle cx=\"22\" cy=\"44\" r=\"5\" fill=\"{}\"/><text x=\"34\" y=\"49\">the program</text>\n",
-        chapter.package,
-        height - 2,
-        chapter.package,
-        colours[0]
-    );
-    if !child.is_empty() {
-        svg += &format!(
-            "<circle cx=\"138\" cy=\"44\" r=\"5\" fill=\"{}\"/><text x=\"150\" y=\"49\">its child, \
-             PID 1</text>\n",
-            colours[1]
-        );
-    }
-    let y = |row: usize| TOP + row * ROW + 12;
-    for lane in 0..2 {
-        let of_lane = |row: &usize| rows[*row].0 == lane;
-        let (first, last) = (
-            (0..rows.len()).find(of_lane),
-            (0..rows.len()).rfind(of_lane),
-        );
-        if let (Some(first), Some(last)) = (first, last) {
-            svg += &format!(
-                "<path d=\"M{0} {1}V{2}\" stroke=\"{3}\" stroke-width=\"3\"/>\n",
-                lines[lane],
-                y(first),
-                y(last),
-                colours[lane]
-            );
-        }
-    }
-    if let (Some(at), false) = (birth, child.is_empty()) {
-        let row = before[..=at].iter().filter(|call| call.worked()).count() - 1;
-        svg += &format!(
-            "<path d=\"M{} {}L{} {}\" stroke=\"{}\" stroke-width=\"3\"/>\n",
-            lines[0],
-            y(row),
-            lines[1],
-            y(row + 1),
-            colours[1]
-        );
-    }
-    svg += "</g>\n<g font-family=\"monospace\" font-size=\"13\" fill=\"#1f2328\">\n";
-    for (row, (lane, call)) in rows.iter().enumerate() {
-        svg += &format!(
-            "<circle cx=\"{}\" cy=\"{}\" r=\"5\" fill=\"{}\"/><text x=\"62\" y=\"{}\">{}</text>\n",
-            lines[*lane],
-            y(row),
-            colours[*lane],
-            y(row) + 5,
-            escaped(&short(call))
-        );
-    }
-    svg + "</g>\n</svg>\n"
+/// A line of a time line's drawing.
+struct Row {
+    /// 0 for the program, 1 for its child.
+    lane: usize,
+    /// What stands beside the first point, and below it.
+    text: Vec<String>,
+    /// Whether the process waits here for the other one.
+    waits: bool,
+    /// Whether the other one has ended such a wait.
+    woken: bool,
+    /// Whether the other one is born here.
+    bears: bool,
 }
 
-/// A call in few words: of several flags the first that matters, no descriptor's target.
-fn short(call: &Call) -> String {
-    const WIDTH: usize = 50;
+impl Row {
+    fn of(lane: usize, call: &Call) -> Row {
+        Row {
+            lane,
+            text: short(call),
+            waits: false,
+            woken: false,
+            bears: call.makes_a_process(),
+        }
+    }
+}
+
+const LINE: usize = 20;
+const TOP: usize = 66;
+const LANES: [usize; 2] = [22, 46];
+const CLASSES: [&str; 2] = ["", "own"];
+
+/// A drawing: time runs down, the program on the left line, its child on the right one. Where the
+/// program waits for the child its line is dashed, down to the call of the child that ends the wait.
+fn timeline(chapter: &Chapter, trace: &Trace) -> String {
+    let rows = rows(trace);
+    let mut y = TOP;
+    let places: Vec<usize> = rows
+        .iter()
+        .map(|row| {
+            let place = y;
+            y += row.text.len() * LINE + 4;
+            place
+        })
+        .collect();
+    let package = chapter.package;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 480 {y}\" \
+         role=\"img\" aria-label=\"The system calls of {package} in order of time\">\n\
+         <text class=\"strong\" x=\"16\" y=\"24\">{package} true: its system calls</text>\n\
+         <circle cx=\"22\" cy=\"42\" r=\"5\"/><text x=\"34\" y=\"47\">the program</text>\n"
+    );
+    if rows.iter().any(|row| row.lane == 1) {
+        svg += "<circle class=\"own\" cx=\"138\" cy=\"42\" r=\"5\"/>\
+                <text class=\"own\" x=\"150\" y=\"47\">its child, PID 1</text>\n";
+    }
+    let point = |at: usize| (LANES[rows[at].lane], places[at]);
+    let last = |wanted: &dyn Fn(&Row) -> bool, at: usize| (0..at).rfind(|&row| wanted(&rows[row]));
+    for at in 1..rows.len() {
+        let (lane, (x, y)) = (rows[at].lane, point(at));
+        let before = last(&|row| row.lane == lane, at);
+        // A child's first line comes from where it was born.
+        if let Some(from) = before.or_else(|| last(&|row| row.bears, at)) {
+            let ((a, b), class) = (point(from), CLASSES[lane]);
+            let dashed = if rows[from].waits { "dashed " } else { "" };
+            svg += &format!("<path class=\"{dashed}thick {class}\" d=\"M{a} {b}L{x} {y}\"/>\n");
+        }
+        if let (true, Some(end)) = (rows[at].woken, last(&|row| row.lane == 1, at)) {
+            let ((a, b), bend) = (point(end), y - LINE - 4);
+            svg += &format!("<path class=\"dashed own\" d=\"M{a} {b}L{a} {bend}L{x} {y}\"/>\n");
+        }
+    }
+    for (row, &y) in rows.iter().zip(&places) {
+        let class = CLASSES[row.lane];
+        svg += &format!(
+            "<circle class=\"{class}\" cx=\"{}\" cy=\"{y}\" r=\"5\"/>\n",
+            LANES[row.lane]
+        );
+        for (number, text) in row.text.iter().enumerate() {
+            let (x, y) = (62 + number.min(1) * 16, y + 5 + number * LINE);
+            let text = escaped(text);
+            svg += &format!("<text class=\"code {class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n");
+        }
+    }
+    // What belongs to the program has no class of its own.
+    svg.replace(" class=\"\"", "").replace(" \" ", "\" ") + "</svg>\n"
+}
+
+/// The calls in the order of the drawing: what the child does stands where the program waits for it.
+fn rows(trace: &Trace) -> Vec<Row> {
+    // Where PATH leads nowhere says nothing.
+    let worked = |calls: &[Call]| calls.iter().filter(|call| call.worked()).cloned().collect();
+    let (parent, child): (Vec<Call>, Vec<Call>) =
+        (worked(trace.process(0)), worked(trace.process(1)));
+    let mut rows: Vec<Row> = Vec::new();
+    let mut childs = child.iter().map(|call| Row::of(1, call)).peekable();
+    for call in &parent {
+        let waits_for_the_start = call.is("read", "<pipe>") && childs.peek().is_some();
+        let waits_for_the_end = call.is("read", "signalfd");
+        if !(waits_for_the_start || waits_for_the_end) {
+            rows.push(Row::of(0, call));
+            continue;
+        }
+        let mut wait = Row::of(0, call);
+        let ending = match waits_for_the_start {
+            true => "its end: execve has closed it",
+            false => "SIGCHLD: the child has ended",
+        };
+        wait.text = vec![wait.text[0].replace(" = 0, its end", "") + " waits …"];
+        wait.waits = true;
+        rows.push(wait);
+        rows.extend(childs.by_ref());
+        rows.push(Row {
+            lane: 0,
+            text: vec![format!("… {ending}")],
+            waits: false,
+            woken: true,
+            bears: false,
+        });
+    }
+    // A program without a child waits for nobody.
+    rows.extend(childs);
+    rows
+}
+
+/// A call in few words, in lines that fit: of its flags all that matter, no descriptor's target.
+fn short(call: &Call) -> Vec<String> {
     // `3<pipe>` is the pipe, whatever its number.
     let target = call
         .arguments
         .split_once('<')
         .and_then(|(_, rest)| rest.split_once('>'));
-    let target = target.map(|(target, _)| target.trim_start_matches("anon_inode:"));
+    let target = target.map(|(target, _)| {
+        target
+            .trim_start_matches("anon_inode:")
+            .trim_matches(['[', ']'])
+    });
     if let ("read" | "write" | "close", Some(target)) = (call.name.as_str(), target) {
-        return match (call.name.as_str(), call.result.as_str()) {
+        return vec![match (call.name.as_str(), call.result.as_str()) {
             ("read", "0") => format!("read({target}) = 0, its end"),
             (name, _) => format!("{name}({target})"),
-        };
+        }];
     }
     let mut text = format!("{}({})", call.name, call.arguments);
     if let ("clone3", Some((_, rest))) = (call.name.as_str(), text.split_once("flags=")) {
@@ -214,10 +260,24 @@ fn short(call: &Call) -> String {
             .map_or(text.len(), |end| at + end + 2);
         text.replace_range(at..end, "NEW_ROOT");
     }
-    if text.chars().count() > WIDTH {
-        text = text.chars().take(WIDTH - 2).collect::<String>() + "…)";
+    wrapped(&text)
+}
+
+/// The text in lines of a drawing's width, taken apart behind a `|`.
+fn wrapped(text: &str) -> Vec<String> {
+    const WIDTH: usize = 48;
+    let mut lines = vec![String::new()];
+    for part in text.split_inclusive('|') {
+        let last = lines
+            .last_mut()
+            .filter(|line| line.len() + part.len() <= WIDTH);
+        match last {
+            Some(line) => line.push_str(part),
+            None => lines.push(part.into()),
+        }
     }
-    text
+    lines.retain(|line| !line.is_empty());
+    lines
 }
 
 fn escaped(text: &str) -> String {

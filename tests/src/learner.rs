@@ -80,7 +80,9 @@ pub fn where_you_are() -> Result<u8> {
             next.get_or_insert(format!("cargo progress check {}", chapter.number));
         }
     }
-    let after = CHAPTERS.iter().find(|chapter| !copy(chapter).exists());
+    // Somebody may have begun in the middle: what comes next comes after it.
+    let last = started.last().map_or(0, |chapter| chapter.number);
+    let after = CHAPTERS.iter().find(|chapter| chapter.number > last);
     let next = next.or_else(|| Some(format!("cargo progress start {}", after?.number)));
     match next {
         Some(next) => println!("next: {next}"),
@@ -358,7 +360,8 @@ pub fn attack(chapter: &'static Chapter, solution: bool) -> Result<u8> {
             "a container of {name}"
         ))
     );
-    println!("  $ {}", chapter.attack.command);
+    // Without a prompt: whoever copies the line into a shell of the host would make the attack there.
+    println!("  the attacker types: {}", chapter.attack.command);
     let blow = strike_from(chapter, step, program)?;
     match blow.struck {
         true => println!("It works: {}.", chapter.attack.aim),
@@ -375,6 +378,7 @@ pub fn hint(id: &str) -> Result<u8> {
     let mut board = Board::read(&exercises())?;
     if board.state(chapter, position, &copy(chapter)).is_done() {
         println!("{id} {} is done.", exercise.name);
+        println!("next: cargo progress check {}", chapter.number);
         return Ok(0);
     }
     let number = board.next_hint(&id);
@@ -386,7 +390,7 @@ pub fn hint(id: &str) -> Result<u8> {
             println!("  Try it and look: {}", exercise.show);
             println!("  And read: {}", exercise.read);
         }
-        2 => drop(trace(&id)?),
+        2 => drop(compare(&id, true)?),
         _ => println!("  {}", exercise.hints[1]),
     }
     match number {
@@ -414,6 +418,12 @@ fn exercise_or_first(id: &str) -> Result<(&'static Chapter, usize)> {
 
 /// The learner's system calls beside the solution's.
 pub fn trace(id: &str) -> Result<u8> {
+    compare(id, false)
+}
+
+/// The same; for a hint each process only down to its first difference, since what comes behind may be the next
+/// exercise's.
+fn compare(id: &str, is_hint: bool) -> Result<u8> {
     let (chapter, position) = exercise_or_first(id)?;
     let exercise = &chapter.exercises[position];
     if exercise.scenes.is_empty() {
@@ -444,8 +454,19 @@ pub fn trace(id: &str) -> Result<u8> {
     for (scene, (left, right)) in exercise.scenes.iter().zip(left.iter().zip(&right)) {
         println!("$ {} {}", chapter.package, scene.join(" "));
         let (lines, equal) = beside(left, right, width);
-        lines.iter().for_each(|line| println!("{line}"));
+        let mut differs = false;
+        for line in lines {
+            // The name of a process begins at the margin.
+            differs &= line.starts_with([' ', '>']);
+            if !(is_hint && differs) {
+                println!("{line}");
+            }
+            differs |= line.starts_with('>');
+        }
         same &= equal;
+        if is_hint && !equal {
+            break;
+        }
     }
     match same {
         true => println!("The same calls, all the way."),

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 /// The call's text, `sethostname("box")`, is printed under `--verbose` before it happens, and is
 /// the error's text when the kernel refuses ([`Refused`]). The function is called by its bare
 /// name and returns a `nix::Result`. Each argument is written once and evaluated twice, for the
-/// text and for the call, so it should be a name or a constant.
+/// text and for the call, so it should have no effect: a name, a constant, `Some(name)`, `a | b`.
 #[macro_export]
 macro_rules! call {
     ($call:ident($($argument:expr),* $(,)?)) => {

@@ -51,8 +51,8 @@ pub fn enter_uts(hostname: &str) -> Result<()> {
 /// standard descriptors and nothing else by accident ([`inherit_nothing`]). See execve(2).
 ///
 /// # Errors
-/// `execve` returns only to say why it couldn't: [`Refused`], whose exit code is 127 when no such
-/// program was found (ENOENT) and 126 when it was found and can't be executed.
+/// `execve` returns only to say why it couldn't: [`Refused`], with a text that begins with `execve(`.
+/// Its exit code is 127 when no such program was found (ENOENT) and 126 when it can't be executed.
 pub fn exec(command: &[String], environment: &[String]) -> Result<Infallible> {
     // ANCHOR_END: exec
     // ANCHOR: exercise_exec

@@ -73,7 +73,7 @@ impl ErrorPipe {
         hear(&self.news(), Some(child))
     }
 
-    /// The parent's end alone: as long as we hold a writing end ourselves, there is no end of the news.
+    /// The parent's end alone.
     pub(crate) fn news(self) -> File {
         self.reader
     }
@@ -89,9 +89,8 @@ impl ErrorPipe {
 
     /// The parent's half for such a child: waits for its [`ErrorPipe::tell`].
     pub fn told(self) -> Result<()> {
-        drop(self.writer);
         let mut text = Vec::new();
-        (&self.reader).take(LONGEST as u64).read_to_end(&mut text)?;
+        self.news().take(LONGEST as u64).read_to_end(&mut text)?;
         match &text[..] {
             WELL => Ok(()),
             [] => bail!("it was killed before it could tell how it went"),

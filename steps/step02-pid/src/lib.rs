@@ -104,6 +104,57 @@ pub fn clone3(namespaces: CloneFlags) -> nix::Result<Option<Child>> {
 }
 // ANCHOR_END: clone3
 
+impl Child {
+    // ANCHOR: wait
+    /// Waits until the child has ended and passes signals on to it meanwhile: [`signals`] tells
+    /// which. Returns its exit code, as [`reap`] has it.
+    pub fn wait(&self) -> Result<u8> {
+        let mut signals = Signals::new()?;
+        loop {
+            let signal = signals.receive()?;
+            if signal.number() != Signal::SIGCHLD as i32 {
+                signals.forward(&signal, self.pid)?;
+                signals.insist(&signal, self.pid)?;
+            } else if let Some((_, code)) = reap(Some(self.pid))? {
+                return Ok(code);
+            }
+        }
+    }
+    // ANCHOR_END: wait
+}
+
+// ANCHOR: reap
+/// Takes the exit code of a child that has ended: of the child `pid`, or of any with `None`. There
+/// is nothing to take while all live. Until somebody takes it an ended process stays, a zombie.
+///
+/// The code is the child's own when it exited, and 128+N when signal N killed it, as shells have
+/// it. See waitpid(2).
+pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
+    // ANCHOR_END: reap
+    // ANCHOR: exercise_reap
+    let any = Pid::from_raw(-1);
+    let (ended, status) = match call!(waitpid(pid.unwrap_or(any), WaitPidFlag::WNOHANG)) {
+        Ok((ended, _)) if ended.as_raw() == 0 => return Ok(None),
+        Err(refused) if refused.errno() == Errno::ECHILD && pid.is_none() => return Ok(None),
+        outcome => outcome?,
+    };
+    let code = if libc::WIFSIGNALED(status) {
+        128 + libc::WTERMSIG(status)
+    } else {
+        libc::WEXITSTATUS(status)
+    };
+    Ok(Some((ended, code as u8)))
+    // ANCHOR_END: exercise_reap
+}
+
+/// waitpid(2) itself: nix's function has no place for a child that a real-time signal killed.
+fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int to `status`.
+    let ended = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options.bits()) };
+    Ok((Pid::from_raw(Errno::result(ended)?), status))
+}
+
 // ANCHOR: ErrorPipe
 /// How the child says that it failed: a pipe whose two ends are close-on-exec.
 ///
@@ -200,57 +251,6 @@ pub fn die_with_parent() -> Result<()> {
         Some(events) if events.contains(PollFlags::POLLERR) => leave(EXIT_FAILURE),
         _ => Ok(()),
     }
-}
-
-impl Child {
-    // ANCHOR: wait
-    /// Waits until the child has ended and passes signals on to it meanwhile: [`signals`] tells
-    /// which. Returns its exit code, as [`reap`] has it.
-    pub fn wait(&self) -> Result<u8> {
-        let mut signals = Signals::new()?;
-        loop {
-            let signal = signals.receive()?;
-            if signal.number() != Signal::SIGCHLD as i32 {
-                signals.forward(&signal, self.pid)?;
-                signals.insist(&signal, self.pid)?;
-            } else if let Some((_, code)) = reap(Some(self.pid))? {
-                return Ok(code);
-            }
-        }
-    }
-    // ANCHOR_END: wait
-}
-
-// ANCHOR: reap
-/// Takes the exit code of a child that has ended: of the child `pid`, or of any with `None`. There
-/// is nothing to take while all live. Until somebody takes it an ended process stays, a zombie.
-///
-/// The code is the child's own when it exited, and 128+N when signal N killed it, as shells have
-/// it. See waitpid(2).
-pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
-    // ANCHOR_END: reap
-    // ANCHOR: exercise_reap
-    let any = Pid::from_raw(-1);
-    let (ended, status) = match call!(waitpid(pid.unwrap_or(any), WaitPidFlag::WNOHANG)) {
-        Ok((ended, _)) if ended.as_raw() == 0 => return Ok(None),
-        Err(refused) if refused.errno() == Errno::ECHILD && pid.is_none() => return Ok(None),
-        outcome => outcome?,
-    };
-    let code = if libc::WIFSIGNALED(status) {
-        128 + libc::WTERMSIG(status)
-    } else {
-        libc::WEXITSTATUS(status)
-    };
-    Ok(Some((ended, code as u8)))
-    // ANCHOR_END: exercise_reap
-}
-
-/// waitpid(2) itself: nix's function has no place for a child that a real-time signal killed.
-fn waitpid(pid: Pid, options: WaitPidFlag) -> nix::Result<(Pid, i32)> {
-    let mut status = 0;
-    // SAFETY: the kernel writes one int to `status`.
-    let ended = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, options.bits()) };
-    Ok((Pid::from_raw(Errno::result(ended)?), status))
 }
 
 /// Copies the calling process. The parent gets the child's process ID, the child gets `None`.

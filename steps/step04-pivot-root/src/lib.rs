@@ -109,8 +109,8 @@ impl Env {
 
 // ANCHOR: environment
 /// The container's environment, as `KEY=VALUE` strings: what every program expects, then the
-/// variables of `-e`. Of a variable given twice the last value holds; `KEY` without a value takes
-/// the host's, and is left out where the host has none. Nothing else of the host's comes in: its
+/// variables of `-e`. A variable given twice has its last value, and is there once; `KEY` without a
+/// value takes the host's, and is left out where the host has none. Nothing else of the host's comes in: its
 /// environment has secrets, and a PATH for another root. See environ(7).
 pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
     // ANCHOR_END: environment

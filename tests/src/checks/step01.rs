@@ -54,7 +54,7 @@ pub const EXERCISES: &[Exercise] = &[
             },
         ],
         read: "unshare(2), sethostname(2), uts_namespaces(7)",
-        show: "cargo progress run 1 -- readlink /proc/self/ns/uts; readlink /proc/self/ns/uts",
+        show: "cargo progress run 1 -- --hostname inside sh -c 'hostname; nsenter -u -t $PPID hostname'",
         hints: [
             "Whose name does sethostname change? Ask it before and after unshare(CLONE_NEWUTS): \
              the call moves nobody but its caller.",
@@ -84,7 +84,7 @@ pub const EXERCISES: &[Exercise] = &[
             },
             Mistake {
                 why: "execve failed, and the program ended with 0 all the same. execve comes back \
-                      only when it has failed, so what stands behind it is the failure's path",
+                      only when it has failed, so the line after it is reached only then",
                 shows: |traces| {
                     let calls = traces[1].process(0);
                     // Whose execve worked has no more calls of its own.
@@ -114,8 +114,8 @@ pub const EXERCISES: &[Exercise] = &[
                 },
             },
             Mistake {
-                why: "the failure ended with 125, as all do that are no Refused. Only that one \
-                      knows errno, and so 126 or 127: return Refused::new(…, errno)",
+                why: "the failure ended with 125. Only a Refused whose text begins with `execve(` \
+                      ends with 126 or 127: return Refused::new(format!(\"execve(…)\"), errno)",
                 shows: |traces| {
                     let last = traces[1].process(0).last();
                     last.is_some_and(|call| call.is("exit_group", "125"))

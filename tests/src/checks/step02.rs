@@ -250,12 +250,12 @@ pub const EXERCISES: &[Exercise] = &[
             },
         ],
         read: "pid_namespaces(7), signalfd(2)",
-        show: "cargo progress run 2 -- --init sh -c '(sleep 0.1 &); sleep 0.5; \
-               grep -s ^State:.Z /proc/[0-9]*/status'",
+        show: "cargo progress run 2 -- --init sh -c '(for i in 1 2 3 4 5 6 7 8; do true & done); \
+               sleep 1; grep -s ^State:.Z /proc/[0-9]*/status'",
         hints: [
             "Whose parent does PID 1 become when a parent dies? And which signals reach a PID 1 \
              that has no handler?",
-            "clone3 with no flags; the child returns Ok(()). PID 1 makes \
+            "call!(fork())?: in the child, None, return Ok(()). PID 1 goes on: it makes \
              call!(close_range(3, CloseRange::Close))?, then Signals::new()?, and loops: a signal other than SIGCHLD is forwarded; at SIGCHLD reap(None) until \
              it says None, and leave(code) when the pid was the command's.",
         ],

@@ -150,9 +150,9 @@ pub const EXERCISES: &[Exercise] = &[
         show: "cargo run -q -p step04-pivot-root -- --why --rootfs ROOT COMMAND",
         hints: [
             "Ask --why which file is missing; it isn't the one that you typed.",
-            "missing-loader: bring the loader and the libraries from a whole root with tar, which \
-             keeps links. dangling-loader-link: where does the link lead, inside this root? \
-             crlf-shebang: look at the first line with `od -c`.",
+            "Where the loader is missing, bring it and the libraries from a whole root with tar, \
+             which keeps links. Where a link leads nowhere: what is its path inside this root? \
+             And look at the first line of a script with `od -c`.",
         ],
     },
 ];

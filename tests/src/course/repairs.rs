@@ -9,6 +9,9 @@ use std::process::Command;
 /// The kinds of `break.sh` that are to be repaired.
 pub const KINDS: [&str; 3] = ["missing-loader", "dangling-loader-link", "crlf-shebang"];
 
+/// Their folders. One that was named after its fault would leave nothing to find out.
+const FOLDERS: [&str; 3] = ["a", "b", "c"];
+
 /// The broken roots in one folder: one a kind, and a whole one beside them.
 pub struct Repairs(PathBuf);
 
@@ -25,7 +28,9 @@ impl Repairs {
 
     /// The root of a kind.
     pub fn root(&self, kind: &str) -> PathBuf {
-        self.0.join(kind)
+        let position = KINDS.iter().position(|known| *known == kind);
+        self.0
+            .join(position.map_or(kind, |position| FOLDERS[position]))
     }
 
     /// The root that isn't broken.
@@ -35,7 +40,7 @@ impl Repairs {
 
     /// The command that fails in the root of a kind.
     pub fn command(&self, kind: &str) -> Result<String> {
-        let file = self.0.join(kind).with_extension("command");
+        let file = self.root(kind).with_extension("command");
         let text = fs::read_to_string(&file).with_context(|| {
             format!(
                 "{} isn't there\nhelp: cargo progress reset 4.4 makes the three roots again",

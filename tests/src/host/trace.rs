@@ -227,14 +227,14 @@ fn steady(text: &str) -> String {
     steady + rest
 }
 
-/// The traces of two programs side by side, in lines of two columns; the first line that differs is
-/// marked. Returns the lines and whether all are the same.
+/// The traces of two programs side by side, in lines of two columns; of each process the first line that
+/// differs is marked, and not cut. Returns the lines and whether all are the same.
 pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool) {
     let names = ["the program", "its child", "the child's child"];
     let mut lines = Vec::new();
-    let mut marked = false;
-    let cut = |text: String| -> String {
-        if text.chars().count() <= width {
+    let mut all_same = true;
+    let cut = |text: String, whole: bool| -> String {
+        if whole || text.chars().count() <= width {
             return text;
         }
         text.chars().take(width - 1).chain(['…']).collect()
@@ -242,16 +242,19 @@ pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool)
     for process in 0..theirs.0.len().max(ours.0.len()) {
         lines.push(format!("{}:", names.get(process).unwrap_or(&"another")));
         let (left, right) = (theirs.process(process), ours.process(process));
+        let mut marked = false;
         for row in 0..left.len().max(right.len()) {
-            let same = left.get(row) == right.get(row);
-            let mark = if same || marked { ' ' } else { '>' };
-            marked |= !same;
-            let text = |call: Option<&Call>| cut(call.map_or(String::new(), Call::to_string));
+            let first = left.get(row) != right.get(row) && !marked;
+            let mark = if first { '>' } else { ' ' };
+            marked |= first;
+            all_same &= !first;
+            let text =
+                |call: Option<&Call>| cut(call.map_or(String::new(), Call::to_string), first);
             let (left, right) = (text(left.get(row)), text(right.get(row)));
             lines.push(format!("{mark} {left:<width$} | {right}").trim_end().into());
         }
     }
-    (lines, !marked)
+    (lines, all_same)
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use progress::chapters::{CHAPTERS, WRITTEN};
 use progress::course::regions::{body, names};
 use progress::generate::{folder as generated, sources, timelines};
 use progress::programs::{Programs, workspace};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 fn src() -> PathBuf {
     workspace().join("book/src")
@@ -41,6 +42,32 @@ struct Block {
     kind: String,
     line: usize,
     text: String,
+}
+
+impl Block {
+    /// The language that it is in; behind a comma come marks: `console,attack`.
+    fn language(&self) -> &str {
+        self.kind.split(',').next().unwrap_or_default()
+    }
+
+    fn marks(&self) -> BTreeSet<&str> {
+        self.kind.split(',').skip(1).collect()
+    }
+}
+
+/// The commands of each console of a page.
+pub fn commands(page: &str) -> Vec<String> {
+    let consoles = blocks(page)
+        .into_iter()
+        .filter(|block| block.language() == "console");
+    let typed = |block: Block| {
+        steps(&block.text)
+            .into_iter()
+            .map(|step| step.command)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    consoles.map(typed).collect()
 }
 
 fn blocks(page: &str) -> Vec<Block> {
@@ -181,6 +208,8 @@ impl Desk {
             .replace(DESK, HOME)
             .replace("/srv isn't there", "/home isn't there");
         let said = said.replace(workspace().to_str().unwrap(), HOME);
+        // So ps shows what nice(1) has started, these tests for one.
+        let said = said.replace(" SN  ", " S   ").replace(" RN  ", " R   ");
         let mut parts: Vec<String> = said.split(&format!("{MARK}\n")).map(String::from).collect();
         assert_eq!(parts.pop().as_deref(), Some(""), "{said}");
         assert_eq!(parts.len(), steps.len(), "{said}");
@@ -247,6 +276,8 @@ fn every_console_prints_what_the_book_says() {
         ("strace", "strace"),
         ("readelf", "binutils"),
         ("pgrep", "procps"),
+        ("perl", "perl-base"),
+        ("findmnt", "util-linux"),
         ("curl", "curl"),
         ("docker-registry", "docker-registry"),
         ("skopeo", "skopeo"),
@@ -261,7 +292,7 @@ fn every_console_prints_what_the_book_says() {
     for page in pages() {
         let consoles: Vec<Block> = blocks(&page)
             .into_iter()
-            .filter(|block| block.kind == "console")
+            .filter(|block| block.language() == "console")
             .collect();
         if consoles.is_empty() {
             continue;
@@ -288,8 +319,8 @@ fn every_console_prints_what_the_book_says() {
                 }
             }
             new = new.replacen(
-                &format!("```console\n{}```", block.text),
-                &format!("```console\n{console}```"),
+                &format!("```{}\n{}```", block.kind, block.text),
+                &format!("```{}\n{console}```", block.kind),
                 1,
             );
         }
@@ -309,7 +340,7 @@ fn set_up_commands_are_counted() {
         for block in blocks(&page) {
             let kinds = ["console", "sh", "rust", "diff", "text"];
             assert!(
-                kinds.contains(&block.kind.as_str()),
+                kinds.contains(&block.language()),
                 "{page}:{}: {}",
                 block.line,
                 block.kind
@@ -323,6 +354,45 @@ fn set_up_commands_are_counted() {
         }
     }
     insta::assert_snapshot!("set_up_commands", list);
+}
+
+/// A console says by its marks what it is: an attack that works, the same one when it fails, or what the reader types.
+#[test]
+fn consoles_are_marked_as_what_they_are() {
+    let mut marked = 0;
+    for page in pages() {
+        let is_written = CHAPTERS[..WRITTEN]
+            .iter()
+            .any(|chapter| chapter.page == page);
+        let headings: Vec<(usize, String)> = text(&page)
+            .lines()
+            .enumerate()
+            .filter_map(|(number, line)| Some((number, line.strip_prefix("## ")?.to_owned())))
+            .collect();
+        for block in blocks(&page) {
+            let section = headings.iter().rfind(|(line, _)| *line < block.line);
+            let section = section.map_or("", |(_, heading)| heading);
+            let to_type = ["By hand", "Run it"]
+                .iter()
+                .any(|part| section.starts_with(part));
+            let attacks =
+                block.language() == "console" && block.text.contains("$ cargo progress attack ");
+            let expected: BTreeSet<&str> = match () {
+                () if attacks && block.text.contains("\nIt works: ") => ["attack"].into(),
+                () if attacks && block.text.contains("\nIt fails.\n") => ["held"].into(),
+                () if is_written && to_type && block.language() == "console" => ["typed"].into(),
+                () => BTreeSet::new(),
+            };
+            // In a page that is still to be written anything may be typed.
+            let mut marks = block.marks();
+            if !is_written && expected.is_empty() {
+                marks.remove("typed");
+            }
+            assert_eq!(marks, expected, "{page}:{}: the marks", block.line);
+            marked += marks.len();
+        }
+    }
+    assert!(marked > 30, "{marked}");
 }
 
 /// What stands between the marks of an anchor.
@@ -437,6 +507,13 @@ const PARTS: [&str; 14] = [
 fn every_chapter_has_its_parts_in_order() {
     for chapter in CHAPTERS {
         let text = text(chapter.page);
+        // Atop stands the container, with as many parts as there were chapters.
+        let so_far = format!(
+            "# {}\n\n<div style=\"--step: {}\">\n{{{{#include img/so-far.svg}}}}\n</div>\n",
+            text[2..].lines().next().unwrap(),
+            chapter.number
+        );
+        assert!(text.starts_with(&so_far), "{}: {so_far}", chapter.page);
         for exercise in chapter.exercises {
             let anchor = format!("{{#{}}}", exercise.section());
             assert!(text.contains(&anchor), "{} has no {anchor}", chapter.page);
@@ -449,7 +526,7 @@ fn every_chapter_has_its_parts_in_order() {
             let title = line.strip_prefix("## ")?;
             let title = title.split(" {#").next().unwrap_or(title);
             // Each part says how long it takes.
-            let (title, minutes) = title.split_once(" · ").unwrap_or((title, ""));
+            let (title, minutes) = title.split_once(" ·&nbsp;").unwrap_or((title, ""));
             Some((title.to_owned(), minutes.to_owned()))
         };
         let headings: Vec<_> = text.lines().filter_map(heading).collect();
@@ -457,22 +534,76 @@ fn every_chapter_has_its_parts_in_order() {
         assert_eq!(titles, PARTS, "{}", chapter.page);
         let minutes = headings
             .iter()
-            .filter(|(_, minutes)| minutes.ends_with(" min"))
-            .count();
-        assert!(minutes >= 8, "{}: minutes per section", chapter.page);
-        let drawings = text.matches("](img/").count() + text.matches("](generated/").count();
-        assert!(drawings >= 3, "{}: {drawings} drawings", chapter.page);
+            .filter_map(|(_, minutes)| minutes.strip_suffix("&nbsp;min")?.parse::<usize>().ok());
+        let all: usize = minutes.clone().sum();
+        assert!(
+            minutes.count() >= 8,
+            "{}: minutes per section",
+            chapter.page
+        );
+        let claim = format!("About {all} minutes.");
+        assert!(
+            text.contains(&claim),
+            "{} has sections of: {claim}",
+            chapter.page
+        );
+        let drawings = pictures(chapter.page).len();
+        assert!(drawings >= 4, "{}: {drawings} drawings", chapter.page);
         let solution = chapter.page.replace(".md", "-solution.md");
         assert!(text.contains(&format!("]({solution})")), "{}", chapter.page);
     }
 }
 
-/// Links within the book lead to pages, headings and pictures that are there; others are listed.
+/// The drawings that a page includes.
+fn pictures(page: &str) -> BTreeSet<String> {
+    let text = text(page);
+    let includes = text.split("{{#include ").skip(1);
+    let included = includes.filter_map(|rest| Some(rest.split_once("}}")?.0.to_owned()));
+    included.filter(|file| file.ends_with(".svg")).collect()
+}
+
+/// Drawings are a part of the page, so that they can have its colours and need no file beside it.
+#[test]
+fn drawings_belong_to_the_page() {
+    let shown: BTreeSet<String> = pages().iter().flat_map(|page| pictures(page)).collect();
+    for folder in ["img", "generated"] {
+        for there in fs::read_dir(src().join(folder)).unwrap() {
+            let name = format!("{folder}/{}", there.unwrap().file_name().to_string_lossy());
+            let is_shown = shown.contains(&name) || !name.ends_with(".svg");
+            assert!(is_shown, "{name} isn't shown anywhere");
+        }
+    }
+    for picture in &shown {
+        let svg = fs::read_to_string(src().join(picture)).unwrap();
+        let stem = Path::new(picture).file_stem().unwrap().to_string_lossy();
+        let begins = svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing")
+            && svg.contains("viewBox=\"0 0 480 ")
+            && svg.contains("role=\"img\" aria-label=\"");
+        assert!(
+            begins,
+            "{picture}: a drawing, 480 wide for a phone, with a label"
+        );
+        // A blank line would end the HTML, and the rest would be text.
+        assert!(!svg.contains("\n\n"), "{picture} has a blank line");
+        let ids = svg.split(" id=\"").skip(1);
+        assert!(
+            ids.clone().all(|id| id.starts_with(&format!("{stem}-"))),
+            "{picture}: each id begins with {stem}-, as several drawings share a page"
+        );
+        for attribute in ["fill=", "stroke=", "font-family=", "font-size="] {
+            assert!(
+                !svg.contains(attribute),
+                "{picture}: {attribute} is for course.css to say"
+            );
+        }
+    }
+}
+
+/// Links within the book lead to pages and headings that are there; others are listed.
 #[test]
 fn links_lead_somewhere() {
     let pages = pages();
     let mut outside = BTreeSet::new();
-    let mut pictures = BTreeSet::new();
     for page in &pages {
         for link in text(page).split("](").skip(1) {
             let Some((target, _)) = link.split_once(')') else {
@@ -485,9 +616,6 @@ fn links_lead_somewhere() {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let file = if file.is_empty() { page.as_str() } else { file };
             assert!(src().join(file).exists(), "{page}: {target}");
-            if file.ends_with(".svg") {
-                pictures.insert(file.to_owned());
-            }
             if !anchor.is_empty() {
                 assert!(
                     anchors(file).contains(anchor),
@@ -496,18 +624,6 @@ fn links_lead_somewhere() {
                 );
             }
         }
-    }
-    for picture in fs::read_dir(src().join("img")).unwrap() {
-        let name = format!("img/{}", picture.unwrap().file_name().to_string_lossy());
-        assert!(pictures.contains(&name), "{name} isn't shown anywhere");
-    }
-    for picture in &pictures {
-        let svg = fs::read_to_string(src().join(picture)).unwrap();
-        let is_described = svg.contains("aria-label=\"") && svg.contains("viewBox=\"0 0 480 ");
-        assert!(
-            is_described,
-            "{picture}: for a phone it is 480 wide, and it has a label"
-        );
     }
     insta::assert_snapshot!("outside_links", Vec::from_iter(outside).join("\n"));
 }
@@ -526,7 +642,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     let id = |heading: &str| match heading.split_once("{#") {
         Some((_, id)) => id.trim_end_matches('}').to_owned(),
         None => {
-            let kept = heading.to_lowercase();
+            let kept = heading.replace("&nbsp;", " ").to_lowercase();
             let kept = kept
                 .chars()
                 .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
@@ -534,6 +650,310 @@ fn anchors(page: &str) -> BTreeSet<String> {
         }
     };
     headings.map(id).collect()
+}
+
+/// A page with what it includes in place.
+fn whole(page: &str) -> String {
+    let mut whole = String::new();
+    for line in text(page).lines() {
+        let include = line
+            .strip_prefix("{{#include ")
+            .and_then(|rest| rest.strip_suffix("}}"));
+        whole += &match include {
+            Some(name) => {
+                let (file, anchor) = name.split_once(':').unwrap_or((name, ""));
+                let source = fs::read_to_string(src().join(file)).unwrap();
+                match anchor.is_empty() {
+                    true => source,
+                    false => between(&source, anchor).to_owned(),
+                }
+            }
+            None => line.to_owned(),
+        };
+        whole.push('\n');
+    }
+    whole
+}
+
+/// The man pages that a text names: `execve(2)` is one, and `exit(125)` isn't.
+fn man_pages(text: &str) -> BTreeSet<(String, String)> {
+    let mut named = BTreeSet::new();
+    for (at, _) in text.match_indices('(') {
+        let Some((section, _)) = text[at + 1..].split_once(')') else {
+            continue;
+        };
+        let name: String = text[..at]
+            .chars()
+            .rev()
+            .take_while(|c| c.is_ascii_alphanumeric() || "_.-".contains(*c))
+            .collect();
+        let name: String = name.chars().rev().collect();
+        let mut digits = section.chars();
+        let is_section =
+            matches!(digits.next(), Some('1'..='8')) && digits.all(|c| c.is_ascii_lowercase());
+        if is_section && !name.is_empty() {
+            named.insert((name, section.to_owned()));
+        }
+    }
+    named
+}
+
+/// Every man page that a page or a written chapter's check names exists, in the section that it says.
+#[test]
+fn man_pages_exist() {
+    let mut named = BTreeSet::new();
+    for page in pages() {
+        // A trace isn't prose: `close(3)` in it is a call.
+        let is_trace = |block: &Block| ["console", "text", "diff"].contains(&block.language());
+        let traces: Vec<String> = blocks(&page)
+            .into_iter()
+            .filter(is_trace)
+            .map(|block| block.text)
+            .collect();
+        let prose = traces
+            .iter()
+            .fold(whole(&page), |prose, trace| prose.replace(trace, ""));
+        // What is generated has code.
+        let prose = prose.split("```diff").next().unwrap_or_default();
+        named.extend(man_pages(prose));
+    }
+    for exercise in CHAPTERS[..WRITTEN]
+        .iter()
+        .flat_map(|chapter| chapter.exercises)
+    {
+        named.extend(man_pages(exercise.read));
+    }
+    assert!(named.len() > 25, "{named:?}");
+    if !have("man", "man-db") {
+        return;
+    }
+    let exists = |name: &str, section: &str| {
+        let page = Command::new("man").args(["-w", section, name]).output();
+        page.unwrap().status.success()
+    };
+    // Minimal systems leave the pages out, all of them.
+    if !exists("execve", "2") {
+        return crate::stage::skip("there are no man pages: apt-get install manpages manpages-dev");
+    }
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(name, section)| !exists(name, section))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The flags that a program's `--help` names, and whether each takes a value.
+fn flags(help: &str) -> BTreeMap<String, bool> {
+    let mut flags = BTreeMap::new();
+    for line in help
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with('-'))
+    {
+        let names = line.split("  ").next().unwrap_or_default();
+        let takes = names.contains('<');
+        for name in names
+            .split([' ', ',', '=', '['])
+            .filter(|name| name.starts_with('-'))
+        {
+            flags.insert(name.to_owned(), takes);
+        }
+    }
+    flags
+}
+
+/// The help of a program, or of one of its subcommands. Each is asked for once.
+fn help(program: &Path, words: &[&str]) -> String {
+    static ASKED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let key = format!("{} {}", program.display(), words.join(" "));
+    let ask = || {
+        let output = Command::new(program).args(words).arg("--help").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    ASKED.lock().unwrap().entry(key).or_insert_with(ask).clone()
+}
+
+/// The flags of a step's program and of all its subcommands.
+fn all_flags(program: &Path) -> BTreeMap<String, bool> {
+    let general = help(program, &[]);
+    let mut all = flags(&general);
+    let commands = general.split("Commands:\n").nth(1).unwrap_or_default();
+    let commands = commands.split("\n\n").next().unwrap_or_default();
+    for command in commands
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        all.extend(flags(&help(program, &[command])));
+    }
+    all
+}
+
+/// The flags that a command line gives to a program of ours, where it names one, with those that the program has:
+/// `cargo run -p step04-pivot-root -- --why x -l` gives it `--why`.
+fn given_flags(line: &str) -> Option<(Vec<String>, BTreeMap<String, bool>)> {
+    let mut words = line
+        .split_whitespace()
+        .skip_while(|word| *word != "cargo")
+        .skip(1);
+    let (program, is_step) = match words.next()? {
+        "run" => (
+            step(words.by_ref().skip_while(|word| *word != "-p").nth(1)?),
+            true,
+        ),
+        "progress" => (progress(), false),
+        _ => return None,
+    };
+    let mut words = words.skip_while(|word| is_step && *word == "--").peekable();
+    let has_commands = !is_step || help(program, &[]).contains("Commands:\n");
+    let mut known = flags(&help(program, &[]));
+    let mut given = Vec::new();
+    let mut command = None;
+    while let Some(word) = words.next() {
+        let ends = ["|", "&&", ";", "--"].contains(&word);
+        match word.strip_prefix('-') {
+            _ if ends => break,
+            None if has_commands && command.is_none() => {
+                command = Some(word);
+                known.extend(flags(&help(program, &[word])));
+            }
+            // Behind the numbers of `cargo progress` there may be more; behind a container's command all is its own.
+            None if !is_step => {}
+            None => break,
+            Some(rest) => {
+                let letters = || rest.chars().map(|letter| format!("-{letter}")).collect();
+                let flag = word.split('=').next().unwrap_or(word);
+                // `-it` is two of them.
+                let flags: Vec<String> = if rest.starts_with('-') {
+                    vec![flag.into()]
+                } else {
+                    letters()
+                };
+                let takes = flags.last().and_then(|flag| known.get(flag)) == Some(&true);
+                if takes && !word.contains('=') {
+                    words.next();
+                }
+                given.extend(flags);
+            }
+        }
+    }
+    Some((given, known))
+}
+
+/// Every flag that a page shows is one of the program's that it shows it with. Flags of others stand in a list.
+#[test]
+fn flags_that_pages_show_exist() {
+    let ours: Vec<_> = STEPS
+        .iter()
+        .map(|package| all_flags(step(package)))
+        .collect();
+    let mut others = BTreeSet::new();
+    let mut tried = 0;
+    for page in pages() {
+        for block in blocks(&page) {
+            if !["console", "sh"].contains(&block.language()) {
+                continue;
+            }
+            for line in block.text.lines() {
+                let (given, known) = given_flags(line).unwrap_or_default();
+                for flag in given {
+                    tried += 1;
+                    assert!(
+                        known.contains_key(&flag),
+                        "{page}: there is no {flag}: {line}"
+                    );
+                }
+            }
+        }
+        // Nor does prose name one that nobody has.
+        for line in text(&page).lines() {
+            for code in line.split('`').skip(1).step_by(2) {
+                let flag = code.split([' ', '=']).next().unwrap_or_default();
+                let is_flag = flag.starts_with('-')
+                    && flag
+                        .trim_start_matches('-')
+                        .starts_with(|c: char| c.is_alphanumeric());
+                if is_flag && !ours.iter().any(|known| known.contains_key(flag)) {
+                    others.insert(format!("{page}: {code}"));
+                }
+            }
+        }
+    }
+    assert!(tried > 40, "{tried}");
+    insta::assert_snapshot!("flags_of_others", Vec::from_iter(others).join("\n"));
+}
+
+/// Every message of ours that a page quotes is printed by a test: in a console of the book, or in a snapshot. What
+/// others print stands in a list.
+#[test]
+fn quoted_messages_are_printed_by_a_test() {
+    let mut printed = String::new();
+    for suite in fs::read_dir(workspace().join("tests/suites")).unwrap() {
+        let Ok(snapshots) = fs::read_dir(suite.unwrap().path().join("snapshots")) else {
+            continue;
+        };
+        for snapshot in snapshots {
+            printed += &fs::read_to_string(snapshot.unwrap().path()).unwrap();
+        }
+    }
+    for page in pages() {
+        for block in blocks(&page)
+            .iter()
+            .filter(|block| block.language() == "console")
+        {
+            printed += &block.text;
+        }
+    }
+    let is_errno = |word: &str| {
+        word.len() > 2
+            && word.starts_with('E')
+            && word
+                .chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+    };
+    let mut others = BTreeSet::new();
+    let mut quoted = 0;
+    for page in pages() {
+        let text = text(&page);
+        let pitfall = |code: &str| text.contains(&format!("**`{code}`"));
+        for line in text.lines() {
+            for code in line.split('`').skip(1).step_by(2) {
+                let ours = code.split(['(', ')']).any(is_errno) && code.contains(": ");
+                if ours {
+                    quoted += 1;
+                    assert!(printed.contains(code), "{page}: nothing prints {code}");
+                } else if pitfall(code) {
+                    others.insert(format!("{page}: {code}"));
+                }
+            }
+        }
+    }
+    assert!(quoted > 2, "{quoted}");
+    insta::assert_snapshot!("messages_of_others", Vec::from_iter(others).join("\n"));
+}
+
+/// The links to the source and to a page's text have the workspace's address, once it has one.
+#[test]
+fn links_to_the_source_follow_the_workspace() {
+    let value = |file: &str, key: &str| {
+        let text = fs::read_to_string(workspace().join(file)).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(" = ")?.to_owned()));
+        line.map(|line| line.trim_matches('"').to_owned())
+    };
+    let repository = value("Cargo.toml", "repository");
+    assert_eq!(value("book/book.toml", "git-repository-url"), repository);
+    let edit = value("book/book.toml", "edit-url-template");
+    let begins = |edit: &String| {
+        repository
+            .as_ref()
+            .is_some_and(|address| edit.starts_with(address.as_str()))
+    };
+    assert_eq!(
+        edit.as_ref().is_some_and(begins),
+        repository.is_some(),
+        "{edit:?}"
+    );
 }
 
 /// It builds with mdbook and nothing else, and without a warning.
@@ -564,6 +984,14 @@ fn it_builds() {
     run(Command::new("test")
         .arg("-s")
         .arg(folder.path().join("index.html")));
+    // Its picture in the browser's tab is ours.
+    let index = fs::read_to_string(folder.path().join("index.html")).unwrap();
+    let (_, icon) = index.split_once("<link rel=\"icon\" href=\"").unwrap();
+    let icon = fs::read(folder.path().join(icon.split('"').next().unwrap())).unwrap();
+    assert_eq!(
+        icon,
+        fs::read(workspace().join("book/theme/favicon.svg")).unwrap()
+    );
 }
 
 #[test]
@@ -576,5 +1004,18 @@ fn a_book_that_lies_is_found_out() {
     let steps = steps("$ a \\\n> b\nout\n$ c\n");
     assert_eq!(steps[0].command, "a \\\nb");
     assert_eq!((steps[0].output.as_str(), steps.len()), ("out\n", 2));
+    let named = man_pages("see execve(2) and ld.so(8), not exit(125), f(a) or (3)");
+    let name = |(name, section): &(String, String)| format!("{name}.{section}");
+    assert_eq!(
+        Vec::from_iter(named.iter().map(name)),
+        ["execve.2", "ld.so.8"]
+    );
+    let flags = flags("  -e, --env <KEY>  set it\n  --init           one\n");
+    assert_eq!(
+        flags,
+        [("--env", true), ("--init", false), ("-e", true)]
+            .map(|(flag, takes)| (flag.into(), takes))
+            .into()
+    );
     let _: &Path = step("step01-uts");
 }

@@ -1,10 +1,12 @@
 //! The built book in a browser: nothing overflows, no picture is missing, nothing complains, and the
-//! search finds. By the WebDriver protocol, spoken to chromedriver.
+//! search finds; drawings and consoles are legible in each theme and on paper. By the WebDriver
+//! protocol, spoken to chromedriver.
 //!
 //! With TEN_STEPS_SHOTS=DIR it leaves a picture of each page there.
 
-use crate::course::book::pages;
+use crate::course::book::{commands, pages};
 use crate::stage::{folder, have, run};
+use progress::chapters::CHAPTERS;
 use progress::host::container::in_a_while;
 use progress::programs::workspace;
 use serde_json::{Value, json};
@@ -88,6 +90,20 @@ impl Window<'_> {
         post(&format!("{}/execute/sync", self.session), &script)
     }
 
+    /// Asks the browser itself, by the protocol of its developer tools.
+    fn tell(&self, command: &str, parameters: &Value) {
+        let command = json!({ "cmd": command, "params": parameters });
+        post(&format!("{}/goog/cdp/execute", self.session), &command);
+    }
+
+    /// A click of the mouse on what a piece of JavaScript returns.
+    fn click(&self, script: &str) {
+        let element = self.ask(script);
+        let id = element.as_object().unwrap().values().next().unwrap();
+        let address = format!("{}/element/{}/click", self.session, id.as_str().unwrap());
+        post(&address, &json!({}));
+    }
+
     /// What the page has complained of.
     fn complaints(&self) -> Vec<String> {
         let log = post(
@@ -152,14 +168,116 @@ const OVERFLOWING: &str = "
 const MISSING_PICTURES: &str = "
     return [...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.src);";
 
-#[test]
-fn the_book_is_whole_in_a_browser() {
+/// Labels of drawings that run out of the drawing, across the edge of a box, or into another label.
+const LABELS: &str = "
+    const within = (a, b) => a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom;
+    const apart = (a, b) => a.left >= b.right || a.right <= b.left || a.top >= b.bottom || a.bottom <= b.top;
+    // A line of text is higher than its letters.
+    const letters = text => {
+        const box = text.getBoundingClientRect(), spare = box.height / 4;
+        return { left: box.left, right: box.right, top: box.top + spare, bottom: box.bottom - spare, text };
+    };
+    const wrong = [];
+    for (const svg of document.querySelectorAll('svg.drawing')) {
+        const labels = [...svg.querySelectorAll('text')].map(letters);
+        const boxes = [...svg.querySelectorAll('rect')].map(rect => rect.getBoundingClientRect());
+        labels.forEach((label, at) => {
+            // What lies below the box that it stands in is covered.
+            const own = boxes.findLastIndex(box => within(label, box));
+            const fits = within(label, svg.getBoundingClientRect())
+                && boxes.slice(own + 1).every(box => apart(label, box))
+                && labels.slice(at + 1).every(other => apart(label, other));
+            if (!fits) wrong.push('a label that does not fit: ' + label.text.textContent);
+        });
+    }
+    return wrong;";
+
+/// Texts of drawings and consoles whose contrast with what lies behind them is less than the 4.5 that
+/// WCAG asks for.
+const PALE: &str = "
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const luminance = colour => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(byte => {
+            const part = byte / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const contrast = (one, other) => {
+        const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+        return (light + 0.05) / (dark + 0.05);
+    };
+    const style = (element, pseudo) => getComputedStyle(element, pseudo);
+    const page = style(document.documentElement).backgroundColor;
+    const wrong = [];
+    const judge = (text, ink, ground) => {
+        const found = contrast(ink, ground);
+        if (found < 4.5) wrong.push(`pale, ${found.toFixed(1)}: ${text}`);
+    };
+    for (const text of document.querySelectorAll('svg.drawing text')) {
+        const { left, top, width, height } = text.getBoundingClientRect();
+        const [x, y] = [left + width / 2, top + height / 2];
+        const behind = [...text.closest('svg').querySelectorAll('rect')].filter(rect => {
+            const box = rect.getBoundingClientRect();
+            return box.left < x && x < box.right && box.top < y && y < box.bottom
+                && style(rect).fill !== 'none'
+                && rect.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING;
+        }).pop();
+        judge(text.textContent, style(text).fill, behind ? style(behind).fill : page);
+    }
+    for (const code of document.querySelectorAll('code.language-console')) {
+        judge(code.textContent, style(code).color, style(code).backgroundColor);
+        const command = code.querySelector('.command');
+        if (command) judge('a prompt', style(command, '::before').color, style(code).backgroundColor);
+        const label = style(code.parentElement, '::before');
+        if (label.content !== 'none') judge(label.content, label.color, label.backgroundColor);
+    }
+    return wrong;";
+
+/// Consoles that don't read as such: what is typed is bold behind its prompt, what is printed is plain and
+/// not painted, and what is marked says so.
+const CONSOLES: &str = "
+    const labels = { typed: '\"type it\"', attack: '\"the attack works\"', held: '\"the attack fails\"' };
+    const wrong = [];
+    for (const code of document.querySelectorAll('code.language-console')) {
+        const command = code.querySelector('.command');
+        const mark = Object.keys(labels).find(mark => code.classList.contains(mark));
+        const label = getComputedStyle(code.parentElement, '::before').content;
+        const reads = command && getComputedStyle(command).fontWeight >= 600
+            && getComputedStyle(command, '::before').content === '\"$ \"'
+            && getComputedStyle(code).fontWeight < 600
+            && !code.querySelector('[class^=hljs-]')
+            && label === (labels[mark] ?? 'none');
+        if (!reads) wrong.push(`no console: ${label} ${code.textContent}`);
+    }
+    return wrong;";
+
+/// The parts of the container atop the page that are lit, and those that are new.
+const LIT: &str = "
+    const parts = [...document.querySelectorAll('.so-far g')];
+    const style = part => getComputedStyle(part.querySelector('rect'));
+    const lit = parts.filter(part => parseFloat(style(part).strokeDasharray) === 0);
+    const isNew = part => style(part).fill === style(part).stroke;
+    return [lit, parts.filter(isNew)].map(some => some.map(part => parseInt(part.textContent)));";
+
+/// What paper hides: an answer that stays closed, or a button that nobody can press.
+const ON_PAPER: &str = "
+    const closed = [...document.querySelectorAll('details')].filter(
+        details => getComputedStyle(details, '::details-content').contentVisibility !== 'visible');
+    const buttons = [...document.querySelectorAll('main .buttons')].filter(button => button.checkVisibility());
+    return [...closed, ...buttons].map(element => 'on paper: ' + element.textContent);";
+
+/// The built book; nothing where the tools are missing.
+fn built() -> Option<tempfile::TempDir> {
     let tools = [
         ("mdbook", "mdbook: cargo install mdbook"),
         ("chromedriver", "chromium-driver"),
     ];
     if !tools.iter().all(|(tool, package)| have(tool, package)) {
-        return;
+        return None;
     }
     let book = folder();
     run(Command::new("mdbook")
@@ -168,6 +286,40 @@ fn the_book_is_whole_in_a_browser() {
         .arg(book.path())
         .arg(workspace().join("book"))
         .stderr(Stdio::null()));
+    Some(book)
+}
+
+#[test]
+fn the_copy_button_takes_the_commands_only() {
+    let Some(book) = built() else { return };
+    let driver = Driver::start();
+    let window = Window::open(&driver, 1280, 900);
+    let mut copied = 0;
+    for page in ["01-uts.md", "03-mount.md"] {
+        let file = page.replace(".md", ".html");
+        window.go(&format!("file://{}/{file}", book.path().display()));
+        // The buttons fade in where the mouse is; here they are there.
+        window.ask(
+            "document.addEventListener('copy', event => window.copied = event.target.value);
+             const style = document.createElement('style');
+             style.textContent = 'pre > .buttons { visibility: visible; opacity: 1; transition: none }';
+             document.head.append(style);",
+        );
+        for (at, commands) in commands(page).iter().enumerate() {
+            let code = format!("document.querySelectorAll('code.language-console')[{at}]");
+            window.click(&format!(
+                "return {code}.parentElement.querySelector('.clip-button')"
+            ));
+            assert_eq!(window.ask("return window.copied"), *commands, "{page}");
+            copied += 1;
+        }
+    }
+    assert!(copied > 8, "{copied}");
+}
+
+#[test]
+fn the_book_is_whole_in_a_browser() {
+    let Some(book) = built() else { return };
     let address = |page: &str| format!("file://{}/{page}", book.path().display());
     let driver = Driver::start();
     let mut wrong = Vec::new();
@@ -182,12 +334,32 @@ fn the_book_is_whole_in_a_browser() {
                 let place = format!("{page} at {width} in {theme}");
                 let shown = window.ask("return document.documentElement.classList.contains(localStorage.getItem('mdbook-theme'))");
                 assert_eq!(shown, true, "{place}: the theme");
-                for script in [OVERFLOWING, MISSING_PICTURES] {
-                    let found = window.ask(script);
-                    if found.as_array().is_none_or(|found| !found.is_empty()) {
-                        wrong.push(format!("{place}: {found}"));
+                let mut judge = |place: &str, scripts: &[&str]| {
+                    for script in scripts {
+                        let found = window.ask(script);
+                        if found.as_array().is_none_or(|found| !found.is_empty()) {
+                            wrong.push(format!("{place}: {found}"));
+                        }
                     }
+                };
+                judge(
+                    &place,
+                    &[OVERFLOWING, MISSING_PICTURES, LABELS, PALE, CONSOLES],
+                );
+                if let Some(chapter) = CHAPTERS
+                    .iter()
+                    .find(|chapter| page == chapter.page.replace(".md", ".html"))
+                {
+                    let all = Vec::from_iter(1..=chapter.number);
+                    let lit = json!([all, [chapter.number]]);
+                    assert_eq!(window.ask(LIT), lit, "{place}: what is lit, what is new");
                 }
+                window.tell("Emulation.setEmulatedMedia", &json!({ "media": "print" }));
+                judge(&format!("{place}, printed"), &[ON_PAPER, PALE]);
+                let paper =
+                    window.ask("return getComputedStyle(document.documentElement).backgroundColor");
+                assert_eq!(paper, "rgb(255, 255, 255)", "{place}: paper is white");
+                window.tell("Emulation.setEmulatedMedia", &json!({ "media": "" }));
                 if let Some(folder) = std::env::var_os("TEN_STEPS_SHOTS") {
                     let name = format!("{width}-{theme}-{page}.png");
                     window.picture(&Path::new(&folder).join(name));
