@@ -1,5 +1,7 @@
 //! Chapter 8: layers and volumes.
 
+mod marks;
+
 use crate::course::Exercise;
 use crate::course::workbench::{Claim, Workbench};
 use crate::host::container::{Container, RunOutcome, run};
@@ -54,6 +56,21 @@ pub const EXERCISES: &[Exercise] = &[
              there when it does?",
             "umount2(MNT_DETACH) of each of mounted_below(folder), the last one first; then \
              remove_dir_all, for which NotFound is no error.",
+        ],
+    },
+    Exercise {
+        name: "mark",
+        heart: "marks are about the layers below",
+        check: marks::mark,
+        scenes: &[],
+        mistakes: &[],
+        read: "the kernel's documentation of overlayfs, Whiteouts in the OCI image specification, mknod(2)",
+        show: "find /var/lib/ten-steps/images -type c",
+        hints: [
+            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which names can't \
+             any file have?",
+            "No MARK before it: false. \".wh..opq\" behind it: make_opaque(parent, \".\"). Other names with MARK: nothing. \
+             \"\", \".\", \"..\": bail. Else make_whiteout; at EEXIST make_opaque if is_directory.",
         ],
     },
 ];

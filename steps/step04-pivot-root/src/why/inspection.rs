@@ -120,7 +120,9 @@ impl Inspection<'_> {
                     near.file_name().unwrap_or_default().to_string_lossy()
                 )
             }
-            None => "install it into the root, or name it by its full path".into(),
+            None => "install it into the root, or name it by its full path; an image is no command, and is named \
+                     before it"
+                .into(),
         }
     }
 
@@ -154,8 +156,7 @@ impl Inspection<'_> {
 
     /// What the kernel asks of every file that it executes.
     pub fn executable(&self, found: &Found, role: &str) -> Verdict {
-        let host = self.root.on_host(&found.path);
-        let host = host.display();
+        let host = self.root.place(found);
         if let Some(what) = what_is(found) {
             let help = "name a program: a plain file with an x bit";
             return fault(Errno::EACCES, format!("{role} is {what}"), help);
@@ -255,8 +256,7 @@ impl Inspection<'_> {
 
     /// The fault of a file that is neither ELF nor begins with `#!`: the kernel knows no way to run it.
     fn unknown(&mut self, found: &Found, head: &[u8]) -> Verdict {
-        let host = self.root.on_host(&found.path);
-        let (shown, host) = (found.path.display(), host.display());
+        let (shown, host) = (found.path.display(), self.root.place(found));
         let text = !head.is_empty() && !head.contains(&0) && head.is_ascii();
         let (why, help) = match head {
             [] => ("the file is empty", format!("write it again: {host}")),

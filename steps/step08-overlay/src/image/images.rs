@@ -1,10 +1,11 @@
 //! Images on this machine: directories as they are, archives unpacked once.
 //!
-//! An unpacked archive is named by the SHA-256 of its bytes. So two names for one archive are one image, and an archive
-//! that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
+//! An unpacked archive is named by the SHA-256 of its bytes, and by whether it lies below all others: the lowest one has
+//! nothing to hide. So two names for one archive are one image, and an archive that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
 //! a small file beside the images remembers the digest that a file had with a certain inode, size and time of change.
 
 use crate::image::archive::{empty_root, unpack};
+use crate::image::open_ends::fit_lowest;
 use anyhow::{Context, Result, bail};
 use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
@@ -30,11 +31,12 @@ impl Images {
         }
     }
 
-    /// The directory of the image `path`; an archive is unpacked when it is new.
+    /// The directory of the image `path`, the lowest of all or one that is laid on others; an archive is unpacked when it
+    /// is new.
     ///
     /// # Errors
     /// A file that doesn't exist or isn't an archive, or an archive that holds what it mustn't.
-    pub fn layer(&self, path: &Path) -> Result<PathBuf> {
+    pub fn layer(&self, path: &Path, is_lowest: bool) -> Result<PathBuf> {
         let shown = path.display();
         let found = match path.metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!(
@@ -52,11 +54,11 @@ impl Images {
         if !found.is_file() {
             bail!("--image {shown}: it is neither a directory nor an archive");
         }
-        self.unpacked(path)
+        self.unpacked(path, is_lowest)
             .with_context(|| format!("--image {shown}"))
     }
 
-    fn unpacked(&self, archive: &Path) -> Result<PathBuf> {
+    fn unpacked(&self, archive: &Path, is_lowest: bool) -> Result<PathBuf> {
         // An image may hold a stranger's setuid programs: only root may reach them.
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&self.folder)?;
@@ -65,7 +67,8 @@ impl Images {
 
         let file = File::open(archive)?;
         let remembered = known.join(fingerprint(&file)?);
-        let image = |digest: &str| self.folder.join(format!("sha256-{digest}"));
+        let place = if is_lowest { "" } else { "-above" };
+        let image = |digest: &str| self.folder.join(format!("sha256-{digest}{place}"));
         if let Ok(digest) = fs::read_to_string(&remembered) {
             let image = image(&digest);
             if image.exists() {
@@ -88,7 +91,7 @@ impl Images {
         let aside = self.folder.join("new");
         remove_tree(&aside)?;
         empty_root(&aside)?;
-        let digest = match unpack(file, &aside, self.limit) {
+        let digest = match self.unpack(file, &aside, is_lowest) {
             Ok(digest) => digest,
             Err(error) => {
                 remove_tree(&aside)?;
@@ -108,6 +111,42 @@ impl Images {
         fs::write(&half, &digest)?;
         fs::rename(&half, &remembered)?;
         Ok(image)
+    }
+
+    /// Unpacks an archive into the empty directory `aside`, and returns its digest.
+    fn unpack(&self, archive: File, aside: &Path, is_lowest: bool) -> Result<String> {
+        let (digest, open) = unpack(archive, aside, self.limit)?;
+        match is_lowest {
+            true => fit_lowest(aside, &open)?,
+            false => open.has_no_links()?,
+        }
+        is_a_root(aside)?;
+        Ok(digest)
+    }
+}
+
+/// What others put into archives that are no root: the format, and the files by which it is known.
+const FORMATS: [(&str, &[&str]); 2] = [
+    (
+        "an image layout (OCI)",
+        &["oci-layout", "index.json", "blobs"],
+    ),
+    (
+        "what `docker save` writes",
+        &["manifest.json", "repositories"],
+    ),
+];
+
+/// Refuses an archive that holds an image's layers as archives, instead of a root.
+fn is_a_root(unpacked: &Path) -> Result<()> {
+    let has = |name: &&str| unpacked.join(name).symlink_metadata().is_ok();
+    let format = FORMATS.iter().find(|(_, files)| files.iter().all(has));
+    match format.filter(|_| !["bin", "etc", "usr"].iter().any(has)) {
+        Some((format, _)) => bail!(
+            "it is {format}: archives of layers, and no root\nhelp: `step11-pull load -i FILE` makes an image of it, and \
+             `step11-pull run` runs that"
+        ),
+        None => Ok(()),
     }
 }
 
