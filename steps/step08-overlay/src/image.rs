@@ -5,6 +5,7 @@ pub mod commit;
 pub mod headers;
 pub mod images;
 pub mod marks;
+pub mod names;
 pub mod open_ends;
 pub mod xattrs;
 pub mod zstd;

@@ -1,13 +1,14 @@
 //! Chapter 8: layers and volumes.
 
 mod marks;
+mod runs;
 
 use crate::course::Exercise;
 use crate::course::workbench::{Claim, Workbench};
-use crate::host::container::{Container, RunOutcome, run};
+use crate::host::container::Container;
 use anyhow::Result;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::ffi::OsString;
+use runs::{arguments, try_out};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -74,17 +75,6 @@ pub const EXERCISES: &[Exercise] = &[
         ],
     },
 ];
-
-/// What has a folder of the program's own for its state.
-fn arguments(bench: &Workbench, flags: &[&str], command: &[&str]) -> Vec<OsString> {
-    let mut arguments = vec!["--state-dir".into(), bench.scratch.join("state").into()];
-    arguments.extend(flags.iter().chain(command).map(OsString::from));
-    arguments
-}
-
-fn try_out(bench: &Workbench, flags: &[&str], command: &[&str]) -> Result<RunOutcome> {
-    run(&bench.program, &arguments(bench, flags, command))
-}
 
 /// A layer with one file.
 fn layer(bench: &Workbench, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {

@@ -206,7 +206,7 @@ fn programs_of_images_and_volumes_are_explained() {
     }
     let outcome = bench.bare(&["--image", &good], &["alpine", "sh"]);
     assert!(
-        outcome.errors.contains("an image is no command"),
+        outcome.errors.contains("an image is named by --image"),
         "{}",
         outcome.errors
     );

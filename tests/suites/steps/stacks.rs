@@ -124,8 +124,11 @@ fn archives_of_images_are_named() {
         ("1234.json", Regular, b"{}"),
         ("5678/", Directory, b""),
         ("5678/layer.tar", Regular, &layer),
-        ("manifest.json", Regular, b"[]"),
-        ("repositories", Regular, b"{}"),
+        (
+            "manifest.json",
+            Regular,
+            b"[{\"Config\":\"1234.json\",\"RepoTags\":null,\"Layers\":[\"5678/layer.tar\"]}]",
+        ),
     ]);
     let layout = archive(&[
         ("blobs/", Directory, b""),
@@ -173,8 +176,12 @@ fn hundreds_of_layers() {
         line,
     );
     assert_eq!((&*outcome.output, &*outcome.errors), ("/srv\n498\n", ""));
-    let names = run(Command::new("tar").args(["-tf", &commit, "--wildcards", "./srv/*"]));
-    assert_eq!(names.lines().count(), 497);
+    let names = run(Command::new("tar").args(["-tf", &commit]));
+    let count = names
+        .lines()
+        .filter(|name| name.starts_with("srv/"))
+        .count();
+    assert_eq!(count, 497);
     let many: Vec<&str> = flags[..2].iter().copied().cycle().take(2 * 499).collect();
     let outcome = bench.run(&many, "true");
     assert_eq!(outcome.code, 125);
@@ -295,7 +302,7 @@ fn other_programs_read_what_is_committed() {
         "import sys, tarfile\nfor each in tarfile.open(sys.argv[1]): print(each.name, each.size)",
         &file,
     ]));
-    assert!(listed.contains("\n./odd/sparse 5000000\n"), "{listed}");
+    assert!(listed.contains("\nodd/sparse 5000000\n"), "{listed}");
     let layout = bench.path("layout").display().to_string();
     run(Command::new("skopeo").args([
         "copy",

@@ -7,6 +7,7 @@
 
 use crate::image::headers::{BLOCK, Entries, Entry};
 use crate::image::marks::{MARK, WHITEOUT, is_whiteout, make_opaque};
+use crate::image::names::shown;
 use crate::image::open_ends::OpenEnds;
 use crate::image::xattrs::set_attribute;
 use crate::image::zstd::Zstd;
@@ -33,7 +34,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use step01_uts::program::visible;
 use step04_pivot_root::root::directory_at;
 use tar::EntryType;
 
@@ -105,16 +105,6 @@ impl<R: Read> Read for Hashing<R> {
         let read = self.inner.read(buffer)?;
         self.hash.borrow_mut().update(&buffer[..read]);
         Ok(read)
-    }
-}
-
-/// A name that an archive chose, made readable on one line.
-pub fn shown(name: &Path) -> String {
-    const LONG: usize = 200;
-    let name = visible(&name.to_string_lossy());
-    match name.char_indices().nth(LONG) {
-        Some((at, _)) => format!("{}… ({} bytes)", &name[..at], name.len()),
-        None => name,
     }
 }
 

@@ -1,8 +1,9 @@
 //! A container's root as an archive that is an image again.
 
-use crate::image::archive::{DEEPEST, shown};
+use crate::image::archive::DEEPEST;
 use crate::image::headers::{ATTRIBUTE, BLOCK, MOST_PARTS, SPARSE, encoded};
 use crate::image::marks::WHITEOUT;
+use crate::image::names::shown;
 use crate::image::xattrs::{attributes, is_of_overlay};
 use crate::whole::Whole;
 use anyhow::{Context, Result, bail};
@@ -241,10 +242,7 @@ impl<W: Write> Packer<W> {
             return Ok(false);
         }
         let id = (metadata.dev(), metadata.ino());
-        let mut header = Header::new_gnu();
-        header.set_metadata(&metadata);
-        // A header knows no time before 1970.
-        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+        let mut header = header_of(&metadata, Header::new_gnu());
         if metadata.nlink() > 1 && !kind.is_dir() {
             if let Some(first) = self.links.get(&id) {
                 header.set_entry_type(EntryType::Link);
@@ -268,12 +266,15 @@ impl<W: Write> Packer<W> {
             let stored: u64 = parts.iter().map(|(_, length)| length).sum();
             let mut more = Vec::new();
             if stored < metadata.len() {
-                // The parts are listed, so that the holes between them stay holes.
+                // The parts are listed, so that the holes between them stay holes. Such a list is PAX's, and GNU tar looks for
+                // one below a header of that format only.
                 more = list(&parts);
+                let plain = name.strip_prefix(".").unwrap_or(name);
+                header = header_of(&metadata, Header::new_ustar());
                 let about = [
                     ("major", b"1".to_vec()),
                     ("minor", b"0".to_vec()),
-                    ("name", name.as_os_str().as_bytes().to_vec()),
+                    ("name", plain.as_os_str().as_bytes().to_vec()),
                     ("realsize", metadata.len().to_string().into_bytes()),
                 ];
                 records.extend(about.map(|(key, value)| (format!("{SPARSE}{key}"), value)));
@@ -332,6 +333,15 @@ impl<W: Write> Packer<W> {
             .map(|(key, value)| (key.as_str(), value.as_slice()));
         Ok(self.builder.append_pax_extensions(pairs)?)
     }
+}
+
+/// The header `empty` with the file's type, size, owner, mode and time.
+fn header_of(metadata: &Metadata, empty: Header) -> Header {
+    let mut header = empty;
+    header.set_metadata(metadata);
+    // A header knows no time before 1970.
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header
 }
 
 /// What a header has no place for, as PAX records: fractions of a second, times before 1970, long targets of links, and

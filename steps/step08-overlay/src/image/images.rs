@@ -7,10 +7,11 @@
 use crate::image::archive::{empty_root, unpack};
 use crate::image::open_ends::fit_lowest;
 use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
 use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
@@ -125,29 +126,36 @@ impl Images {
     }
 }
 
-/// What others put into archives that are no root: the format, and the files by which it is known.
-const FORMATS: [(&str, &[&str]); 2] = [
-    (
-        "an image layout (OCI)",
-        &["oci-layout", "index.json", "blobs"],
-    ),
-    (
-        "what `docker save` writes",
-        &["manifest.json", "repositories"],
-    ),
-];
-
 /// Refuses an archive that holds an image's layers as archives, instead of a root.
 fn is_a_root(unpacked: &Path) -> Result<()> {
-    let has = |name: &&str| unpacked.join(name).symlink_metadata().is_ok();
-    let format = FORMATS.iter().find(|(_, files)| files.iter().all(has));
-    match format.filter(|_| !["bin", "etc", "usr"].iter().any(has)) {
-        Some((format, _)) => bail!(
+    let has = |name: &str| unpacked.join(name).symlink_metadata().is_ok();
+    let format = if ["oci-layout", "index.json", "blobs"].into_iter().all(has) {
+        "an image layout (OCI)"
+    } else if lists_layers(&unpacked.join("manifest.json")) {
+        "what `docker save` writes"
+    } else {
+        return Ok(());
+    };
+    match ["bin", "etc", "usr"].into_iter().any(has) {
+        true => Ok(()),
+        false => bail!(
             "it is {format}: archives of layers, and no root\nhelp: `step11-pull load -i FILE` makes an image of it, and \
              `step11-pull run` runs that"
         ),
-        None => Ok(()),
     }
+}
+
+/// Whether the file is the list of images of `docker save`. An application's own manifest.json is something else.
+fn lists_layers(manifest: &Path) -> bool {
+    const LONGEST: u64 = 1024 * 1024;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(manifest);
+    let mut text = String::new();
+    let read = opened.and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+    read.is_ok() && text.starts_with('[') && text.contains("\"Layers\"")
 }
 
 /// What tells one version of a file from another.

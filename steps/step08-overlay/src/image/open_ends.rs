@@ -1,7 +1,7 @@
 //! What an archive leaves open, since the layers below it decide.
 
-use crate::image::archive::shown;
 use crate::image::marks::{MARK, is_whiteout};
+use crate::image::names::shown;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -73,6 +73,7 @@ impl OpenEnds {
         self.remember(path)?;
         self.remember(to)
     }
+
     fn remember(&mut self, path: &Path) -> Result<()> {
         // What a path takes beside its bytes counts, too.
         self.memory += size_of::<PathBuf>() + path.as_os_str().len();

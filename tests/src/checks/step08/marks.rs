@@ -1,6 +1,6 @@
 //! 8.4: what an archive says of files that lower layers have.
 
-use super::try_out;
+use super::runs::try_out;
 use crate::course::workbench::{Claim, Workbench};
 use crate::host::container::RunOutcome;
 use crate::host::registry::{archive, digest};
