@@ -22,5 +22,6 @@ mod registries;
 mod roots;
 mod runtime_faults;
 mod signals;
+mod stacks;
 mod surviving;
 mod terminal;

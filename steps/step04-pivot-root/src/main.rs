@@ -56,9 +56,9 @@ fn main() -> ExitCode {
         let environment = environment(&args.hostname, &args.env.env);
         let rootfs = args.files.open()?;
         rootfs.check(&["proc", "sys"])?;
-        let witness = Witness::new(&rootfs.path, &command[0], &environment, workdir)?;
+        let witness = Witness::new(Some(&rootfs.path), &command[0], &environment, workdir)?;
         if args.why {
-            let explanation = witness.foresee()?;
+            let explanation = witness.foresee(&rootfs.path)?;
             say(explanation.report())?;
             return Ok(explanation.exit_code());
         }

@@ -32,8 +32,9 @@ pub struct Root {
     left: Cell<usize>,
     /// Keeps the mounts below the directory alive, when they are those of a container.
     _namespace: Option<OwnedFd>,
-    /// The directory's path on the host, for what we tell people to type.
-    on_host: PathBuf,
+    /// The directory's path on the host, for what we tell people to type; none where the host has the root's files in
+    /// several directories, or in one that is ours.
+    on_host: Option<PathBuf>,
 }
 
 /// How a path led through a root.
@@ -126,18 +127,23 @@ impl Root {
             directory: directory.with_context(|| format!("--rootfs {}", path.display()))?,
             left: Cell::new(MOST_LOOKS),
             _namespace: None,
-            on_host: path.to_owned(),
+            on_host: Some(path.to_owned()),
         })
     }
 
-    /// Takes a container's root directory, seen through the container's mount namespace. `on_host`
-    /// is where that directory lies on the host.
-    pub fn in_namespace(directory: OwnedFd, namespace: OwnedFd, on_host: &Path) -> Root {
+    /// The same root, whose files lie `on_host`, in one directory that people know, or nowhere.
+    pub fn from_host(self, on_host: Option<&Path>) -> Root {
+        let on_host = on_host.map(Path::to_owned);
+        Root { on_host, ..self }
+    }
+
+    /// Takes a container's root directory, seen through the container's mount namespace.
+    pub fn in_namespace(directory: OwnedFd, namespace: OwnedFd) -> Root {
         Root {
             directory,
             left: Cell::new(MOST_LOOKS),
             _namespace: Some(namespace),
-            on_host: on_host.to_owned(),
+            on_host: None,
         }
     }
 
@@ -156,9 +162,19 @@ impl Root {
         self.left.get() == 0
     }
 
-    /// Where the host has the file `path` of this root.
-    pub fn on_host(&self, path: &Path) -> PathBuf {
-        self.on_host.join(path.strip_prefix("/").unwrap_or(path))
+    /// Where somebody who wants to change `found` finds it: its path on the host, or its path in the container and what
+    /// it is a part of.
+    pub fn place(&self, found: &Found) -> String {
+        let path = found.path.display();
+        let is_of_root = mount_of(&found.file).ok() == mount_of(&self.directory).ok();
+        match &self.on_host {
+            _ if !is_of_root => format!("{path}, in what is mounted there"),
+            None => format!("{path}, in the image"),
+            Some(host) => {
+                let below = found.path.strip_prefix("/").unwrap_or(&found.path);
+                host.join(below).display().to_string()
+            }
+        }
     }
 
     /// Follows `path` from the directory `from`, link by link, as the kernel does: see
@@ -301,6 +317,13 @@ impl Root {
 pub fn by_descriptor(file: &impl AsFd) -> PathBuf {
     let file: BorrowedFd = file.as_fd();
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// The mount that a file is on: mnt_id in proc_pid_fdinfo(5).
+pub fn mount_of(file: &OwnedFd) -> Result<String> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    Ok(line.context("fdinfo without mnt_id")?.trim().to_owned())
 }
 
 /// A descriptor that holds the directory `path` of the host, and doesn't open it: O_PATH in open(2).

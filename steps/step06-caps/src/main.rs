@@ -78,9 +78,9 @@ fn main() -> ExitCode {
         let defaults = environment(&args.hostname, &given);
         let rootfs = args.files.open()?;
         rootfs.check(&["proc", "sys", "dev"])?;
-        let witness = Witness::new(&rootfs.path, &command[0], &defaults, workdir)?;
+        let witness = Witness::new(Some(&rootfs.path), &command[0], &defaults, workdir)?;
         if args.why {
-            let explanation = witness.foresee()?;
+            let explanation = witness.foresee(&rootfs.path)?;
             say(explanation.report())?;
             return Ok(explanation.exit_code());
         }

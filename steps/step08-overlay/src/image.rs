@@ -4,5 +4,8 @@ pub mod archive;
 pub mod commit;
 pub mod headers;
 pub mod images;
+pub mod marks;
+pub mod names;
+pub mod open_ends;
 pub mod xattrs;
 pub mod zstd;

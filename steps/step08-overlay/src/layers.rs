@@ -3,8 +3,8 @@
 use crate::changes::{Changes, Home, is_empty};
 use crate::image::commit;
 use crate::image::images::Images;
-use crate::mount_overlay;
 use crate::volumes::{OpenVolume, Tmpfs, Volume};
+use crate::{among_descriptors, by_numbers, mount_overlay};
 use anyhow::{Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
@@ -19,7 +19,7 @@ use step01_uts::call;
 use step01_uts::program::{Ended, explain};
 use step03_mount::make_private;
 use step04_pivot_root::bind_self;
-use step04_pivot_root::root::{by_descriptor, directory_at};
+use step04_pivot_root::root::directory_at;
 use step04_pivot_root::rootfs::{Files, Rootfs};
 use step06_caps::remount_read_only;
 
@@ -49,8 +49,9 @@ pub const IMAGE_LIMIT: u64 = 16 << 30;
 /// The directories that a container mounts on. A missing one is made, but not in a user's own --rootfs.
 const PLACES: [&str; 3] = ["proc", "sys", "dev"];
 
-/// As many layers as fit into the page that mount(2) takes.
-pub const MOST_LAYERS: usize = 200;
+/// As many layers an image may have. Overlayfs takes 500, and one is for the changes where all of it is shown (`commit`,
+/// `cp`): overlayfs in the kernel's documentation.
+pub const MOST_LAYERS: usize = 499;
 
 /// What a container's root is made of.
 pub struct Layers {
@@ -74,7 +75,9 @@ impl Storage {
             archive.check()?;
         }
         let (lower, in_use) = self.lower(files)?;
-        if files.rootfs.is_some() {
+        // --why changes nothing. Where something is mounted in the root, its place is made in directories of our own.
+        let why_alone = why && !self.mounts_in_root();
+        if files.rootfs.is_some() && (!why || why_alone) {
             return Ok(Layers {
                 lower,
                 changes: None,
@@ -82,8 +85,8 @@ impl Storage {
                 _in_use: in_use,
             });
         }
-        // --why changes nothing, and needs no root: a single layer is looked at without directories of its own.
-        let needs_none = why && self.keep.is_none() && lower.len() == 1;
+        // It needs no root: a single layer is looked at as it is.
+        let needs_none = why_alone && self.keep.is_none() && lower.len() == 1;
         let changes = || Changes::make(&files.state.dir, home, self.keep.as_deref(), &lower[0]);
         let changes = (!needs_none).then(changes).transpose()?;
         Ok(Layers {
@@ -103,14 +106,27 @@ impl Storage {
             }
             ref images if images.len() > MOST_LAYERS => {
                 bail!(
-                    "{} layers by --image: the kernel takes {MOST_LAYERS}",
+                    "{} layers by --image: an overlay takes {MOST_LAYERS}",
                     images.len()
                 )
             }
             ref images => {
                 let store = Images::at(&files.state.dir, self.image_limit.unwrap_or(IMAGE_LIMIT));
-                let layers = images.iter().map(|image| store.layer(image));
-                Ok((layers.collect::<Result<_>>()?, None))
+                let lowest = images.len() - 1;
+                let mut layers: Vec<PathBuf> = Vec::new();
+                for (position, image) in images.iter().enumerate() {
+                    let layer = store.layer(image, position == lowest)?;
+                    // What is given twice shows nothing below itself, and the kernel refuses it.
+                    if !layers.contains(&layer) {
+                        layers.push(layer);
+                    }
+                }
+                if images.iter().all(|image| image.is_file())
+                    && layers.iter().all(|layer| is_empty(layer))
+                {
+                    bail!("--image {}: nothing is in it", images[0].display());
+                }
+                Ok((layers, None))
             }
         }
     }
@@ -151,21 +167,30 @@ impl Storage {
 
     /// Mounts volumes and tmpfs in the caller's root, and makes the rest of it read-only when that was asked for.
     pub fn attach(&self, volumes: &[OpenVolume]) -> Result<()> {
+        self.attach_in(None, volumes)?;
+        match self.read_only {
+            true => remount_read_only("/"),
+            false => Ok(()),
+        }
+    }
+
+    fn attach_in(&self, root: Option<&OwnedFd>, volumes: &[OpenVolume]) -> Result<()> {
         // By depth: a mount below another comes after it.
         let mut tmpfs: Vec<&Tmpfs> = self.tmpfs.iter().collect();
         tmpfs.sort_by_key(|each| each.depth());
         let mut tmpfs = tmpfs.into_iter().peekable();
         for volume in volumes {
             while let Some(above) = tmpfs.next_if(|each| each.depth() <= volume.depth()) {
-                above.attach()?;
+                above.attach(root)?;
             }
-            volume.attach()?;
+            volume.attach(root)?;
         }
-        tmpfs.try_for_each(Tmpfs::attach)?;
-        match self.read_only {
-            true => remount_read_only("/"),
-            false => Ok(()),
-        }
+        tmpfs.try_for_each(|each| each.attach(root))
+    }
+
+    /// Whether something is mounted in the root.
+    fn mounts_in_root(&self) -> bool {
+        !self.volume.is_empty() || !self.tmpfs.is_empty()
     }
 }
 
@@ -202,9 +227,11 @@ impl Layers {
     }
     // ANCHOR_END: mount
 
-    /// The host's path of the topmost layer: a file of the root is most likely there.
-    pub fn topmost(&self) -> &Path {
-        &self.lower[0]
+    /// Where the host has the files of the root, if it has them in one directory, and that isn't ours.
+    pub fn on_host(&self) -> Option<&Path> {
+        let [only] = &self.lower[..] else { return None };
+        let is_ours = only.starts_with(self.state.join("images"));
+        (!is_ours).then_some(only)
     }
 
     /// Shows the whole root to `look`, without a container. A single layer is shown itself, several as a mount that
@@ -216,8 +243,25 @@ impl Layers {
                 let layers = upper.chain(&self.lower).map(PathBuf::as_path);
                 show(layers.collect(), &changes.folder, look)
             }
-            None => look(self.topmost()),
+            None => look(&self.lower[0]),
         }
+    }
+
+    /// Shows the root of a container that isn't there to `look`, with all that `storage` mounts in it. No other process
+    /// sees these mounts.
+    pub fn foresee<T>(
+        &self,
+        storage: &Storage,
+        volumes: &[OpenVolume],
+        look: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        if !storage.mounts_in_root() {
+            return self.show(look);
+        }
+        let _back = private_mounts()?;
+        let root = self.mount()?;
+        storage.attach_in(Some(&directory_at(&root)?), volumes)?;
+        look(&root)
     }
 
     /// Ends the container's use of the layers: saves what is to be saved, removes what isn't kept, and passes on the
@@ -262,19 +306,17 @@ pub fn show<T>(
         .iter()
         .map(|layer| directory_at(layer))
         .collect::<Result<_>>()?;
-    let lower: Vec<_> = opened
-        .iter()
-        .map(|layer| by_descriptor(layer).display().to_string())
-        .collect();
-    let data = format!("lowerdir={}", lower.join(":"));
+    let data = format!("lowerdir={}", by_numbers(&opened));
     let overlay = Some("overlay");
-    call!(mount(
-        overlay,
-        target,
-        overlay,
-        MsFlags::MS_RDONLY,
-        Some(&*data)
-    ))?;
+    among_descriptors(|| {
+        call!(mount(
+            overlay,
+            target,
+            overlay,
+            MsFlags::MS_RDONLY,
+            Some(&*data)
+        ))
+    })?;
     look(target)
 }
 

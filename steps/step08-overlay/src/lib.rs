@@ -7,8 +7,9 @@
 //! and put into place in there ([`attach`]). At the end the container's own directory goes
 //! ([`tear_down`]), or becomes an image.
 //!
-//! An image is a directory, or an archive that is unpacked once ([`image::images`], [`image::archive`]); [`mod@image::commit`]
-//! makes an archive of a container's root. [`layers`] and [`volumes`] say which layers and volumes a
+//! An image is a directory, or an archive that is unpacked once ([`image::images`], [`image::archive`]). What an archive
+//! says of files that lower layers have becomes overlayfs's own marks ([`mark`]). [`mod@image::commit`] makes an archive of
+//! a container's root. [`layers`] and [`volumes`] say which layers and volumes a
 //! container gets.
 
 pub mod changes;
@@ -18,21 +19,25 @@ pub mod layers;
 pub mod volumes;
 pub mod whole;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::ffi::CString;
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, fchdir};
+use std::ffi::{CString, OsStr};
 use std::fmt::{self, Formatter};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use step01_uts::call;
 use step01_uts::call::Argument;
+use step01_uts::{Refused, call};
 use step04_pivot_root::removal::remove_tree;
 use step05_tty::mounts::MountPoint;
 use step07_cgroups::unescaped;
+
+use image::marks::{MARK, is_directory, make_opaque, make_whiteout};
 
 // ANCHOR: mount_overlay
 /// Mounts an overlay on `target`: the directories `lower`, the topmost first, and above them `upper`,
@@ -41,8 +46,9 @@ use step07_cgroups::unescaped;
 ///
 /// A file is copied up whole when it is first written. A file that is removed leaves a mark in
 /// `upper`, a character device 0/0, and a directory that replaces another is marked opaque. The
-/// directories are named by descriptors: the list has to fit into a page, and in paths `:` and `,`
-/// would end it. See the kernel's documentation of overlayfs.
+/// directories are named by the numbers of their descriptors ([`by_numbers`], [`among_descriptors`]):
+/// the list has to fit into a page, and in paths `:` and `,` would end it. See the kernel's
+/// documentation of overlayfs.
 ///
 /// `volatile`: the kernel doesn't force the changes onto the disk, since nobody will want them after a crash.
 ///
@@ -58,23 +64,48 @@ pub fn mount_overlay(
 ) -> Result<()> {
     // ANCHOR_END: mount_overlay
     // ANCHOR: exercise_mount_overlay
-    let by_number = |layer: &OwnedFd| format!("/proc/self/fd/{}", layer.as_raw_fd());
-    let lower: Vec<_> = lower.iter().map(by_number).collect();
-    let (lower, upper, work) = (lower.join(":"), by_number(upper), by_number(work));
-    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
+    let mut data = format!(
+        "lowerdir={},upperdir={upper},workdir={work}",
+        by_numbers(lower)
+    );
     if volatile {
         data.push_str(",volatile");
     }
     let overlay = Some("overlay");
-    call!(mount(
-        overlay,
-        target,
-        overlay,
-        MsFlags::empty(),
-        Some(&*data)
-    ))?;
-    Ok(())
+    among_descriptors(|| {
+        call!(mount(
+            overlay,
+            target,
+            overlay,
+            MsFlags::empty(),
+            Some(&*data)
+        ))
+    })
     // ANCHOR_END: exercise_mount_overlay
+}
+
+/// The numbers of the descriptors, with `:` between them.
+pub fn by_numbers(layers: &[OwnedFd]) -> String {
+    let numbers: Vec<_> = layers
+        .iter()
+        .map(|layer| layer.as_raw_fd().to_string())
+        .collect();
+    numbers.join(":")
+}
+
+/// Calls `mount` in the directory /proc/self/fd, where the number of a descriptor is a path of what it stands for, and
+/// goes back.
+///
+/// # Errors
+/// What `mount` returns; the caller's directory can't be opened.
+pub fn among_descriptors(mount: impl FnOnce() -> Result<(), Refused>) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let before = call!(open(".", flags, Mode::empty()))?;
+    call!(chdir("/proc/self/fd"))?;
+    let mounted = mount();
+    call!(fchdir(&before))?;
+    Ok(mounted?)
 }
 
 // ANCHOR: clone_tree
@@ -117,6 +148,40 @@ pub fn tear_down(folder: &Path) -> Result<()> {
     }
     remove_tree(folder)
     // ANCHOR_END: exercise_tear_down
+}
+
+// ANCHOR: mark
+/// Does what the entry `name` of an archive says, if it is a mark: an entry by which a layer hides what lower layers have
+/// in the directory `parent`. Returns whether it is one; then nothing of that name is made.
+///
+/// `.wh.NAME` hides NAME. Overlayfs wants a *whiteout* for that ([`make_whiteout`]). If this layer has a NAME of its own
+/// already, that stays, since marks are about lower layers only, wherever they stand in the archive. A directory is then
+/// *opaque* ([`make_opaque`]): it shows nothing of the directories below it. `.wh..wh..opq` makes `parent` itself opaque.
+/// Other names that begin with `.wh..wh.` are notes of another filesystem, and nothing is made of them. See *Whiteouts*
+/// in the OCI image specification, and overlayfs in the kernel's documentation.
+///
+/// # Errors
+/// A mark whose NAME is empty, `.` or `..`: its maker wants to reach a directory that isn't this one.
+pub fn mark(parent: &OwnedFd, name: &OsStr) -> Result<bool> {
+    // ANCHOR_END: mark
+    // ANCHOR: exercise_mark
+    let Some(hidden) = name.as_bytes().strip_prefix(MARK) else {
+        return Ok(false);
+    };
+    match hidden {
+        b".wh..opq" => make_opaque(parent, OsStr::new("."))?,
+        notes if notes.starts_with(MARK) => {}
+        b"" | b"." | b".." => bail!("it hides no name that a file could have"),
+        hidden => match make_whiteout(parent, OsStr::from_bytes(hidden)) {
+            Err(Errno::EEXIST) if is_directory(parent, OsStr::from_bytes(hidden))? => {
+                make_opaque(parent, OsStr::from_bytes(hidden))?;
+            }
+            Err(Errno::EEXIST) => {}
+            made => made?,
+        },
+    }
+    Ok(true)
+    // ANCHOR_END: exercise_mark
 }
 
 /// The mount points at `folder` and below it, in the order in which they were mounted.

@@ -98,13 +98,13 @@ fn main() -> ExitCode {
         let layers = args
             .layers
             .open(&args.files, Home::Passing(&id), args.why)?;
+        let witness = Witness::new(layers.on_host(), &command[0], &defaults, workdir)?;
         if args.why {
-            let foresee = |root: &_| Witness::new(root, &command[0], &defaults, workdir)?.foresee();
-            let explanation = layers.show(foresee)?;
+            let explanation =
+                layers.foresee(&args.layers, &volumes, |root| witness.foresee(root))?;
             say(explanation.report())?;
             return Ok(explanation.exit_code());
         }
-        let witness = Witness::new(layers.topmost(), &command[0], &defaults, workdir)?;
         let terminal = tty.open()?;
         let cgroup = Cgroup::create(&id, &limits)?;
 

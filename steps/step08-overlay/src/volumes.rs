@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use step01_uts::Refused;
-use step05_tty::mounts::{Mount, MountPoint, mount_on, mount_point};
+use step05_tty::mounts::{Mount, MountPoint, mount_on, mount_point, mount_point_in};
 use step05_tty::options::Options;
 
 /// One `-v`.
@@ -151,11 +151,11 @@ pub struct OpenVolume {
 }
 
 impl OpenVolume {
-    /// Mounts the volume in the caller's root. Where DST is missing it is made. A link on the way leads to what it
-    /// means *in that root*.
-    pub fn attach(&self) -> Result<()> {
+    /// Mounts the volume in the caller's root, or in the directory `root`. Where DST is missing it is made. A link on the
+    /// way leads to what it means *in that root*.
+    pub fn attach(&self, root: Option<&OwnedFd>) -> Result<()> {
         let flag = || format!("-v …:{}", self.target.display());
-        let point = mount_point(&self.target, self.kind).with_context(flag)?;
+        let point = point_in(root, &self.target, self.kind).with_context(flag)?;
         outside_of_proc(&point).with_context(flag)?;
         self.attach_on(&point)
     }
@@ -222,10 +222,10 @@ impl Tmpfs {
         })
     }
 
-    /// Mounts the tmpfs in the caller's root.
-    pub fn attach(&self) -> Result<()> {
+    /// Mounts the tmpfs in the caller's root, or in the directory `root`.
+    pub fn attach(&self, root: Option<&OwnedFd>) -> Result<()> {
         let flag_of = || format!("--tmpfs {}", self.target.display());
-        let point = mount_point(&self.target, SFlag::S_IFDIR).with_context(flag_of)?;
+        let point = point_in(root, &self.target, SFlag::S_IFDIR).with_context(flag_of)?;
         outside_of_proc(&point).with_context(flag_of)?;
         let options = Options::read(self.options.iter().map(String::as_str));
         let usual = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -256,6 +256,13 @@ const KNOWN: MsFlags = MsFlags::MS_RDONLY
     .union(MsFlags::MS_NOSUID)
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOATIME);
+
+fn point_in(root: Option<&OwnedFd>, path: &Path, wanted: SFlag) -> Result<MountPoint> {
+    match root {
+        None => mount_point(path, wanted),
+        Some(root) => mount_point_in(root, path, wanted),
+    }
+}
 
 /// Fails when `point` is in a procfs, where a link in the root may have led. The filesystem's type shows that,
 /// whatever the path is.

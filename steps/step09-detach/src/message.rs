@@ -55,9 +55,9 @@ pub enum Message {
     Still,
     /// To the monitor: the container goes on already. The monitor answers [`Message::Taken`].
     GoesOn,
-    /// From the monitor: the command's outcome, and the path of its root on the host. If you look why, say
-    /// [`Message::Looking`].
-    Look(Result<u8, Report>, PathBuf),
+    /// From the monitor: the command's outcome, and where the host has the files of its root, if it has them in one
+    /// directory that people know. If you look why, say [`Message::Looking`].
+    Look(Result<u8, Report>, Option<PathBuf>),
     /// From the monitor: look. With the message come two descriptors, by which you can see why: those of
     /// [`step04_pivot_root::why::witness::Sight`]. The container stays as it is until you say [`Message::Looked`], for
     /// a while at most.

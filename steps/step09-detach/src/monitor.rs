@@ -368,7 +368,7 @@ impl Companion for Monitor<'_> {
 
     /// A hostile root may have many links, and each look would take the monitor's time, which nobody limits. So a
     /// client that is attached looks in its place. Without such a client nobody looks.
-    fn raise(&mut self, outcome: Result<u8, &Error>, root: &Path, sight: Sight) {
+    fn raise(&mut self, outcome: Result<u8, &Error>, host: Option<&Path>, sight: Sight) {
         let code = outcome.unwrap_or_else(exit_code);
         if self.begins_again(code) {
             return;
@@ -377,7 +377,7 @@ impl Companion for Monitor<'_> {
             return;
         };
         let outcome = outcome.map_err(|error| Report::from(error).cut());
-        let question = Message::Look(outcome, root.to_owned()).encode();
+        let question = Message::Look(outcome, host.map(Path::to_owned)).encode();
         self.looking = Some(Looking {
             client: client.number,
             sight: Some(sight),

@@ -49,7 +49,7 @@ pub trait Companion {
     /// Asks somebody why the command came to that `outcome`, in the root that the host has at `root`. The *sight* is
     /// what it takes to look: two descriptors that the child hands over to the parent's *witness*. Returns when nobody
     /// looks any more, since the root goes then.
-    fn raise(&mut self, outcome: Result<u8, &Error>, root: &Path, sight: Sight);
+    fn raise(&mut self, outcome: Result<u8, &Error>, host: Option<&Path>, sight: Sight);
 }
 
 /// Starts `container` by its `plan`, has its `companion` stay with it until it has ended, and puts in order what the
@@ -77,7 +77,7 @@ pub fn start(
         volatile: plan.rm,
     };
     let layers = plan.layers.open(&plan.files, home, false)?;
-    let witness = Witness::new(layers.topmost(), &command[0], &defaults, workdir)?;
+    let witness = Witness::new(layers.on_host(), &command[0], &defaults, workdir)?;
     let terminal = plan.tty.open_apart(size)?;
     let cgroup = Cgroup::create(&container.id, &limits)?;
 
@@ -119,7 +119,7 @@ pub fn start(
     });
     let raise = |companion: &mut dyn Companion, outcome: Result<u8, &Error>| {
         if let Some(sight) = witness.sight(outcome) {
-            companion.raise(outcome, layers.topmost(), sight);
+            companion.raise(outcome, layers.on_host(), sight);
         }
     };
     let child = match child {

@@ -20,13 +20,12 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, chown, fchownat, mkfifoat, symlinkat,
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write, stderr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use step01_uts::program::visible;
-use step04_pivot_root::root::by_descriptor;
-use step04_pivot_root::root::kind;
+use step04_pivot_root::root::{by_descriptor, kind, mount_of};
 use step05_tty::mounts::MountPoint;
 use step08_overlay::image::archive::DEEPEST;
 use step08_overlay::image::xattrs::{attributes, set_attribute};
@@ -295,13 +294,6 @@ fn copy_fifo(to: &Place, original: &FileStat, manner: Manner) -> Result<()> {
     }
     // A fifo isn't opened, which would wait for a process at its other end.
     finish(&made, original, manner)
-}
-
-/// The mount that a file is on: mnt_id in proc_pid_fdinfo(5).
-fn mount_of(file: &OwnedFd) -> Result<String> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    Ok(line.context("fdinfo without mnt_id")?.trim().to_owned())
 }
 
 fn copy_directory(from: &Place, to: &Place, original: &FileStat, manner: Manner) -> Result<()> {

@@ -16,7 +16,8 @@ use step01_uts::program::visible;
 use step01_uts::say;
 use step04_pivot_root::root::by_descriptor;
 use step04_pivot_root::state::StateDir;
-use step08_overlay::image::archive::{DEEPEST, shown};
+use step08_overlay::image::archive::DEEPEST;
+use step08_overlay::image::names::shown;
 use step08_overlay::image::xattrs::attributes;
 use step09_detach::container::store::Store;
 

@@ -116,7 +116,7 @@ impl Exec {
         let defaults = environment(hostname, &given);
         let workdir = self.workdir.as_deref().unwrap_or(plan.env.workdir());
         let root = PathBuf::from(format!("/proc/{}/root", process.pid));
-        let witness = Witness::new(&root, &self.command[0], &defaults, workdir)?;
+        let witness = Witness::new(Some(&root), &self.command[0], &defaults, workdir)?;
         let namespaces = namespaces_of(process.pid)?;
         let keeper = self.detach.then(Keeper::new).transpose()?;
         if let Some(Keeper::Caller(outcome)) = keeper {

@@ -4,7 +4,7 @@
 //! image's configuration, and its layers, which are archives. Nothing of that is taken on trust. A registry asks who we
 //! are, by a challenge that has to be understood ([`challenges`]). What it sends is known by its SHA-256 before it comes,
 //! and counts only when the bytes have that digest ([`Verified`]). And each layer is an archive that a stranger made:
-//! it is unpacked as in step 8, and its marks for files that it removes become overlayfs's ([`mark`]).
+//! it is unpacked as in step 8 ([`step08_overlay::mark`]).
 //!
 //! How images are named, and how a registry is asked, is in [`registry`]. [`manifest`] says which image of several is
 //! meant, and what it consists of. [`layer`] fetches and unpacks, [`store`] keeps, and [`commands`] has what people type.
@@ -15,20 +15,10 @@ pub mod manifest;
 pub mod registry;
 pub mod store;
 
-use anyhow::{Result, bail};
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, makedev, mknodat};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::ffi::OsStr;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use step04_pivot_root::root::kind;
-use step08_overlay::image::archive::WHITEOUT;
-use step08_overlay::image::xattrs::set_attribute;
 
 // ANCHOR: Challenge
 /// What a server wants from whoever asks: a *challenge* of its header WWW-Authenticate.
@@ -195,71 +185,4 @@ impl<R> Verified<R> {
             hash: Sha256::new(),
         }
     }
-}
-
-// ANCHOR: mark
-/// Does what the entry `name` of a layer says, if it is a mark: an entry by which the layer hides what lower layers have
-/// in the directory `parent`. Returns whether it is one; then nothing of that name is made.
-///
-/// `.wh.NAME` hides NAME. Overlayfs wants a *whiteout* for that: a character device 0/0 that is called NAME. If this
-/// layer has a NAME of its own already, that stays, since marks are about lower layers only, wherever they stand in the
-/// archive. A directory is then *opaque*: its attribute `trusted.overlay.opaque` is `y`, and it shows nothing of the
-/// directories below it. `.wh..wh..opq` makes `parent` itself opaque. Other names that begin with `.wh..wh.` are notes
-/// of another filesystem, and nothing is made of them. See *Whiteouts* in the OCI image specification, and overlayfs in
-/// the kernel's documentation.
-///
-/// # Errors
-/// A mark whose NAME is empty, `.` or `..`: its maker wants to reach a directory that isn't this one.
-pub fn mark(parent: &OwnedFd, name: &OsStr) -> Result<bool> {
-    // ANCHOR_END: mark
-    // ANCHOR: exercise_mark
-    let Some(hidden) = name.as_bytes().strip_prefix(MARK) else {
-        return Ok(false);
-    };
-    match hidden {
-        b".wh..opq" => make_opaque(parent, OsStr::new("."))?,
-        notes if notes.starts_with(MARK) => {}
-        b"" | b"." | b".." => bail!("it hides no name that a file could have"),
-        hidden => {
-            let hidden = OsStr::from_bytes(hidden);
-            let device = makedev(WHITEOUT.0.into(), WHITEOUT.1.into());
-            match mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), device) {
-                Err(Errno::EEXIST) if is_directory(parent, hidden)? => {
-                    make_opaque(parent, hidden)?;
-                }
-                Err(Errno::EEXIST) => {}
-                made => made?,
-            }
-        }
-    }
-    Ok(true)
-    // ANCHOR_END: exercise_mark
-}
-
-/// How the names of marks begin.
-pub const MARK: &[u8] = b".wh.";
-
-/// The attribute of a directory that shows nothing of those below it.
-pub const OPAQUE: &str = "trusted.overlay.opaque";
-
-/// Makes the directory `name` in `parent` opaque.
-pub fn make_opaque(parent: &OwnedFd, name: &OsStr) -> Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let directory = openat(parent, name, flags, Mode::empty())?;
-    Ok(set_attribute(&directory, OsStr::new(OPAQUE), b"y")?)
-}
-
-/// Whether `name` in `parent` is a directory, and no link to one.
-pub fn is_directory(parent: &OwnedFd, name: &OsStr) -> Result<bool> {
-    Ok(kind(&look(parent, name)?) == SFlag::S_IFDIR)
-}
-
-fn look(parent: &OwnedFd, name: &OsStr) -> nix::Result<FileStat> {
-    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-}
-
-/// Whether `name` in `parent` is a whiteout.
-pub fn is_whiteout(parent: &OwnedFd, name: &OsStr) -> bool {
-    let device = makedev(WHITEOUT.0.into(), WHITEOUT.1.into());
-    look(parent, name).is_ok_and(|found| kind(&found) == SFlag::S_IFCHR && found.st_rdev == device)
 }

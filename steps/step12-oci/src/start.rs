@@ -73,7 +73,7 @@ pub fn create(
         let notify = ready::prepare(&container)?;
         let command = Command::of(pieces.process, wishes.preserve_fds).told(notify.is_some());
         let cwd = &pieces.process.cwd;
-        let witness = Witness::new(&pieces.rootfs, &command.args[0], &command.env, cwd)?;
+        let witness = Witness::new(Some(&pieces.rootfs), &command.args[0], &command.env, cwd)?;
         let child = pieces.spawn(&container, !groups.is_empty(), |gate| {
             // The lock is the open file's, which the child has in common with us.
             close(lock.descriptor())?;
@@ -230,7 +230,7 @@ pub fn exec(config: &Config, state: &State, joining: &Joining, console: &Console
     let capabilities = capabilities(&process.capabilities, to_be_given(own_users));
     let command = Command::of(process, joining.preserve_fds);
     let root = PathBuf::from(format!("/proc/{first}/root"));
-    let witness = Witness::new(&root, &command.args[0], &command.env, &process.cwd)?;
+    let witness = Witness::new(Some(&root), &command.args[0], &command.env, &process.cwd)?;
     // What a process joins with, it has from us: in there it may not have the right to it.
     let before = attributes::own_oom_score(process.oom_score_adj)?;
     let child = join(&pidfd, theirs, || {

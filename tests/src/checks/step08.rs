@@ -1,11 +1,14 @@
 //! Chapter 8: layers and volumes.
 
+mod marks;
+mod runs;
+
 use crate::course::Exercise;
 use crate::course::workbench::{Claim, Workbench};
-use crate::host::container::{Container, RunOutcome, run};
+use crate::host::container::Container;
 use anyhow::Result;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::ffi::OsString;
+use runs::{arguments, try_out};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -56,18 +59,22 @@ pub const EXERCISES: &[Exercise] = &[
              remove_dir_all, for which NotFound is no error.",
         ],
     },
+    Exercise {
+        name: "mark",
+        heart: "marks are about the layers below",
+        check: marks::mark,
+        scenes: &[],
+        mistakes: &[],
+        read: "the kernel's documentation of overlayfs, Whiteouts in the OCI image specification, mknod(2)",
+        show: "find /var/lib/ten-steps/images -type c",
+        hints: [
+            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which names can't \
+             any file have?",
+            "No MARK before it: false. \".wh..opq\" behind it: make_opaque(parent, \".\"). Other names with MARK: nothing. \
+             \"\", \".\", \"..\": bail. Else make_whiteout; at EEXIST make_opaque if is_directory.",
+        ],
+    },
 ];
-
-/// What has a folder of the program's own for its state.
-fn arguments(bench: &Workbench, flags: &[&str], command: &[&str]) -> Vec<OsString> {
-    let mut arguments = vec!["--state-dir".into(), bench.scratch.join("state").into()];
-    arguments.extend(flags.iter().chain(command).map(OsString::from));
-    arguments
-}
-
-fn try_out(bench: &Workbench, flags: &[&str], command: &[&str]) -> Result<RunOutcome> {
-    run(&bench.program, &arguments(bench, flags, command))
-}
 
 /// A layer with one file.
 fn layer(bench: &Workbench, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {

@@ -9,16 +9,14 @@ use flate2::{Compression, GzBuilder};
 use nix::sys::resource::{Resource, setrlimit};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use step08_overlay::image::xattrs::attributes;
 use tar::{Builder, EntryType, Header};
 
 /// The exercises of chapter 11.
@@ -52,21 +50,6 @@ pub const EXERCISES: &[Exercise] = &[
              others? Which of these can't wait for the end?",
             "read of inner; update the hash with buffer[..read], add to seen. seen > size: mismatch. read > 0 or no room \
              in buffer: that's all. At the end seen < size: mismatch; Digest::finish(hash.clone()) != digest: mismatch.",
-        ],
-    },
-    Exercise {
-        name: "mark",
-        heart: "marks are about the layers below",
-        check: mark,
-        scenes: &[],
-        mistakes: &[],
-        read: "the kernel's documentation of overlayfs, Whiteouts in the OCI image specification, mknod(2)",
-        show: "find /var/lib/ten-steps/registry/layers -type c",
-        hints: [
-            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which names can't \
-             any file have?",
-            "No MARK before it: false. \".wh..opq\" behind it: make_opaque(parent, \".\"). Other names with MARK: nothing. \
-             \"\", \".\", \"..\": bail. Else mknodat S_IFCHR of makedev(WHITEOUT); at EEXIST make_opaque if is_directory.",
         ],
     },
 ];
@@ -740,226 +723,6 @@ fn cut_off(bench: &Workbench) -> Result<Vec<Claim>> {
         .because(Some(why.into())),
     );
     Ok(claims)
-}
-
-const NOTE: EntryType = EntryType::Regular;
-const FOLDER: EntryType = EntryType::Directory;
-
-/// What the lower layer has.
-const LOW: &[(&str, EntryType, &[u8])] = &[
-    ("srv/", FOLDER, b""),
-    ("srv/file", NOTE, b"low"),
-    ("srv/dir/", FOLDER, b""),
-    ("srv/dir/low", NOTE, b"low"),
-    ("srv/link", EntryType::Symlink, b"file"),
-    ("srv/..a", NOTE, b"low"),
-    ("srv/stays", NOTE, b"low"),
-    ("srv/before/", FOLDER, b""),
-    ("srv/before/low", NOTE, b"low"),
-    ("srv/behind/", FOLDER, b""),
-    ("srv/behind/low", NOTE, b"low"),
-    ("srv/mine", NOTE, b"low"),
-    ("srv/mine2", NOTE, b"low"),
-    ("srv/mylink/", FOLDER, b""),
-    ("srv/first/", FOLDER, b""),
-    ("srv/first/low", NOTE, b"low"),
-    ("srv/last/", FOLDER, b""),
-    ("srv/last/low", NOTE, b"low"),
-    ("srv/shared/", FOLDER, b""),
-    ("srv/shared/low", NOTE, b"low"),
-];
-
-/// What the upper layer says.
-const HIGH: &[(&str, EntryType, &[u8])] = &[
-    ("srv/", FOLDER, b""),
-    ("srv/.wh.file", NOTE, b""),
-    ("srv/.wh.dir", NOTE, b""),
-    ("srv/.wh.link", NOTE, b""),
-    ("srv/.wh...a", NOTE, b""),
-    ("srv/.wh.before", NOTE, b""),
-    ("srv/before/", FOLDER, b""),
-    ("srv/before/high", NOTE, b"high"),
-    ("srv/behind/", FOLDER, b""),
-    ("srv/behind/high", NOTE, b"high"),
-    ("srv/.wh.behind", NOTE, b""),
-    ("srv/mine", NOTE, b"high"),
-    ("srv/.wh.mine", NOTE, b""),
-    ("srv/.wh.mine2", NOTE, b""),
-    ("srv/mine2", NOTE, b"high"),
-    ("srv/shared/", FOLDER, b""),
-    ("srv/shared/high", NOTE, b"high"),
-    ("srv/mylink", EntryType::Symlink, b"shared"),
-    ("srv/.wh.mylink", NOTE, b""),
-    ("srv/first/", FOLDER, b""),
-    ("srv/first/.wh..wh..opq", NOTE, b""),
-    ("srv/first/high", NOTE, b"high"),
-    ("srv/last/", FOLDER, b""),
-    ("srv/last/high", NOTE, b"high"),
-    ("srv/last/.wh..wh..opq", NOTE, b""),
-    ("srv/.wh..wh.plnk", NOTE, b""),
-    ("srv/.wh..wh.aufs", NOTE, b""),
-    ("srv/.why", NOTE, b"high"),
-    ("srv/x.wh.y", NOTE, b"high"),
-];
-
-/// What each of the upper layer's names has to be, and why.
-const MARKS: &[(&str, &str, &str)] = &[
-    ("file", HIDDEN, HIDES),
-    ("dir", HIDDEN, HIDES),
-    ("link", HIDDEN, HIDES),
-    ("..a", HIDDEN, "..a is a name like any other"),
-    ("before", "an opaque directory", ANYWHERE),
-    ("behind", "an opaque directory", ANYWHERE),
-    ("mine", "a file", OWN),
-    ("mine2", "a file", OWN),
-    ("mylink", "a link", OWN),
-    (
-        "shared",
-        "a directory",
-        "a link to a directory is no directory, and nobody follows it",
-    ),
-    ("first", "an opaque directory", OPAQUE),
-    ("last", "an opaque directory", OPAQUE),
-    (
-        ".why",
-        "a file",
-        "it isn't a mark: it doesn't begin with .wh.",
-    ),
-    (
-        "x.wh.y",
-        "a file",
-        "it isn't a mark: it doesn't begin with .wh.",
-    ),
-];
-
-const HIDDEN: &str = "character device 0:0";
-const HIDES: &str = "overlayfs hides what lower layers have by a character device 0:0 of that name, and by nothing else";
-const ANYWHERE: &str = "wherever the mark stands in the archive, this layer's own directory stays, and shows nothing of those below";
-const OWN: &str = "what this layer has itself stays: marks are about lower layers only";
-const OPAQUE: &str =
-    ".wh..wh..opq is about the directory that it stands in: trusted.overlay.opaque is y";
-
-/// What a file of a layer is, as overlayfs sees it.
-fn nature(path: &Path) -> Result<String> {
-    let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok("nothing".into()),
-        found => found?,
-    };
-    let kind = found.file_type();
-    Ok(if kind.is_dir() {
-        let all = attributes(&File::open(path)?)?;
-        let opaque = all.iter().find(|(key, _)| key == "trusted.overlay.opaque");
-        match opaque {
-            Some((_, value)) if value == b"y" => "an opaque directory".into(),
-            _ => "a directory".into(),
-        }
-    } else if kind.is_char_device() {
-        let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
-        format!("character device {major}:{minor}")
-    } else if kind.is_symlink() {
-        "a link".into()
-    } else {
-        "a file".into()
-    })
-}
-
-/// What the container of the two layers says, and what it has to say.
-const LOOK: &str = "cd /srv && for at in . before behind shared first last; do echo \"$at:\" $(ls -A $at); done; \
-                    cat mine mine2 stays";
-const SEEN: &str = ".: .why before behind first last mine mine2 mylink shared stays x.wh.y\nbefore: high\n\
-                    behind: high\nshared: high low\nfirst: high\nlast: high\nhighhighlow";
-
-/// 11.3: what a layer hides is hidden by overlayfs's own marks, and what it has itself isn't.
-pub fn mark(bench: &Workbench) -> Result<Vec<Claim>> {
-    let puller = Puller::new(bench, "mark")?;
-    let layers = [root(bench, "hello")?, archive(LOW), archive(HIGH)];
-    puller.registry.push("box", "latest", &layers, &json!({}));
-    let pulled = puller.pulled("box");
-    let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
-    let srv = puller.layer(&diff_ids).join("srv");
-    let mut claims = vec![
-        Claim::new(
-            "layers with marks: the pull succeeds",
-            pulled.words.clone(),
-            pulled.code == Some(0),
-        )
-        .because(Some("none of these marks is wrong".into())),
-    ];
-    if pulled.code != Some(0) {
-        return Ok(claims);
-    }
-    for (name, wanted, why) in MARKS {
-        let seen = nature(&srv.join(name))?;
-        claims.push(
-            Claim::new(
-                format!("srv/{name} of the layer is {wanted}"),
-                format!("lstat of srv/{name} in state/registry/layers: {seen}"),
-                seen == *wanted,
-            )
-            .because(Some((*why).into())),
-        );
-    }
-    let known = MARKS.iter().map(|(name, _, _)| *name);
-    let known: BTreeSet<&str> = known.collect();
-    let names = ["", "before", "behind", "shared", "first", "last"].iter();
-    let others: Vec<String> = names
-        .flat_map(|folder| entries(&srv.join(folder)))
-        .filter(|name| !known.contains(&**name) && name != "high")
-        .collect();
-    claims.push(
-        Claim::new(
-            "of the marks' own names nothing is made",
-            format!("what else is in the layer: {others:?}"),
-            others.is_empty(),
-        )
-        .because(Some(
-            "a mark is no file: the notes of another filesystem aren't, either".into(),
-        )),
-    );
-    let image = puller.registry.image("box");
-    let looked = puller.run(&["run", "--rm", "--pull", "never", &image, "sh", "-c", LOOK])?;
-    claims.push(
-        Claim::new(
-            format!("a container of the image sees what the layers make up together:\n{SEEN}"),
-            match looked.code {
-                0 => format!("it sees\n{}", looked.output.trim_end()),
-                _ => looked
-                    .in_words()
-                    .replace(&puller.registry.name(), "REGISTRY"),
-            },
-            looked.output.trim_end() == SEEN,
-        )
-        .because(Some(
-            "what is hidden in a layer is hidden in the container, and nothing else is".into(),
-        )),
-    );
-    for name in [".wh.", ".wh..", ".wh..."] {
-        claims.push(refused(bench, name)?);
-    }
-    Ok(claims)
-}
-
-/// A mark that hides no name that a file could have.
-fn refused(bench: &Workbench, name: &str) -> Result<Claim> {
-    let puller = Puller::new(bench, &format!("mark-{}", name.len()))?;
-    let entry = format!("srv/{name}");
-    let layer = archive(&[("srv/", FOLDER, b""), (&entry, NOTE, b"")]);
-    puller.registry.push("box", "latest", &[layer], &json!({}));
-    let pulled = puller.pulled("box");
-    let layers = entries(&puller.place("layers"));
-    let is_there = layers.iter().any(|name| !name.starts_with('.'));
-    Ok(Claim::new(
-        format!("a layer with the mark {name} is refused, with exit code 125"),
-        format!(
-            "{}; in state/registry/layers is {}",
-            pulled.words,
-            if is_there { "a layer" } else { "no layer" }
-        ),
-        pulled.code == Some(FAILED) && !is_there,
-    )
-    .because(Some(
-        "nothing, . and .. are no names that a file has: the maker wants to reach another directory".into(),
-    )))
 }
 
 /// A root filesystem from this machine's programs, as an archive, with a program `greet` in it that says something.

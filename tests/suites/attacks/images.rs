@@ -245,11 +245,100 @@ fn an_archive_that_can_be_read_in_two_ways() {
             ),
         ),
         (
-            "a sparse file in PAX's way",
-            "help: make the archive with tar --format=gnu",
+            "a sparse file's parts without a length",
+            "records of a sparse file are damaged",
             new()
-                .records(&[("GNU.sparse.offset", "0"), ("GNU.sparse.offset", "8")])
-                .file("f"),
+                .records(&[
+                    ("GNU.sparse.size", "8"),
+                    ("GNU.sparse.numblocks", "1"),
+                    ("GNU.sparse.offset", "0"),
+                    ("GNU.sparse.offset", "8"),
+                ])
+                .entry(b'0', "f", &[], b""),
+        ),
+        (
+            "a sparse file without its size",
+            "lack its size",
+            new()
+                .records(&[("GNU.sparse.numblocks", "0"), ("GNU.sparse.map", "")])
+                .entry(b'0', "f", &[], b""),
+        ),
+        (
+            "a sparse file with fewer parts than it says",
+            "records of a sparse file are damaged",
+            new()
+                .records(&[
+                    ("GNU.sparse.size", "8"),
+                    ("GNU.sparse.numblocks", "2"),
+                    ("GNU.sparse.map", "0,4"),
+                ])
+                .entry(b'0', "f", &[], b"text"),
+        ),
+        (
+            "a sparse file with a part behind its end",
+            "out of order",
+            new()
+                .records(&[
+                    ("GNU.sparse.size", "8"),
+                    ("GNU.sparse.numblocks", "1"),
+                    ("GNU.sparse.map", "6,4"),
+                ])
+                .entry(b'0', "f", &[], b"text"),
+        ),
+        (
+            "a sparse file with parts of more bytes than there are",
+            "don't make up its size",
+            new()
+                .records(&[
+                    ("GNU.sparse.size", "99"),
+                    ("GNU.sparse.numblocks", "1"),
+                    ("GNU.sparse.map", "6,40"),
+                ])
+                .entry(b'0', "f", &[], b"text"),
+        ),
+        (
+            "a sparse file whose list has no end",
+            "have no end",
+            new()
+                .records(&[
+                    ("GNU.sparse.major", "1"),
+                    ("GNU.sparse.minor", "0"),
+                    ("GNU.sparse.realsize", "8"),
+                ])
+                .entry(b'0', "f", &[], b"text"),
+        ),
+        (
+            "a sparse file whose list has no numbers",
+            "a number in its records is none",
+            new()
+                .records(&[
+                    ("GNU.sparse.major", "1"),
+                    ("GNU.sparse.minor", "0"),
+                    ("GNU.sparse.realsize", "8"),
+                ])
+                .entry(b'0', "f", &[], &[b'\n'; 512]),
+        ),
+        (
+            "a sparse file whose list is too long for any",
+            "more parts than can be",
+            new()
+                .records(&[
+                    ("GNU.sparse.major", "1"),
+                    ("GNU.sparse.minor", "0"),
+                    ("GNU.sparse.realsize", "8"),
+                ])
+                .entry(b'0', "f", &[], &b"9999999\n".repeat(64)),
+        ),
+        (
+            "a sparse file in a way that nobody knows",
+            "records of a sparse file are damaged",
+            new()
+                .records(&[
+                    ("GNU.sparse.major", "2"),
+                    ("GNU.sparse.minor", "0"),
+                    ("GNU.sparse.realsize", "8"),
+                ])
+                .entry(b'0', "f", &[], b""),
         ),
         (
             "an empty name in the records",

@@ -175,6 +175,12 @@ fn mistakes_of_chapter_4() {
     every_mistake_is_caught_by_the_check_that_names_it(4);
 }
 
+/// Its page is still short, and only the mistakes of its last exercise are known already.
+#[test]
+fn mistakes_of_chapter_8() {
+    every_mistake_is_caught_by_the_check_that_names_it(8);
+}
+
 /// Its page is still short, and its mistakes are known already.
 #[test]
 fn mistakes_of_chapter_11() {
@@ -199,7 +205,8 @@ fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
     let mut told = String::new();
     for (position, exercise) in chapter.exercises.iter().enumerate() {
         let mistakes = mistakes(chapter.package, exercise.name);
-        assert!(mistakes.len() >= 3, "{}", exercise.name);
+        let is_to_come = number > WRITTEN && mistakes.is_empty();
+        assert!(mistakes.len() >= 3 || is_to_come, "{}", exercise.name);
         for mistake in mistakes {
             let text = fs::read_to_string(&mistake).unwrap();
             let (what, body) = text.split_once('\n').unwrap();

@@ -1,5 +1,6 @@
 //! Why a command doesn't start: one root for each way to break one, and roots made to do harm.
 
+use crate::stage::bench::Bench;
 use crate::stage::redaction::{our_lines, redact, transcript};
 use crate::stage::{Printed, Root, as_nobody, copy_of, folder, run, script, step04, write_program};
 use assert_cmd::assert::{Assert, OutputAssertExt};
@@ -102,6 +103,123 @@ fn each_kind_of_break_is_explained() {
         told += &format!("# {kind}\n{text}");
     }
     insta::assert_snapshot!(told);
+}
+
+/// What is said of a program in an image is about the container's own tree: whether the image is a folder or an archive,
+/// and whether the program is on a volume, or found by a PATH of the user's own, or from a directory. `--why` foresees the
+/// same, and nobody is told to change a file of ours.
+#[test]
+fn programs_of_images_and_volumes_are_explained() {
+    let bench = Bench::new();
+    let good = bench.root.path().display().to_string();
+    for (kind, is_one_file) in [
+        ("missing-loader", false),
+        ("dangling-loader-link", false),
+        ("missing-library", false),
+        ("bad-shebang", true),
+        ("crlf-shebang", true),
+        ("no-shebang", true),
+        ("wrong-machine", true),
+        ("not-executable", true),
+        ("symlink-out", false),
+    ] {
+        let broken = Broken::new();
+        let command = run(script("break.sh").arg(kind).arg(broken.root()));
+        let command = command.trim();
+        let folder = broken.root().display().to_string();
+        let archive = bench.path("image.tar").display().to_string();
+        run(Command::new("tar").args(["-C", &folder, "-cf", &archive, "."]));
+        // The command's file alone, which is nothing else's part.
+        let volume = bench.path("volume");
+        let _ = fs::remove_dir_all(&volume);
+        fs::create_dir(&volume).unwrap();
+        let found = broken.root().join(command.trim_start_matches('/'));
+        let mut ways: Vec<(&str, Vec<&str>, &str)> = vec![
+            ("a folder", vec!["--image", &folder], command),
+            ("an archive", vec!["--image", &archive], command),
+        ];
+        let mount = format!("{}:/mnt", volume.display());
+        if is_one_file {
+            run(Command::new("cp")
+                .arg("-a")
+                .arg(found)
+                .arg(volume.join("it")));
+            let image = ["--image", &good, "-v", &mount];
+            let with = |more: &[&'static str]| [&image[..], more].concat();
+            ways.extend([
+                ("a volume", with(&[]), "/mnt/it"),
+                (
+                    "a volume above a tmpfs",
+                    with(&["--tmpfs", "/mnt/tmpfs"]),
+                    "/mnt/it",
+                ),
+                ("PATH", with(&["-e", "PATH=/mnt"]), "it"),
+                ("a directory", with(&["-w", "/mnt"]), "./it"),
+            ]);
+        }
+        for (way, flags, command) in ways {
+            let ran = bench.bare(&flags, &[command]);
+            let foreseen = bench.bare(&[&flags[..], &["--why"]].concat(), &[command]);
+            assert_eq!(
+                ran.code, foreseen.code,
+                "{kind}, {way}: {} {}",
+                ran.errors, foreseen.output
+            );
+            let evidence = |text: &str| -> Vec<String> {
+                let is_one = |line: &&str| line.starts_with("  ") || line.starts_with("help:");
+                text.lines().filter(is_one).map(str::to_owned).collect()
+            };
+            let (told, foreseen) = (evidence(&ran.errors), evidence(&foreseen.output));
+            assert_eq!(told, foreseen, "{kind}, {way}");
+            assert!(
+                told.iter().any(|line| line.starts_with("help:")),
+                "{kind}, {way}: {told:?}"
+            );
+            // Neither our own copy of an archive, nor what is below a mount.
+            let of_ours = |line: &&String| line.contains("/state/") || line.contains("/proc/");
+            assert_eq!(told.iter().find(of_ours), None, "{kind}, {way}");
+            if kind == "not-executable" {
+                let place = match way {
+                    "a folder" => format!("chmod +x {folder}"),
+                    "an archive" => format!("chmod +x {command}, in the image"),
+                    _ => "chmod +x /mnt/it, in what is mounted there".into(),
+                };
+                assert!(told.concat().contains(&place), "{way}: {told:?}");
+            }
+        }
+        bench.is_clean();
+        fs::remove_dir_all(bench.path("state/images")).unwrap();
+    }
+    // What is looked for on a tmpfs isn't there, whatever the image has below it; and an image is no command.
+    let flags = [
+        "--image",
+        &good,
+        "--tmpfs",
+        "/usr/bin:exec",
+        "--tmpfs",
+        "/bin:exec",
+    ];
+    for why in [&[][..], &["--why"]] {
+        let outcome = bench.bare(&[&flags[..], why].concat(), &["/usr/bin/cat"]);
+        assert_eq!(outcome.code, 127, "{}", outcome.errors);
+        assert!((outcome.errors + &outcome.output).contains("/cat isn't there"));
+    }
+    let outcome = bench.bare(&["--image", &good], &["alpine", "sh"]);
+    assert!(
+        outcome.errors.contains("an image is named by --image"),
+        "{}",
+        outcome.errors
+    );
+    // --why makes nothing in a root that is somebody's own.
+    let broken = Broken::new();
+    let before = run(Command::new("find").arg(broken.root()));
+    let (root, volume) = (
+        broken.root().display().to_string(),
+        format!("{good}:/not/there"),
+    );
+    let flags = ["--rootfs", &root, "-v", &volume, "--why"];
+    assert_eq!(bench.bare(&flags, &["cat"]).code, 0);
+    assert_eq!(run(Command::new("find").arg(broken.root())), before);
 }
 
 /// The mount is made on a pretend host, and gone with it.

@@ -33,17 +33,6 @@ fn a_hundred_layers_and_odd_names() {
         "{}",
         outcome.errors
     );
-    let many: Vec<_> = std::iter::repeat_n(&flags[..2], 201)
-        .flatten()
-        .copied()
-        .collect();
-    let outcome = bench.bare(&many, &["true"]);
-    assert_eq!(outcome.code, 125);
-    assert!(
-        outcome.errors.contains("the kernel takes 200"),
-        "{}",
-        outcome.errors
-    );
     bench.is_clean();
 }
 

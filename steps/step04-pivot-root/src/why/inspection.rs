@@ -78,13 +78,13 @@ impl Inspection<'_> {
                 self.evidence.extend(found);
                 Err(fault)
             }
-            None => self.not_on_path(name),
+            None => self.not_on_path(name, depth),
         }
     }
 
-    fn not_on_path(&mut self, name: &str) -> Verdict {
+    fn not_on_path(&mut self, name: &str, depth: u32) -> Verdict {
         self.note(format!("PATH is {}", search_path(self.environment)));
-        let help = self.instead_of(name);
+        let help = self.instead_of(name, depth);
         fault(
             Errno::ENOENT,
             "no directory of the container's PATH has it",
@@ -93,7 +93,7 @@ impl Inspection<'_> {
     }
 
     /// What to do about a name that no directory of PATH has.
-    fn instead_of(&mut self, name: &str) -> String {
+    fn instead_of(&mut self, name: &str, depth: u32) -> String {
         if let Some((first, _)) = name.split_once(' ') {
             return format!(
                 "the command is one word with a space in it; was it in quotes? Without them its \
@@ -120,6 +120,10 @@ impl Inspection<'_> {
                     near.file_name().unwrap_or_default().to_string_lossy()
                 )
             }
+            // Who types an image's name in front, as other engines want it, has typed a command.
+            None if depth == 0 => "install it into the root, or name it by its full path; an image is named by --image \
+                                   or --rootfs"
+                .into(),
             None => "install it into the root, or name it by its full path".into(),
         }
     }
@@ -154,8 +158,6 @@ impl Inspection<'_> {
 
     /// What the kernel asks of every file that it executes.
     pub fn executable(&self, found: &Found, role: &str) -> Verdict {
-        let host = self.root.on_host(&found.path);
-        let host = host.display();
         if let Some(what) = what_is(found) {
             let help = "name a program: a plain file with an x bit";
             return fault(Errno::EACCES, format!("{role} is {what}"), help);
@@ -163,8 +165,9 @@ impl Inspection<'_> {
         if found.noexec {
             let why = format!("{role} lies on a mount that forbids to run programs (noexec)");
             let help = format!(
-                "put it elsewhere, or allow it there: mount -o remount,bind,exec MOUNT (findmnt -T \
-                 {host} names it)"
+                "put it elsewhere, or allow it there: mount -o remount,bind,exec MOUNT (in the container, \
+                 findmnt -T {} names it)",
+                found.path.display()
             );
             return fault(Errno::EACCES, why, help);
         }
@@ -172,7 +175,7 @@ impl Inspection<'_> {
             0 => fault(
                 Errno::EACCES,
                 format!("{role} has no x bit"),
-                format!("chmod +x {host}"),
+                format!("chmod +x {}", self.root.place(found)),
             ),
             _ => Ok(()),
         }
@@ -255,8 +258,7 @@ impl Inspection<'_> {
 
     /// The fault of a file that is neither ELF nor begins with `#!`: the kernel knows no way to run it.
     fn unknown(&mut self, found: &Found, head: &[u8]) -> Verdict {
-        let host = self.root.on_host(&found.path);
-        let (shown, host) = (found.path.display(), host.display());
+        let (shown, host) = (found.path.display(), self.root.place(found));
         let text = !head.is_empty() && !head.contains(&0) && head.is_ascii();
         let (why, help) = match head {
             [] => ("the file is empty", format!("write it again: {host}")),

@@ -44,12 +44,11 @@ impl Inspection<'_> {
         let verdict = self.interpreter(found, line, depth);
         match verdict {
             Err(fault) if line.ends_with(b"\r") && !is_forbidden(&fault) => {
-                let host = self.root.on_host(&found.path);
                 let why = "its #! line ends in a carriage return, which the kernel takes for a part \
                            of the name";
                 let help = format!(
                     "remove the carriage returns: sed -i 's/\\r$//' {}",
-                    host.display()
+                    self.root.place(found)
                 );
                 Err(Fault::new(fault.consequence, why, help))
             }

@@ -20,8 +20,8 @@ use step01_uts::{Refused, call};
 /// What is asked about a command that may not start.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
-    /// Where the host has the container's root.
-    pub root: &'a Path,
+    /// Where the host has the files of the container's root, if it has them in one directory that people know.
+    pub host: Option<&'a Path>,
     /// The command's name: a path, or a name that is looked for in PATH.
     pub command: &'a str,
     /// The command's environment.
@@ -73,7 +73,8 @@ impl Question<'_> {
     }
 
     fn look(&self, Sight([directory, namespace]): Sight) -> Explanation {
-        self.explain(&Root::in_namespace(directory, namespace, self.root))
+        let root = Root::in_namespace(directory, namespace);
+        self.explain(&root.from_host(self.host))
     }
 }
 
@@ -108,17 +109,17 @@ pub struct Witness<'a> {
 }
 
 impl<'a> Witness<'a> {
-    /// A witness for one command, to be run in the root that the host has at `root`. Make it before
-    /// the child.
+    /// A witness for one command, to be run in a root whose files the host has in the directory `host`, if it has them in
+    /// one that people know. Make it before the child.
     pub fn new(
-        root: &'a Path,
+        host: Option<&'a Path>,
         command: &'a str,
         environment: &'a [String],
         workdir: &'a str,
     ) -> Result<Witness<'a>> {
         let (child, parent) = passage()?;
         let question = Question {
-            root,
+            host,
             command,
             environment,
             workdir,
@@ -130,13 +131,13 @@ impl<'a> Witness<'a> {
         })
     }
 
-    /// What would happen to the command, seen from the host: no container is needed.
+    /// What would happen to the command in the directory `root` of the host: no container is needed.
     ///
     /// # Errors
     /// The root, or the directory to start in, isn't there.
-    pub fn foresee(&self) -> Result<Explanation> {
-        let Question { root, workdir, .. } = self.question;
-        let root = Root::at(root)?;
+    pub fn foresee(&self, root: &Path) -> Result<Explanation> {
+        let Question { host, workdir, .. } = self.question;
+        let root = Root::at(root)?.from_host(host);
         let found = root.follow(Path::new("/"), Path::new(workdir)).end;
         if !found.is_ok_and(|found| kind(&found.stat) == SFlag::S_IFDIR) {
             bail!(

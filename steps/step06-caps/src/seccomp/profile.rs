@@ -10,12 +10,14 @@ use crate::seccomp::arches::{ARCHES, AUDIT_ARCH_X86_64, Arch, FAR, X32_SYSCALL_B
 use crate::seccomp::{Action, Condition, Filter, MOST_INSTRUCTIONS, Rules, Table, Test, compile};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use step01_uts::narration::warn;
 
-/// A profile as it stands in its file. As for Docker and runc, fields that nobody knows mean nothing.
+/// A profile as it stands in its file. As for Docker and runc, fields that nobody knows mean nothing, and `null` means
+/// what a field without a value means.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
@@ -23,16 +25,16 @@ pub struct Profile {
     #[serde(skip)]
     origin: String,
     default_action: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     default_errno_ret: Option<u16>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     arch_map: Vec<ArchMap>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     architectures: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     syscalls: Vec<Rule>,
     /// Options of seccomp(2), by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     flags: Vec<String>,
 }
 
@@ -40,27 +42,27 @@ pub struct Profile {
 #[serde(rename_all = "camelCase")]
 struct ArchMap {
     architecture: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     sub_architectures: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Rule {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     names: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     name: Option<String>,
     action: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     errno_ret: Option<u16>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     args: Option<Vec<Arg>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     includes: Only,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     excludes: Only,
-    #[serde(default, rename = "comment")]
+    #[serde(default, rename = "comment", deserialize_with = "or_nothing")]
     _comment: String,
 }
 
@@ -68,9 +70,9 @@ struct Rule {
 #[serde(rename_all = "camelCase")]
 struct Arg {
     index: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     value: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     value_two: u64,
     op: String,
 }
@@ -79,12 +81,19 @@ struct Arg {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Only {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     caps: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     arches: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     min_kernel: Option<String>,
+}
+
+/// A value, or nothing for `null`: the JSON libraries of Go write an empty list so.
+fn or_nothing<'a, T: Default + Deserialize<'a>, D: Deserializer<'a>>(
+    from: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Our own profile: what isn't named in it is refused.
@@ -97,30 +106,28 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// Reads the profile in `file`.
+    /// Reads the profile in `file`. A system call that nobody knows is passed over, with a warning: it may be newer than we
+    /// are, and it may be mistyped.
     ///
     /// # Errors
     /// There is no such file, or it isn't a profile: the text says where and what is allowed there.
     pub fn read(file: &Path) -> Result<Profile> {
         let origin = format!("--security-opt seccomp={}", file.display());
         let text = fs::read_to_string(file).with_context(|| origin.clone())?;
-        Profile::parse(&text, origin)?.checked()
+        let profile = Profile::parse(&text, origin)?;
+        for name in profile.unknown() {
+            let origin = &profile.origin;
+            let text = format!("{origin}: no architecture has a system call {name:?}");
+            warn("warning", &text);
+        }
+        Ok(profile)
     }
 
-    /// The same profile, if some architecture has each system call that it names. Translated is a profile also with names
-    /// that nobody knows: they may be newer than we are.
-    fn checked(self) -> Result<Profile> {
-        let names = self
-            .syscalls
-            .iter()
-            .flat_map(|rule| rule.names.iter().chain(&rule.name));
-        match names.into_iter().find(|name| !is_known(name)) {
-            Some(name) => Err(anyhow!(
-                "{}: no architecture has a system call {name:?}\nhelp: syscalls(2) lists their names",
-                self.origin
-            )),
-            None => Ok(self),
-        }
+    /// The names that stand for a system call of no architecture.
+    fn unknown(&self) -> impl Iterator<Item = &String> {
+        let names = self.syscalls.iter();
+        let names = names.flat_map(|rule| rule.names.iter().chain(&rule.name));
+        names.filter(|name| !is_known(name))
     }
 
     /// The same profile as a part of something else, to be called `origin` in errors.
@@ -412,7 +419,7 @@ mod tests {
     use crate::seccomp::tests::run;
 
     fn compiled(text: &str) -> Result<Filter> {
-        Profile::parse(text, "here".into())?.checked()?.compile(0)
+        Profile::parse(text, "here".into())?.compile(0)
     }
 
     #[test]
@@ -494,26 +501,27 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_other_machines_are_passed_over_and_no_mans_are_not() {
-        let with = |name: &str| {
-            format!(
-                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
-                [{{"names": ["mkdir", {name:?}], "action": "SCMP_ACT_ERRNO"}}]}}"#
-            )
-        };
-        for name in [
-            "s390_pci_mmio_read",
-            "cacheflush",
-            "subpage_prot",
-            "riscv_flush_icache",
-        ] {
-            compiled(&with(name)).unwrap();
-        }
-        let said = format!("{:#}", compiled(&with("mkdri")).unwrap_err());
-        assert!(
-            said.contains("here: no architecture has a system call \"mkdri\""),
-            "{said}"
-        );
+    fn calls_of_other_machines_are_passed_over_and_no_mans_are_told() {
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_ERRNO", "names":
+            ["mkdir", "s390_pci_mmio_read", "cacheflush", "subpage_prot", "riscv_flush_icache", "mkdri"]}]}"#;
+        let profile = Profile::parse(text, "here".into()).unwrap();
+        assert_eq!(profile.unknown().collect::<Vec<_>>(), ["mkdri"]);
+        let filter = profile.compile(0).unwrap();
+        let mkdir = run(&filter, ARCHES[0].audit, libc::SYS_mkdirat as u32, [0; 6]);
+        assert_eq!(mkdir, libc::SECCOMP_RET_ALLOW);
+    }
+
+    /// Whatever may be left out may be `null`, as Go's libraries write it.
+    #[test]
+    fn null_is_nothing() {
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": null, "archMap": null, "architectures": null,
+            "flags": null, "syscalls": [{"names": ["getpid"], "name": null, "action": "SCMP_ACT_ERRNO", "args": null,
+            "errnoRet": null, "comment": null, "includes": null, "excludes": {"caps": null, "arches": null,
+            "minKernel": null}}, {"names": null, "action": "SCMP_ACT_ERRNO"}]}"#;
+        let filter = compiled(text).unwrap();
+        let answer = run(&filter, ARCHES[0].audit, libc::SYS_getpid as u32, [0; 6]);
+        assert_eq!(answer, libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32);
+        compiled(r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": null}"#).unwrap();
     }
 
     #[test]

@@ -6,8 +6,12 @@
 //! the caller throws away what there is so far. See tar(5).
 
 use crate::image::headers::{BLOCK, Entries, Entry};
+use crate::image::marks::{MARK, WHITEOUT, is_whiteout, make_opaque};
+use crate::image::names::shown;
+use crate::image::open_ends::OpenEnds;
 use crate::image::xattrs::set_attribute;
 use crate::image::zstd::Zstd;
+use crate::mark;
 use anyhow::{Context, Error, Result, bail};
 use flate2::read::MultiGzDecoder;
 use nix::dir::{Dir, Type};
@@ -30,7 +34,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use step01_uts::program::visible;
 use step04_pivot_root::root::directory_at;
 use tar::EntryType;
 
@@ -38,20 +41,16 @@ use tar::EntryType;
 /// two, of which a process has a thousand.
 pub const DEEPEST: usize = 200;
 
-/// The numbers of the character device by which overlayfs notes that a file of a lower layer is gone: overlayfs in the
-/// kernel's documentation.
-pub const WHITEOUT: (u32, u32) = (0, 0);
-
 /// The most entries of an archive: ten times as many as a large system has files.
 const MOST_ENTRIES: u64 = 10_000_000;
 
-/// Unpacks `archive`, compressed or not, into the empty directory `into`, and returns the SHA-256 of
-/// the archive's bytes in hexadecimal digits.
+/// Unpacks `archive`, compressed or not, into the empty directory `into`. Returns the SHA-256 of the archive's bytes in
+/// hexadecimal digits, and what the layers below decide about.
 ///
 /// # Errors
 /// A file that isn't a tar archive, or is cut off or damaged. An archive that holds more than `limit` bytes, or a
 /// name that leads out.
-pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
+pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<(String, OpenEnds)> {
     let hash = Rc::new(RefCell::new(Sha256::new()));
     let mut raw = BufReader::with_capacity(
         128 * 1024,
@@ -60,59 +59,11 @@ pub fn unpack(archive: File, into: &Path, limit: u64) -> Result<String> {
             hash: Rc::clone(&hash),
         },
     );
-    unpack_tar(decompressed(&mut raw)?, into, limit, &mut WholeRoot)?;
+    let open = unpack_tar(decompressed(&mut raw)?, into, limit)?;
     io::copy(&mut raw, &mut io::sink())?;
     let digest = hash.borrow_mut().finalize_reset();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// What an archive is a part of. The unpacking asks it about the names that mean more than a file.
-///
-/// A *whole* root ([`WholeRoot`]) has no such names. A *layer* is laid on others, and says what it hides of these.
-pub trait Stack {
-    /// Whether an archive without an entry is one: a layer may change nothing.
-    const MAY_BE_EMPTY: bool;
-
-    /// Whether the entry `name` in `parent`, at `path` in the layer, is a mark and no file. What the mark says is done
-    /// then.
-    fn mark(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<bool> {
-        let _ = (parent, name, path);
-        Ok(false)
-    }
-
-    /// Whether a mark has the `name` in `parent`, in whose place a directory is made now.
-    fn give_way(&mut self, parent: &OwnedFd, name: &OsStr) -> Result<bool> {
-        let _ = (parent, name);
-        Ok(false)
-    }
-
-    /// Notes that the layer has an entry for its own root.
-    fn root(&mut self) {}
-
-    /// Notes that the directory at `path` was made without an entry of its own: the layers below know its owner.
-    fn implied(&mut self, path: &Path) -> Result<()> {
-        let _ = path;
-        Ok(())
-    }
-
-    /// Whether `name` in `parent` is a mark, to which nothing can be linked.
-    fn is_mark(&self, parent: &OwnedFd, name: &OsStr) -> bool {
-        let _ = (parent, name);
-        false
-    }
-
-    /// Whether the file `to`, which isn't in this layer, is to be linked to `path` once the layers below are there.
-    fn link_below(&mut self, path: &Path, to: &Path) -> Result<bool> {
-        let _ = (path, to);
-        Ok(false)
-    }
-}
-
-/// A root that is whole, and stands on nothing.
-pub struct WholeRoot;
-
-impl Stack for WholeRoot {
-    const MAY_BE_EMPTY: bool = false;
+    let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((digest, open))
 }
 
 /// Makes the empty directory `path`, which everybody may read, whatever the umask is: it becomes a container's root.
@@ -157,28 +108,14 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// A name that an archive chose, made readable on one line.
-pub fn shown(name: &Path) -> String {
-    const LONG: usize = 200;
-    let name = visible(&name.to_string_lossy());
-    match name.char_indices().nth(LONG) {
-        Some((at, _)) => format!("{}… ({} bytes)", &name[..at], name.len()),
-        None => name,
-    }
-}
-
-/// Unpacks the tar archive `stream` into the empty directory `into`, as a part of `stack`. Reads the stream to its end.
+/// Unpacks the tar archive `stream` into the empty directory `into`: a whole root, or a layer that is laid on others and
+/// says what it hides of these. Reads the stream to its end. Returns what the layers below decide about.
 ///
 /// # Errors
 /// As for [`unpack`].
-pub fn unpack_tar<S: Stack>(
-    stream: impl Read,
-    into: &Path,
-    limit: u64,
-    stack: &mut S,
-) -> Result<()> {
+pub fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<OpenEnds> {
     let mut target = Target {
-        stack,
+        open: OpenEnds::default(),
         root: directory_at(into)?,
         parent: None,
         times: HashMap::new(),
@@ -192,12 +129,8 @@ pub fn unpack_tar<S: Stack>(
             None if entries.has_begun() => "its first entry".to_owned(),
             None => "it is no tar archive".to_owned(),
         })?;
-        let Some(entry) = entry else {
-            match last {
-                None if !S::MAY_BE_EMPTY => bail!("nothing is in it"),
-                _ => break,
-            }
-        };
+        // Without any entry it is an archive, too: a layer may change nothing.
+        let Some(entry) = entry else { break };
         let name = PathBuf::from(OsStr::from_bytes(&entry.name));
         let made = target.made;
         let put = target.put(&entry, &mut entries);
@@ -213,7 +146,8 @@ pub fn unpack_tar<S: Stack>(
     // The digest is of all bytes, also of those behind the end, and the compression's checksum may be there.
     entries.read_to_end().context("behind its last entry")?;
     // A directory's time changes with what is put in, so it is set last.
-    set_times(&target.root, &target.times)
+    set_times(&target.root, &target.times)?;
+    Ok(target.open)
 }
 
 /// Gives the directory `top`, and those in it, the times that are noted for their inodes.
@@ -244,8 +178,8 @@ fn set_times(top: &OwnedFd, times: &HashMap<u64, TimeSpec>) -> Result<()> {
 }
 
 /// Where the entries go.
-struct Target<'a, S> {
-    stack: &'a mut S,
+struct Target {
+    open: OpenEnds,
     root: OwnedFd,
     /// The directory that the last entry went into: the next entry most often goes there, too.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
@@ -255,7 +189,7 @@ struct Target<'a, S> {
     made: u64,
 }
 
-impl<S: Stack> Target<'_, S> {
+impl Target {
     /// Puts the file of `entry`, whose `contents` follow, where it belongs.
     fn put(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<()> {
         let kind = entry.kind;
@@ -263,7 +197,7 @@ impl<S: Stack> Target<'_, S> {
         if path.as_os_str().is_empty() {
             // The image's own directory is there already: only its owner, mode and times are set.
             self.times.insert(fstat(&self.root)?.st_ino, time(entry));
-            self.stack.root();
+            self.open.has_root = true;
             return apply(entry, &self.root, OsStr::new("."));
         }
         let link = || {
@@ -276,8 +210,12 @@ impl<S: Stack> Target<'_, S> {
         }
         let (parent, name) = self.place(&path)?;
         let (parent, name) = (&*parent, name.as_os_str());
-        if self.stack.mark(parent, name, &path)? {
-            return Ok(());
+        if mark(parent, name)? {
+            let hidden = OsStr::from_bytes(name.as_bytes().strip_prefix(MARK).unwrap_or_default());
+            return match is_whiteout(parent, hidden) {
+                true => self.open.hides(path.with_file_name(hidden)),
+                false => Ok(()),
+            };
         }
         if kind != EntryType::Directory {
             self.make_way(parent, name)?;
@@ -306,7 +244,7 @@ impl<S: Stack> Target<'_, S> {
             EntryType::Link => {
                 let to = inside(Path::new(link()?))?;
                 let (to_parent, to_name) = self.place(&to)?;
-                if self.stack.is_mark(&to_parent, &to_name) {
+                if is_whiteout(&to_parent, &to_name) {
                     bail!("a hard link to {}, which this layer removes", shown(&to));
                 }
                 match linkat(
@@ -316,7 +254,7 @@ impl<S: Stack> Target<'_, S> {
                     name,
                     AtFlags::empty(),
                 ) {
-                    Err(Errno::ENOENT) if self.stack.link_below(&path, &to)? => {}
+                    Err(Errno::ENOENT) => self.open.links(&path, &to)?,
                     linked => linked.with_context(|| format!("a hard link to {}", shown(&to)))?,
                 }
                 // The file's owner, mode and times were set when the file itself was put.
@@ -366,7 +304,7 @@ impl<S: Stack> Target<'_, S> {
                         let follow = FchmodatFlags::FollowSymlink;
                         fchmodat(&above, part.as_os_str(), mode, follow)?;
                         self.made += 1;
-                        self.stack.implied(&way)?;
+                        self.open.implies(&way)?;
                     }
                 }
                 self.open(directory)
@@ -383,7 +321,13 @@ impl<S: Stack> Target<'_, S> {
     fn make_directory(&mut self, parent: &OwnedFd, name: &OsStr, mode: u32) -> Result<bool> {
         let mode = Mode::from_bits_truncate(mode);
         match mkdirat(parent, name, mode) {
-            Err(Errno::EEXIST) => self.stack.give_way(parent, name),
+            Err(Errno::EEXIST) if is_whiteout(parent, name) => {
+                // The layer has removed what was there, and so nothing of that shows through.
+                unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
+                mkdirat(parent, name, mode)?;
+                make_opaque(parent, name).map(|()| true)
+            }
+            Err(Errno::EEXIST) => Ok(false),
             made => Ok(made.map(|()| true)?),
         }
     }

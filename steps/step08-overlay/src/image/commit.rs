@@ -1,7 +1,9 @@
 //! A container's root as an archive that is an image again.
 
-use crate::image::archive::{DEEPEST, WHITEOUT, shown};
-use crate::image::headers::{ATTRIBUTE, BLOCK, MOST_PARTS, encoded};
+use crate::image::archive::DEEPEST;
+use crate::image::headers::{ATTRIBUTE, BLOCK, MOST_PARTS, SPARSE, encoded};
+use crate::image::marks::WHITEOUT;
+use crate::image::names::shown;
 use crate::image::xattrs::{attributes, is_of_overlay};
 use crate::whole::Whole;
 use anyhow::{Context, Result, bail};
@@ -25,7 +27,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use step04_pivot_root::root::{LONGEST_PATH, by_descriptor};
-use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header, HeaderMode};
+use tar::{Builder, EntryType, Header, HeaderMode};
 
 /// The most bytes of a link's target that a header has room for.
 const LONGEST_LINK: usize = 100;
@@ -240,10 +242,7 @@ impl<W: Write> Packer<W> {
             return Ok(false);
         }
         let id = (metadata.dev(), metadata.ino());
-        let mut header = Header::new_gnu();
-        header.set_metadata(&metadata);
-        // A header knows no time before 1970.
-        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+        let mut header = header_of(&metadata, Header::new_gnu());
         if metadata.nlink() > 1 && !kind.is_dir() {
             if let Some(first) = self.links.get(&id) {
                 header.set_entry_type(EntryType::Link);
@@ -257,20 +256,31 @@ impl<W: Write> Packer<W> {
             true => Some(readlinkat(found, "")?),
             false => None,
         };
-        self.extend(found, &metadata, target.as_deref())?;
+        let mut records = records(found, &metadata, target.as_deref())?;
         if kind.is_file() {
             let file = open_at_once(found)?;
             let parts = match metadata.blocks() * BLOCK < metadata.len() {
                 true => data(&file, metadata.len())?,
                 false => vec![(0, metadata.len())],
             };
-            let stored = parts.iter().map(|(_, length)| length).sum();
-            header.set_size(stored);
+            let stored: u64 = parts.iter().map(|(_, length)| length).sum();
             let mut more = Vec::new();
             if stored < metadata.len() {
-                // The parts are listed, so that the holes between them stay holes.
-                more = list(&mut header, &parts, metadata.len())?;
+                // The parts are listed, so that the holes between them stay holes. Such a list is PAX's, and GNU tar looks for
+                // one below a header of that format only.
+                more = list(&parts);
+                let plain = name.strip_prefix(".").unwrap_or(name);
+                header = header_of(&metadata, Header::new_ustar());
+                let about = [
+                    ("major", b"1".to_vec()),
+                    ("minor", b"0".to_vec()),
+                    ("name", plain.as_os_str().as_bytes().to_vec()),
+                    ("realsize", metadata.len().to_string().into_bytes()),
+                ];
+                records.extend(about.map(|(key, value)| (format!("{SPARSE}{key}"), value)));
             }
+            header.set_size(more.len() as u64 + stored);
+            self.extend(&records)?;
             let contents = Parts {
                 file: &file,
                 parts: parts.into_iter(),
@@ -282,7 +292,10 @@ impl<W: Write> Packer<W> {
             if file.metadata()?.len() != metadata.len() {
                 return Err(changed().into());
             }
-        } else if let Some(target) = target {
+            return Ok(false);
+        }
+        self.extend(&records)?;
+        if let Some(target) = target {
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
             // A longer target is in the PAX records, whole.
@@ -310,39 +323,51 @@ impl<W: Write> Packer<W> {
         Ok(kind.is_dir())
     }
 
-    /// Writes as PAX records what a header has no place for: fractions of a second, times before 1970, long targets
-    /// of links, and extended attributes.
-    fn extend(
-        &mut self,
-        found: &OwnedFd,
-        metadata: &Metadata,
-        target: Option<&OsStr>,
-    ) -> Result<()> {
-        let mut extensions = Vec::new();
-        if let Some(target) = target.filter(|target| target.len() > LONGEST_LINK) {
-            extensions.push(("linkpath".to_owned(), target.as_bytes().to_vec()));
-        }
-        let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-        if nanos != 0 || seconds < 0 {
-            extensions.push(("mtime".to_owned(), decimal(seconds, nanos).into_bytes()));
-        }
-        for (key, value) in attributes(found)? {
-            let key = key
-                .to_str()
-                .context("an attribute's name that isn't UTF-8")?;
-            if is_of_overlay(key.as_bytes()) {
-                continue;
-            }
-            extensions.push((format!("{ATTRIBUTE}{}", encoded(key)), value));
-        }
-        if extensions.is_empty() {
+    /// Writes PAX records, which belong to the header that comes next.
+    fn extend(&mut self, records: &[(String, Vec<u8>)]) -> Result<()> {
+        if records.is_empty() {
             return Ok(());
         }
-        let pairs = extensions
+        let pairs = records
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_slice()));
         Ok(self.builder.append_pax_extensions(pairs)?)
     }
+}
+
+/// The header `empty` with the file's type, size, owner, mode and time.
+fn header_of(metadata: &Metadata, empty: Header) -> Header {
+    let mut header = empty;
+    header.set_metadata(metadata);
+    // A header knows no time before 1970.
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header
+}
+
+/// What a header has no place for, as PAX records: fractions of a second, times before 1970, long targets of links, and
+/// extended attributes.
+fn records(
+    found: &OwnedFd,
+    metadata: &Metadata,
+    target: Option<&OsStr>,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut records = Vec::new();
+    if let Some(target) = target.filter(|target| target.len() > LONGEST_LINK) {
+        records.push(("linkpath".to_owned(), target.as_bytes().to_vec()));
+    }
+    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+    if nanos != 0 || seconds < 0 {
+        records.push(("mtime".to_owned(), decimal(seconds, nanos).into_bytes()));
+    }
+    for (key, value) in attributes(found)? {
+        let key = key
+            .to_str()
+            .context("an attribute's name that isn't UTF-8")?;
+        if !is_of_overlay(key.as_bytes()) {
+            records.push((format!("{ATTRIBUTE}{}", encoded(key)), value));
+        }
+    }
+    Ok(records)
 }
 
 /// Opens a regular file by its O_PATH descriptor. If another process has a lease on it (fcntl(2)), this fails and
@@ -388,34 +413,16 @@ fn data(file: &File, size: u64) -> Result<Vec<(u64, u64)>> {
     Ok(parts)
 }
 
-/// Lists in `header` where the `parts` of a file of `size` bytes belong. Returns the parts that have no room there,
-/// in blocks that follow the header. See "Sparse files" in tar(5).
-fn list(header: &mut Header, parts: &[(u64, u64)], size: u64) -> Result<Vec<u8>> {
-    header.set_entry_type(EntryType::GNUSparse);
-    let gnu = header.as_gnu_mut().context("it is of another kind")?;
-    gnu.set_real_size(size);
-    let (first, more) = parts.split_at(parts.len().min(gnu.sparse.len()));
-    let fill = |place: &mut GnuSparseHeader, part: &(u64, u64)| {
-        place.set_offset(part.0);
-        place.set_length(part.1);
-    };
-    for (place, part) in gnu.sparse.iter_mut().zip(first) {
-        fill(place, part);
+/// The list of a sparse file's parts, which its contents begin with, filled up to whole blocks. Other ways to write such
+/// a file have a type of their own in the header, and most readers don't know it.
+fn list(parts: &[(u64, u64)]) -> Vec<u8> {
+    let mut list = format!("{}\n", parts.len());
+    for (offset, length) in parts {
+        list += &format!("{offset}\n{length}\n");
     }
-    gnu.set_is_extended(!more.is_empty());
-    let mut blocks = Vec::new();
-    let mut more = more;
-    while !more.is_empty() {
-        let mut block = GnuExtSparseHeader::new();
-        let (these, rest) = more.split_at(more.len().min(block.sparse.len()));
-        for (place, part) in block.sparse.iter_mut().zip(these) {
-            fill(place, part);
-        }
-        block.set_is_extended(!rest.is_empty());
-        blocks.extend_from_slice(block.as_bytes());
-        more = rest;
-    }
-    Ok(blocks)
+    let mut list = list.into_bytes();
+    list.resize(list.len().next_multiple_of(BLOCK as usize), 0);
+    list
 }
 
 /// The bytes of a file's parts, exactly as many as its header says. A reader of the archive finds the next header

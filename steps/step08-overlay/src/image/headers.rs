@@ -26,7 +26,7 @@ pub const MOST_PARTS: usize = 1024 * 1024;
 const TOO_LARGE_FOR_OCTAL: u64 = 1 << 33;
 
 /// PAX keys begin like this for the parts of sparse files.
-const SPARSE: &[u8] = b"GNU.sparse.";
+pub const SPARSE: &str = "GNU.sparse.";
 
 /// PAX keys begin like this for extended attributes, as GNU tar, star and Docker write them.
 pub const ATTRIBUTE: &str = "SCHILY.xattr.";
@@ -70,8 +70,14 @@ pub struct Entry {
     pub attributes: Vec<(OsString, Vec<u8>)>,
 }
 
-/// PAX records by key.
-type PaxRecords = HashMap<Vec<u8>, Vec<u8>>;
+/// PAX records.
+#[derive(Default)]
+struct PaxRecords {
+    /// Values by key.
+    values: HashMap<Vec<u8>, Vec<u8>>,
+    /// Those about a sparse file, in their order and without [`SPARSE`]: in the oldest way two keys come once a part.
+    sparse: Vec<(Vec<u8>, Vec<u8>)>,
+}
 
 /// The records and long names that come before a header and belong to it.
 #[derive(Default)]
@@ -218,13 +224,19 @@ impl<R: Read> Entries<R> {
     fn entry(&mut self, header: &Header, extensions: Extensions) -> io::Result<Entry> {
         let block = header.as_bytes();
         let records = extensions.records.unwrap_or_default();
-        let text = |key: &str| records.get(key.as_bytes()).map(Vec::as_slice);
+        let text = |key: &str| records.values.get(key.as_bytes()).map(Vec::as_slice);
         let id = |key: &str, field: &[u8]| {
             let id = text(key).map_or_else(|| number(field), digits)?;
             u32::try_from(id).map_err(|_| wrong(&format!("its {key} {id} can't be")))
         };
+        let mut holes = Holes::of(&records.sparse)?;
         let name = either(text("path"), extensions.name)?;
         let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
+        // A reader who knows nothing of holes is to unpack such a file under another name.
+        let name = holes
+            .as_mut()
+            .and_then(|holes| holes.name.take())
+            .unwrap_or(name);
         let link = either(text("linkpath"), extensions.link)?;
         let link = link.or_else(|| Some(header.link_name_bytes()?.into_owned()));
         for name in link.iter().chain([&name]) {
@@ -258,19 +270,27 @@ impl<R: Read> Entries<R> {
         if !has_contents && stored > 0 {
             return Err(wrong(&format!("it has {stored} bytes, and is no file")));
         }
-        let (size, parts) = match kind {
-            EntryType::GNUSparse => {
-                let (size, parts) = self.sparse(header, stored)?;
-                (size, Some(parts))
+        let (stored, size, parts) = match (kind, holes) {
+            (EntryType::GNUSparse, None) => {
+                let (size, parts) = self.sparse(header)?;
+                (stored, size, Some(parts))
             }
-            _ => (stored, None),
+            (EntryType::Regular, Some(holes)) => {
+                let (parts, listed) = match holes.parts {
+                    Some(parts) => (parts, 0),
+                    None => self.list(stored)?,
+                };
+                (stored - listed, holes.size, Some(parts))
+            }
+            (_, Some(_)) => return Err(wrong("it has the records of a sparse file, and is none")),
+            (_, None) => (stored, stored, None),
         };
+        if let Some(parts) = &parts {
+            in_order(parts, size, stored)?;
+        }
         self.expect(stored, size)?;
         let mut attributes = Vec::new();
-        for (key, value) in &records {
-            if key.starts_with(SPARSE) {
-                return Err(sparse_in_paxs_way());
-            }
+        for (key, value) in &records.values {
             if let Some(key) = key.strip_prefix(ATTRIBUTE.as_bytes()) {
                 let key = decoded(key);
                 if is_of_overlay(&key) {
@@ -307,14 +327,12 @@ impl<R: Read> Entries<R> {
         })
     }
 
-    /// The size of a sparse file, and its parts, which have `stored` bytes together. Four parts are in the header,
-    /// and more in blocks behind it.
-    fn sparse(&mut self, header: &Header, stored: u64) -> io::Result<(u64, Vec<(u64, u64)>)> {
+    /// The size of a sparse file, and its parts. Four parts are in the header, and more in blocks behind it.
+    fn sparse(&mut self, header: &Header) -> io::Result<(u64, Vec<(u64, u64)>)> {
         let mut block = *header.as_bytes();
         let size = number(&block[483..495])?;
         let mut parts = Vec::new();
         let (mut list, mut goes_on) = (386..386 + 4 * 24, block[482]);
-        let mut end = 0;
         loop {
             let mut is_through = false;
             for part in block[list].chunks_exact(24) {
@@ -325,19 +343,13 @@ impl<R: Read> Entries<R> {
                 if is_through {
                     return Err(wrong("the parts of a sparse file have gaps between them"));
                 }
-                let (offset, length) = (number(&part[..12])?, number(&part[12..])?);
-                let after = offset.checked_add(length);
-                match after.filter(|after| offset >= end && *after <= size) {
-                    Some(after) => end = after,
-                    None => return Err(wrong("the parts of a sparse file are out of order")),
-                }
-                parts.push((offset, length));
+                parts.push((number(&part[..12])?, number(&part[12..])?));
             }
             if parts.len() > MOST_PARTS {
-                return Err(wrong("a sparse file of more parts than can be"));
+                return Err(too_many_parts());
             }
             if goes_on == 0 {
-                break;
+                return Ok((size, parts));
             }
             if is_through {
                 return Err(wrong("the parts of a sparse file go on behind their end"));
@@ -348,10 +360,46 @@ impl<R: Read> Entries<R> {
             }
             (list, goes_on) = (0..21 * 24, block[504]);
         }
-        match parts.iter().map(|(_, length)| length).sum::<u64>() == stored {
-            true => Ok((size, parts)),
-            false => Err(wrong("the parts of a sparse file don't make up its size")),
+    }
+
+    /// The parts of a sparse file whose contents begin with their list: how many there are, and then the offset and the
+    /// length of each, a line a number. Returns also how many of the `stored` bytes the list takes, whole blocks.
+    fn list(&mut self, stored: u64) -> io::Result<(Vec<(u64, u64)>, u64)> {
+        let mut numbers: Vec<u64> = Vec::new();
+        let mut line: Vec<u8> = Vec::new();
+        let mut listed = 0;
+        // The first number says how many pairs follow.
+        let is_whole = |numbers: &[u64]| {
+            numbers
+                .first()
+                .is_some_and(|count| numbers.len() as u64 == 1 + 2 * count)
+        };
+        while !is_whole(&numbers) {
+            let mut block = [0; BLOCK as usize];
+            listed += BLOCK;
+            if listed > stored {
+                return Err(wrong("the parts of a sparse file have no end"));
+            }
+            self.charge(BLOCK)?;
+            if !self.fill(&mut block)? {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            for byte in block {
+                match byte {
+                    _ if is_whole(&numbers) => break,
+                    b'\n' => {
+                        numbers.push(digits(&std::mem::take(&mut line))?);
+                        if numbers[0] > MOST_PARTS as u64 {
+                            return Err(too_many_parts());
+                        }
+                    }
+                    digit if line.len() < 20 => line.push(digit),
+                    _ => return Err(wrong("the parts of a sparse file are no numbers")),
+                }
+            }
         }
+        let parts = numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1]));
+        Ok((parts.collect(), listed))
     }
 
     /// Reads what comes behind the archive's end, until the stream ends.
@@ -389,6 +437,79 @@ impl<R: Read> Read for Entries<R> {
     }
 }
 
+/// What PAX records say of a sparse file. There are three ways, of GNU tar's versions 0.0, 0.1 and 1.0: see *PAX headers*
+/// in GNU tar's manual.
+struct Holes {
+    /// The file's name; the header has another one.
+    name: Option<Vec<u8>>,
+    /// Its size in bytes, holes included.
+    size: u64,
+    /// The offset and length of each part; none: their list is at the beginning of the contents.
+    parts: Option<Vec<(u64, u64)>>,
+}
+
+impl Holes {
+    /// Reads the `records` about a sparse file; without any it isn't one.
+    fn of(records: &[(Vec<u8>, Vec<u8>)]) -> io::Result<Option<Holes>> {
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let (mut name, mut size, mut count, mut version) = (None, None, None, [None, None]);
+        let (mut numbers, mut has_list) = (Vec::new(), false);
+        for (key, value) in records {
+            match key.as_slice() {
+                b"name" => once(&mut name, value.clone())?,
+                b"size" | b"realsize" => once(&mut size, digits(value)?)?,
+                b"numblocks" => once(&mut count, digits(value)?)?,
+                b"major" => once(&mut version[0], digits(value)?)?,
+                b"minor" => once(&mut version[1], digits(value)?)?,
+                b"map" if !has_list && numbers.is_empty() => {
+                    has_list = true;
+                    let list = value.split(|byte| *byte == b',');
+                    numbers = list
+                        .filter(|text| !text.is_empty())
+                        .map(digits)
+                        .collect::<Result<_, _>>()?;
+                }
+                // An offset, and then the number of bytes, once a part.
+                b"offset" if !has_list && numbers.len() % 2 == 0 => numbers.push(digits(value)?),
+                b"numbytes" if !has_list && numbers.len() % 2 == 1 => numbers.push(digits(value)?),
+                _ => return Err(wrong("its records of a sparse file are damaged")),
+            }
+        }
+        let size = size.ok_or_else(|| wrong("its records of a sparse file lack its size"))?;
+        let pairs = (numbers.len() / 2) as u64;
+        let parts = match (version, count) {
+            ([Some(1), Some(0)], None) if numbers.is_empty() => None,
+            ([None | Some(0), _], Some(count)) if count == pairs && numbers.len() % 2 == 0 => Some(
+                numbers
+                    .chunks_exact(2)
+                    .map(|pair| (pair[0], pair[1]))
+                    .collect(),
+            ),
+            _ => return Err(wrong("its records of a sparse file are damaged")),
+        };
+        Ok(Some(Holes { name, size, parts }))
+    }
+}
+
+/// Fails unless the parts of a sparse file of `size` bytes come one after the other, and have `stored` bytes together.
+fn in_order(parts: &[(u64, u64)], size: u64, stored: u64) -> io::Result<()> {
+    let (mut end, mut sum) = (0, 0);
+    for (offset, length) in parts {
+        let after = offset.checked_add(*length);
+        match after.filter(|after| *offset >= end && *after <= size) {
+            Some(after) => end = after,
+            None => return Err(wrong("the parts of a sparse file are out of order")),
+        }
+        sum += length;
+    }
+    match sum == stored {
+        true => Ok(()),
+        false => Err(wrong("the parts of a sparse file don't make up its size")),
+    }
+}
+
 impl Extensions {
     fn is_empty(&self) -> bool {
         self.records.is_none() && self.name.is_none() && self.link.is_none()
@@ -418,11 +539,10 @@ fn harmless(records: &PaxRecords) -> io::Result<()> {
     let known = ["path", "linkpath", "size", "uid", "gid", "mtime"];
     let matters = |key: &&Vec<u8>| {
         let begins = |with: &[u8]| key.starts_with(with);
-        known.iter().any(|known| known.as_bytes() == **key)
-            || begins(ATTRIBUTE.as_bytes())
-            || begins(SPARSE)
+        known.iter().any(|known| known.as_bytes() == **key) || begins(ATTRIBUTE.as_bytes())
     };
-    match records.keys().find(matters) {
+    let of_holes = records.sparse.iter().map(|(key, _)| key);
+    match records.values.keys().filter(matters).chain(of_holes).next() {
         None => Ok(()),
         Some(key) => Err(wrong(&format!(
             "it has a global record {}, which some readers obey and some don't",
@@ -443,8 +563,8 @@ fn wrong(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-fn sparse_in_paxs_way() -> io::Error {
-    wrong("a sparse file in PAX's way\nhelp: make the archive with tar --format=gnu")
+fn too_many_parts() -> io::Error {
+    wrong("a sparse file of more parts than can be")
 }
 
 /// The beginning of a text from the archive, for a message.
@@ -551,15 +671,18 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
 /// PAX records: `27 mtime=1700000000.123456\n`, one after the other. Each begins with its own length, so that its
 /// value may hold any byte.
 fn records(text: &[u8]) -> io::Result<PaxRecords> {
-    let mut records = PaxRecords::new();
+    let mut records = PaxRecords::default();
     let mut rest = text;
     while !rest.is_empty() {
         let (key, value, after) =
             record(rest).ok_or_else(|| wrong("its PAX records are damaged"))?;
-        if records.insert(key.to_vec(), value.to_vec()).is_some() {
-            if key.starts_with(SPARSE) {
-                return Err(sparse_in_paxs_way());
-            }
+        if let Some(key) = key.strip_prefix(SPARSE.as_bytes()) {
+            records.sparse.push((key.to_vec(), value.to_vec()));
+        } else if records
+            .values
+            .insert(key.to_vec(), value.to_vec())
+            .is_some()
+        {
             let key = short(key);
             return Err(wrong(&format!("its record {key} is there twice")));
         }
@@ -584,7 +707,7 @@ mod tests {
     #[test]
     fn records_may_hold_any_byte() {
         let text = b"13 mtime=1.5\n16 SCHILY.x=a\nb\n";
-        let read = records(text).unwrap();
+        let read = records(text).unwrap().values;
         assert_eq!(read[b"mtime".as_slice()], b"1.5");
         assert_eq!(read[b"SCHILY.x".as_slice()], b"a\nb");
         for wrong in [

@@ -1,15 +1,17 @@
 //! Images on this machine: directories as they are, archives unpacked once.
 //!
-//! An unpacked archive is named by the SHA-256 of its bytes. So two names for one archive are one image, and an archive
-//! that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
+//! An unpacked archive is named by the SHA-256 of its bytes, and by whether it lies below all others: the lowest one has
+//! nothing to hide. So two names for one archive are one image, and an archive that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
 //! a small file beside the images remembers the digest that a file had with a certain inode, size and time of change.
 
 use crate::image::archive::{empty_root, unpack};
+use crate::image::open_ends::fit_lowest;
 use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
 use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
@@ -30,11 +32,12 @@ impl Images {
         }
     }
 
-    /// The directory of the image `path`; an archive is unpacked when it is new.
+    /// The directory of the image `path`, the lowest of all or one that is laid on others; an archive is unpacked when it
+    /// is new.
     ///
     /// # Errors
     /// A file that doesn't exist or isn't an archive, or an archive that holds what it mustn't.
-    pub fn layer(&self, path: &Path) -> Result<PathBuf> {
+    pub fn layer(&self, path: &Path, is_lowest: bool) -> Result<PathBuf> {
         let shown = path.display();
         let found = match path.metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!(
@@ -52,11 +55,11 @@ impl Images {
         if !found.is_file() {
             bail!("--image {shown}: it is neither a directory nor an archive");
         }
-        self.unpacked(path)
+        self.unpacked(path, is_lowest)
             .with_context(|| format!("--image {shown}"))
     }
 
-    fn unpacked(&self, archive: &Path) -> Result<PathBuf> {
+    fn unpacked(&self, archive: &Path, is_lowest: bool) -> Result<PathBuf> {
         // An image may hold a stranger's setuid programs: only root may reach them.
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&self.folder)?;
@@ -65,7 +68,8 @@ impl Images {
 
         let file = File::open(archive)?;
         let remembered = known.join(fingerprint(&file)?);
-        let image = |digest: &str| self.folder.join(format!("sha256-{digest}"));
+        let place = if is_lowest { "" } else { "-above" };
+        let image = |digest: &str| self.folder.join(format!("sha256-{digest}{place}"));
         if let Ok(digest) = fs::read_to_string(&remembered) {
             let image = image(&digest);
             if image.exists() {
@@ -88,7 +92,7 @@ impl Images {
         let aside = self.folder.join("new");
         remove_tree(&aside)?;
         empty_root(&aside)?;
-        let digest = match unpack(file, &aside, self.limit) {
+        let digest = match self.unpack(file, &aside, is_lowest) {
             Ok(digest) => digest,
             Err(error) => {
                 remove_tree(&aside)?;
@@ -109,6 +113,49 @@ impl Images {
         fs::rename(&half, &remembered)?;
         Ok(image)
     }
+
+    /// Unpacks an archive into the empty directory `aside`, and returns its digest.
+    fn unpack(&self, archive: File, aside: &Path, is_lowest: bool) -> Result<String> {
+        let (digest, open) = unpack(archive, aside, self.limit)?;
+        match is_lowest {
+            true => fit_lowest(aside, &open)?,
+            false => open.has_no_links()?,
+        }
+        is_a_root(aside)?;
+        Ok(digest)
+    }
+}
+
+/// Refuses an archive that holds an image's layers as archives, instead of a root.
+fn is_a_root(unpacked: &Path) -> Result<()> {
+    let has = |name: &str| unpacked.join(name).symlink_metadata().is_ok();
+    let format = if ["oci-layout", "index.json", "blobs"].into_iter().all(has) {
+        "an image layout (OCI)"
+    } else if lists_layers(&unpacked.join("manifest.json")) {
+        "what `docker save` writes"
+    } else {
+        return Ok(());
+    };
+    match ["bin", "etc", "usr"].into_iter().any(has) {
+        true => Ok(()),
+        false => bail!(
+            "it is {format}: archives of layers, and no root\nhelp: `step11-pull load -i FILE` makes an image of it, and \
+             `step11-pull run` runs that"
+        ),
+    }
+}
+
+/// Whether the file is the list of images of `docker save`. An application's own manifest.json is something else.
+fn lists_layers(manifest: &Path) -> bool {
+    const LONGEST: u64 = 1024 * 1024;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(manifest);
+    let mut text = String::new();
+    let read = opened.and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+    read.is_ok() && text.starts_with('[') && text.contains("\"Layers\"")
 }
 
 /// What tells one version of a file from another.

@@ -26,7 +26,7 @@ pub struct Connection {
     /// The container, for a look at why its command didn't start.
     container: Option<Container>,
     /// The command's outcome and root, of which the monitor asks why; and the reason that we have seen.
-    question: RefCell<Option<(Result<u8, Report>, PathBuf)>>,
+    question: RefCell<Option<(Result<u8, Report>, Option<PathBuf>)>>,
     seen: RefCell<Option<Report>>,
 }
 
@@ -159,15 +159,16 @@ impl Connection {
         };
         self.admitted.set(true);
         match message {
-            Message::Look(outcome, root) => {
-                self.question.replace(Some((outcome, root)));
+            Message::Look(outcome, host) => {
+                self.question.replace(Some((outcome, host)));
                 self.ask(&Message::Looking);
                 Ok(Some(Message::Looking))
             }
             Message::Sight => {
-                if let Some((outcome, root)) = self.question.take() {
+                if let Some((outcome, host)) = self.question.take() {
                     let outcome = outcome.map_err(Report::into_error);
-                    self.seen.replace(self.look(outcome, &root, descriptors));
+                    self.seen
+                        .replace(self.look(outcome, host.as_deref(), descriptors));
                 }
                 self.ask(&Message::Looked);
                 Ok(Some(Message::Looked))
@@ -187,12 +188,12 @@ impl Connection {
     }
 
     /// Looks why the command came to `outcome`; `None`: nothing is to be seen.
-    fn look(&self, outcome: Result<u8>, root: &Path, by: Vec<OwnedFd>) -> Option<Report> {
+    fn look(&self, outcome: Result<u8>, host: Option<&Path>, by: Vec<OwnedFd>) -> Option<Report> {
         let sight = Sight::of(by.try_into().ok()?);
         let record = self.container.as_ref()?.record().ok()?;
         let plan = &record.plan;
         let question = Question {
-            root,
+            host,
             command: &plan.command()[0],
             environment: &environment(record.hostname(), &plan.variables()),
             workdir: plan.env.workdir(),

@@ -10,6 +10,7 @@ use crate::flags::ContainerFlags;
 use anyhow::Result;
 use clap::Args;
 use std::mem;
+use std::path::Path;
 use step01_uts::{Narration, say};
 use step02_pid::signals;
 use step04_pivot_root::environment;
@@ -86,8 +87,10 @@ impl Run {
         let variables = environment(plan.hostname(&id), &plan.variables());
         let layers = plan.layers.open(&plan.files, Home::Passing(&id), true)?;
         let (command, workdir) = (&plan.command()[0], plan.env.workdir());
-        let explanation =
-            layers.show(|root| Witness::new(root, command, &variables, workdir)?.foresee())?;
+        let witness = Witness::new(layers.on_host(), command, &variables, workdir)?;
+        let volumes = plan.layers.volumes()?;
+        let foresee = |root: &Path| witness.foresee(root);
+        let explanation = layers.foresee(&plan.layers, &volumes, foresee)?;
         say(explanation.report())?;
         Ok(explanation.exit_code())
     }

@@ -1,24 +1,19 @@
 //! Fitting a layer to those below it: what its archive has left open.
 
-use crate::layer::unpack::OpenEnds;
-use crate::{OPAQUE, is_whiteout};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, utimensat,
-};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, chown, linkat, unlinkat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat};
+use nix::unistd::{Gid, LinkatFlags, Uid, chown, linkat};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use step04_pivot_root::root::{by_descriptor, directory_at, kind};
-use step08_overlay::image::archive::shown;
+use step08_overlay::image::marks::{OPAQUE, is_whiteout};
+use step08_overlay::image::names::shown;
+use step08_overlay::image::open_ends::{OpenEnds, find, place, set_times, uncover};
 use step08_overlay::image::xattrs::{attributes, is_of_overlay, set_attribute};
 use step10_exec::copy::{Manner, Tree, copy};
 
@@ -35,7 +30,6 @@ pub fn fit(root: &Path, below: &Path, open: &OpenEnds, limit: u64) -> Result<u64
         left: limit,
     };
     for path in &open.hidden {
-        // Overlayfs shows a whiteout that hides nothing as a file that can't be looked at.
         if fitting.is_covered(path)? || find(&fitting.below, path)?.is_none() {
             uncover(&fitting.root, path).with_context(|| shown(path))?;
         }
@@ -53,48 +47,6 @@ pub fn fit(root: &Path, below: &Path, open: &OpenEnds, limit: u64) -> Result<u64
     Ok(limit - fitting.left)
 }
 
-/// The lowest layer has nothing below it: nothing can be hidden there, and no file linked.
-///
-/// # Errors
-/// A link to a file that isn't there.
-pub fn fit_lowest(root: &Path, open: &OpenEnds) -> Result<()> {
-    let root = directory_at(root)?;
-    for path in &open.hidden {
-        uncover(&root, path).with_context(|| shown(path))?;
-    }
-    match open.links.first() {
-        None => Ok(()),
-        Some((path, to)) => bail!(
-            "its entry {}: a hard link to {}, which isn't there",
-            shown(path),
-            shown(to)
-        ),
-    }
-}
-
-/// What is at `path` in `root`, without following any link.
-fn find(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>> {
-    let path = match path.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => path,
-    };
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
-    match openat2(root, path, how) {
-        // A link on the way. One at the end is opened itself: O_PATH and O_NOFOLLOW.
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
-        found => Ok(Some(found?)),
-    }
-}
-
-/// The directory of `path` in the layer, and its name there.
-fn place<'a>(root: &OwnedFd, path: &'a Path) -> Result<(OwnedFd, &'a OsStr)> {
-    let name = path.file_name().context("an empty name")?;
-    let parent = find(root, path.parent().unwrap_or(Path::new("")))?;
-    Ok((parent.context("its directory is gone")?, name))
-}
-
 fn is_opaque(directory: &OwnedFd) -> bool {
     let all = attributes(directory).unwrap_or_default();
     all.iter()
@@ -104,18 +56,6 @@ fn is_opaque(directory: &OwnedFd) -> bool {
 /// Whether a layer hides all that is below it.
 pub fn hides_all(root: &Path) -> Result<bool> {
     Ok(is_opaque(&directory_at(root)?))
-}
-
-/// Removes a whiteout.
-fn uncover(root: &OwnedFd, path: &Path) -> Result<()> {
-    let (parent, name) = place(root, path)?;
-    // The archive may have put a file there since.
-    if !is_whiteout(&parent, name) {
-        return Ok(());
-    }
-    let before = fstat(&parent)?;
-    unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?;
-    set_times(&parent, &before)
 }
 
 /// A layer that is fitted to those below it.
@@ -245,19 +185,6 @@ fn copy_attributes(file: &OwnedFd, model: &OwnedFd) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn set_times(directory: &OwnedFd, like: &FileStat) -> Result<()> {
-    let accessed = TimeSpec::new(like.st_atime, like.st_atime_nsec);
-    let modified = TimeSpec::new(like.st_mtime, like.st_mtime_nsec);
-    let path = by_descriptor(directory);
-    Ok(utimensat(
-        AT_FDCWD,
-        &path,
-        &accessed,
-        &modified,
-        UtimensatFlags::FollowSymlink,
-    )?)
 }
 
 /// Makes the directory `path` in `upper`, with all on the way that `below` hasn't. What `below` has keeps its owner and

@@ -1,7 +1,7 @@
 //! All layers of an image, two at a time: each is hashed and unpacked while it comes.
 
 use crate::layer::download::Download;
-use crate::layer::fit::{fit, fit_lowest, hides_all};
+use crate::layer::fit::{fit, hides_all};
 use crate::layer::pipe::{Writer, pipe};
 use crate::layer::progress::{LayerProgress, Progress};
 use crate::layer::unpack::unpack;
@@ -17,6 +17,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use step08_overlay::image::open_ends::{OpenEnds, fit_lowest};
 use step08_overlay::layers::show;
 
 /// As many layers come at the same time.
@@ -202,7 +203,7 @@ impl Work<'_> {
         layer: &Layer,
         root: &Path,
         bar: &LayerProgress,
-    ) -> Result<(crate::layer::unpack::OpenEnds, u64), Failure> {
+    ) -> Result<(OpenEnds, u64), Failure> {
         let store = self.source.store;
         let Some(part) = store.begin(&layer.blob.digest)? else {
             let path = store.blob(&layer.blob.digest);

@@ -243,7 +243,7 @@ fn explained(
     workdir: &str,
 ) -> Error {
     let question = Question {
-        root: &state.rootfs,
+        host: Some(&state.rootfs),
         command,
         environment,
         workdir,

@@ -7,8 +7,7 @@
         notes if notes.starts_with(MARK) => {}
         b"" | b"." | b".." => bail!("it hides no name that a file could have"),
         hidden => {
-            let device = makedev(WHITEOUT.0.into(), WHITEOUT.1.into());
-            match mknodat(parent, OsStr::from_bytes(hidden), SFlag::S_IFCHR, Mode::empty(), device) {
+            match make_whiteout(parent, OsStr::from_bytes(hidden)) {
                 Err(Errno::EEXIST) => {}
                 made => made?,
             }

@@ -7,8 +7,7 @@
         notes if notes.starts_with(MARK) => {}
         hidden => {
             let hidden = OsStr::from_bytes(hidden);
-            let device = makedev(WHITEOUT.0.into(), WHITEOUT.1.into());
-            match mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), device) {
+            match make_whiteout(parent, hidden) {
                 Err(Errno::EEXIST) if is_directory(parent, hidden)? => make_opaque(parent, hidden)?,
                 Err(Errno::EEXIST) => {}
                 made => made?,

@@ -6,8 +6,7 @@
         b"" | b"." | b".." => bail!("it hides no name that a file could have"),
         hidden => {
             let hidden = OsStr::from_bytes(hidden);
-            let device = makedev(WHITEOUT.0.into(), WHITEOUT.1.into());
-            match mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), device) {
+            match make_whiteout(parent, hidden) {
                 Err(Errno::EEXIST) if is_directory(parent, hidden)? => make_opaque(parent, hidden)?,
                 Err(Errno::EEXIST) => {}
                 made => made?,
