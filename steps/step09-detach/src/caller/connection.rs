@@ -18,6 +18,9 @@ use step02_pid::signals::{Signals, asked_to_end};
 use step04_pivot_root::environment;
 use step04_pivot_root::why::witness::{Question, Sight};
 
+/// A command's outcome, and where the host has the files of its root.
+type Asked = (Result<u8, Report>, Option<PathBuf>);
+
 /// A client's connection to a monitor.
 pub struct Connection {
     pub(super) socket: OwnedFd,
@@ -25,8 +28,8 @@ pub struct Connection {
     pub(super) admitted: Cell<bool>,
     /// The container, for a look at why its command didn't start.
     container: Option<Container>,
-    /// The command's outcome and root, of which the monitor asks why; and the reason that we have seen.
-    question: RefCell<Option<(Result<u8, Report>, Option<PathBuf>)>>,
+    /// What the monitor asks why; and the reason that we have seen.
+    asked: RefCell<Option<Asked>>,
     seen: RefCell<Option<Report>>,
 }
 
@@ -36,7 +39,7 @@ impl From<OwnedFd> for Connection {
             socket,
             admitted: Cell::new(false),
             container: None,
-            question: RefCell::new(None),
+            asked: RefCell::new(None),
             seen: RefCell::new(None),
         }
     }
@@ -160,12 +163,12 @@ impl Connection {
         self.admitted.set(true);
         match message {
             Message::Look(outcome, host) => {
-                self.question.replace(Some((outcome, host)));
+                self.asked.replace(Some((outcome, host)));
                 self.ask(&Message::Looking);
                 Ok(Some(Message::Looking))
             }
             Message::Sight => {
-                if let Some((outcome, host)) = self.question.take() {
+                if let Some((outcome, host)) = self.asked.take() {
                     let outcome = outcome.map_err(Report::into_error);
                     self.seen
                         .replace(self.look(outcome, host.as_deref(), descriptors));
