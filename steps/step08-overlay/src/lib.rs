@@ -53,7 +53,7 @@ use image::marks::{MARK, is_directory, make_opaque, make_whiteout};
 /// `volatile`: the kernel doesn't force the changes onto the disk, since nobody will want them after a crash.
 ///
 /// # Errors
-/// [`Refused`](step01_uts::Refused): EINVAL when `upper` and `work` are on different mounts, or on a
+/// [`Refused`]: EINVAL when `upper` and `work` are on different mounts, or on a
 /// filesystem that can't be an upper layer, such as another overlay.
 pub fn mount_overlay(
     lower: &[OwnedFd],
@@ -116,7 +116,7 @@ pub fn among_descriptors(mount: impl FnOnce() -> Result<(), Refused>) -> Result<
 /// second changes all of it. See open_tree(2), mount_setattr(2).
 ///
 /// # Errors
-/// [`Refused`](step01_uts::Refused): ENOENT without such a file; ENOSYS for `mount_setattr` before
+/// [`Refused`]: ENOENT without such a file; ENOSYS for `mount_setattr` before
 /// Linux 5.12.
 pub fn clone_tree(source: &Path, attributes: &MountAttributes) -> Result<OwnedFd> {
     // ANCHOR_END: clone_tree
