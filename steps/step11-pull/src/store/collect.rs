@@ -73,6 +73,26 @@ impl ImageStore {
         &self,
         change: impl FnOnce(&mut Catalog, &Users) -> Result<T>,
     ) -> Result<(T, Removed)> {
+        self.sweep(None, change)
+    }
+
+    /// Removes those of `parts` that nobody uses, and nothing else: who has put them here has failed.
+    ///
+    /// # Errors
+    /// As for [`ImageStore::collect`].
+    pub fn withdraw(&self, parts: &BTreeSet<Digest>) -> Result<()> {
+        self.sweep(Some(parts), |_, _| Ok(())).map(drop)
+    }
+
+    /// Changes the list of images, and removes what nobody uses; where `among` is given, only what is there, too.
+    fn sweep<T>(
+        &self,
+        among: Option<&BTreeSet<Digest>>,
+        change: impl FnOnce(&mut Catalog, &Users) -> Result<T>,
+    ) -> Result<(T, Removed)> {
+        let is_spared = |digest: Option<&Digest>| {
+            among.is_some_and(|among| !digest.is_some_and(|digest| among.contains(digest)))
+        };
         let lock = self.lock()?;
         let users = self.users()?;
         let (changed, mut used) = self.change_locked(|catalog| {
@@ -84,7 +104,10 @@ impl ImageStore {
         let leased = self.leased()?;
         used.extend(leased.iter().cloned());
         let mut removed = Removed::default();
-        let mut aside = Vec::new();
+        let mut aside = match among {
+            None => self.left_aside()?,
+            Some(_) => Vec::new(),
+        };
         for entry in fs::read_dir(self.blobs())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let digest = digest_of(name.trim_end_matches(".part"));
@@ -94,10 +117,10 @@ impl ImageStore {
             } else {
                 &used
             };
-            if digest
+            let is_wanted = digest
                 .as_ref()
-                .is_some_and(|digest| wanted.contains(digest))
-            {
+                .is_some_and(|digest| wanted.contains(digest));
+            if is_wanted || is_spared(digest.as_ref()) {
                 continue;
             }
             // Somebody may be at work on a part: its lock is a proof, too. It is held until the part is gone.
@@ -112,6 +135,9 @@ impl ImageStore {
         }
         for entry in fs::read_dir(self.layers())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') && among.is_some() {
+                continue;
+            }
             if name.starts_with(".old-") {
                 // A crash has left it, unless somebody is removing it just now.
                 aside.extend(abandoned(&entry.path()).map(|lock| (entry.path(), lock)));
@@ -130,6 +156,7 @@ impl ImageStore {
             let digest = digest_of(&name);
             let root = entry.path().join("root");
             if users.layers.contains(&root)
+                || is_spared(digest.as_ref())
                 || digest.as_ref().is_some_and(|digest| used.contains(digest))
             {
                 continue;
