@@ -436,9 +436,10 @@ fn what_is_refused() {
     let bomb = packed(&zeros, "+gzip", depot.folder.path());
     let small = packed(&docker.packed(), "+gzip", depot.folder.path());
     let nothing = Files::default();
-    let second = files
-        .clone()
-        .image(&layers[..1], &plain_configuration(&layers[..1], &json!({})));
+    let one_config = plain_configuration(&layers[..1], &json!({}));
+    let one_config_name = format!("{}.json", &digest(&one_config)[7..]);
+    let mut two = files.clone();
+    let second = two.image(&layers[..1], &one_config);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("nothing", vec![], "it is empty"),
         ("a text", b"no archive".repeat(99), "it is no tar archive"),
@@ -482,22 +483,18 @@ fn what_is_refused() {
         ("no index", layout.clone().without("index.json").packed(), "index.json isn't in it"),
         ("an index without images", indexed(json!({"schemaVersion": 2, "manifests": []})).packed(), "none of what its index.json names is an image"),
         ("a wrong size", indexed(json!({"schemaVersion": 2, "manifests": [{"mediaType": MANIFEST, "digest": image["digest"], "size": 1}]})).packed(), "and 1 are said"),
-        ("two of one name", {
-            let mut files = files.clone();
-            let second_of = files.image(&layers[..1], &plain_configuration(&layers[..1], &json!({})));
-            assert_eq!(second_of, second);
-            files.layout(&[named(image.clone(), SHORT_NAME, "bad:1"), named(second, SHORT_NAME, "bad:1")])
-        }.packed(), "has 2 images that are called bad:1"),
+        ("two of one name", two.layout(&[named(image.clone(), SHORT_NAME, "bad:1"), named(second, SHORT_NAME, "bad:1")]).packed(), "it has two images that are called bad:1"),
+        ("two of one name, as Docker has it", docker.clone().swap("manifest.json", json!([
+            {"Config": config_name, "RepoTags": ["bad:1"], "Layers": paths},
+            {"Config": one_config_name, "RepoTags": ["bad:1"], "Layers": [paths[0]]},
+        ]).to_string()).with(&one_config_name, &one_config).packed(), "it has two images that are called bad:1"),
         ("another machine", layout.packed(), "there is none for linux/riscv64"),
         ("too large", nothing.with("zeros", vec![0; 3 << 20]).packed(), "it holds more than 2097152 bytes\nhelp: --max-size allows more"),
         ("too large behind", [docker.packed(), vec![0; 4 << 20]].concat(), "it holds more than"),
     ];
-    // There is an image already, which shares a layer and a name.
-    let there = saved(
-        &layers[..1],
-        &plain_configuration(&layers[..1], &json!({})),
-        &json!(["bad:1"]),
-    );
+    // There is an image already, of the same name and the same lowest layer, whose archive is another.
+    let gzip = packed(&layers[0], "+gzip", depot.folder.path());
+    let there = saved(&[gzip], &one_config, &json!(["bad:1"]));
     depot.ok(&["load", "-i", &there.write(&at("there.tar"))]);
     let before = listing(&depot);
     for (what, bytes, words) in cases {

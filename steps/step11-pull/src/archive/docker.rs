@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail};
 use oci_spec::image::MediaType;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Read;
 use step08_overlay::layers::MOST_LAYERS;
 
 /// The file that says what there is.
@@ -72,14 +70,11 @@ fn descriptor(kind: &str, named: &Named) -> Value {
     json!({"mediaType": kind, "digest": named.digest, "size": named.size})
 }
 
-/// The media type of a layer, which its first bytes tell. Docker doesn't compress them; others do.
+/// The media type of a layer. Docker doesn't compress them; others do.
 fn kind(file: &KeptFile) -> Result<String> {
-    let mut first = Vec::new();
-    File::open(&file.path)?.take(4).read_to_end(&mut first)?;
     let plain = MediaType::ImageLayer;
-    Ok(match first[..] {
-        [0x1f, 0x8b, ..] => format!("{plain}+gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd] => format!("{plain}+zstd"),
-        _ => plain.to_string(),
+    Ok(match file.compression()? {
+        Some(how) => format!("{plain}+{how}"),
+        None => plain.to_string(),
     })
 }

@@ -6,7 +6,7 @@
 
 use crate::Digest;
 use crate::manifest::chosen::too_long;
-use crate::manifest::parts::{LONGEST, Named};
+use crate::manifest::parts::{Image, LONGEST, Named};
 use crate::store::aside::Aside;
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
@@ -47,6 +47,22 @@ pub struct KeptFile {
     pub path: PathBuf,
     /// What its bytes are.
     pub named: Named,
+}
+
+impl KeptFile {
+    /// How it is compressed, which its first bytes tell.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn compression(&self) -> Result<Option<&'static str>> {
+        let mut first = Vec::new();
+        File::open(&self.path)?.take(4).read_to_end(&mut first)?;
+        Ok(match first[..] {
+            [0x1f, 0x8b, ..] => Some("gzip"),
+            [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+            _ => None,
+        })
+    }
 }
 
 /// What has a name in the archive.
@@ -184,23 +200,44 @@ impl KeptArchive {
     /// # Errors
     /// It isn't there, or has another size.
     pub fn named(&self, named: &Named, what: &str) -> Result<Vec<u8>> {
-        let read = || match self.blobs.get(&named.digest) {
-            None => bail!("{} isn't in it", named.digest),
-            Some(file) if file.named.size != named.size => {
-                bail!(
-                    "it has {} bytes, and {} are said",
-                    file.named.size,
-                    named.size
-                )
+        let read = || {
+            let file = self.blob(&named.digest)?;
+            if file.named.size != named.size {
+                let (is, said) = (file.named.size, named.size);
+                bail!("it has {is} bytes, and {said} are said");
             }
-            Some(file) => self.text(file),
+            self.text(file)
         };
         read().with_context(|| what.to_owned())
     }
 
-    /// Where the file with the digest is kept.
-    pub fn blob(&self, digest: &Digest) -> Option<&Path> {
-        Some(&self.blobs.get(digest)?.path)
+    /// The file that has the digest.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn blob(&self, digest: &Digest) -> Result<&KeptFile> {
+        let file = self.blobs.get(digest);
+        file.with_context(|| format!("{digest} isn't in it"))
+    }
+
+    /// Looks whether the layers of `image` are here, before anything is made of them.
+    ///
+    /// # Errors
+    /// One isn't; one without compression isn't that of the configuration.
+    pub fn has_layers(&self, image: &Image) -> Result<()> {
+        for (index, layer) in image.layers.iter().enumerate() {
+            let digest = &layer.blob.digest;
+            let place = || format!("layer {} of {}", index + 1, image.layers.len());
+            let is_plain = self.blob(digest).and_then(KeptFile::compression);
+            if is_plain.with_context(place)?.is_none() && *digest != layer.diff_id {
+                bail!(
+                    "{}: its bytes are not those of its digest: the configuration says {}",
+                    place(),
+                    layer.diff_id
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The bytes of a file that is a text.

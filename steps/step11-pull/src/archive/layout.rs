@@ -35,7 +35,7 @@ struct Layout {
 /// that is `wanted` is meant.
 ///
 /// # Errors
-/// A text that makes no sense; a file that isn't there; two images of one name; no image at all.
+/// A text that makes no sense; a file that isn't there; no image at all.
 pub fn images(archive: &KeptArchive, wanted: &TargetPlatform) -> Result<Vec<Found>> {
     version(archive).context(LAYOUT)?;
     let index = index(archive).context(INDEX)?;
@@ -51,7 +51,7 @@ pub fn images(archive: &KeptArchive, wanted: &TargetPlatform) -> Result<Vec<Foun
     let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
     for (name, entries) in groups {
         let name = name.map(|name| name.parse()).transpose()?;
-        for named in one_of(&index, name.as_ref(), entries, wanted)? {
+        for named in one_of(&index, entries, wanted)? {
             let at = *known.entry(named.digest.clone()).or_insert(meant.len());
             if at == meant.len() {
                 meant.push((named, Vec::new()));
@@ -95,18 +95,13 @@ fn name_of(entry: &Descriptor) -> Result<Option<ImageName>> {
     }
 }
 
-/// What `entries` stand for, which are called `name`: one image for each of several platforms, of which one is chosen, or
+/// What `entries` stand for, which have one name: one image for each of several platforms, of which one is chosen, or
 /// else one image each.
 fn one_of(
     index: &ImageIndex,
-    name: Option<&ImageName>,
     entries: Vec<Descriptor>,
     wanted: &TargetPlatform,
 ) -> Result<Vec<Named>> {
-    let distinct: HashSet<String> = entries
-        .iter()
-        .map(|entry| entry.digest().to_string())
-        .collect();
     let platforms = entries.iter().filter_map(|entry| entry.platform().as_ref());
     let platforms: HashSet<String> = platforms
         .map(|of| {
@@ -117,12 +112,6 @@ fn one_of(
         let mut group = index.clone();
         group.set_manifests(entries);
         return Ok(vec![choose(&group, wanted)?]);
-    }
-    if let (Some(name), 2..) = (name, distinct.len()) {
-        bail!(
-            "{INDEX} has {} images that are called {name}",
-            distinct.len()
-        );
     }
     let all = entries.iter().map(|entry| Named::of(entry, "a manifest"));
     all.collect()

@@ -12,6 +12,7 @@ use crate::registry::name::ImageName;
 use crate::store::ImageStore;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read, stdin};
 use std::path::{Path, PathBuf};
@@ -134,14 +135,21 @@ impl Load {
             bail!("there is no image in it");
         }
         let loading = found.into_iter().map(|found| self.choose(archive, found));
-        loading.collect()
+        let loading: Vec<Loading> = loading.collect::<Result<_>>()?;
+        are_distinct(&loading)?;
+        Ok(loading)
     }
 
     fn choose(&self, archive: &KeptArchive, found: Found) -> Result<Loading> {
         let Found { first, names } = found;
-        let chosen = Chosen::of(first, self.platform.as_ref(), |text, named| {
-            archive.named(named, text.name())
-        });
+        let chosen = || {
+            let chosen = Chosen::of(first, self.platform.as_ref(), |text, named| {
+                archive.named(named, text.name())
+            })?;
+            archive.has_layers(&chosen.image)?;
+            Ok(chosen)
+        };
+        let chosen: Result<Chosen> = chosen();
         let chosen = chosen.with_context(|| match names.first() {
             Some(name) => format!("the image {name}"),
             None => "an image without a name".into(),
@@ -160,22 +168,14 @@ impl Load {
         for text in &chosen.texts {
             store.put(text)?;
         }
-        let layers = &chosen.image.layers;
-        for (index, layer) in layers.iter().enumerate() {
+        for layer in &chosen.image.layers {
             let digest = &layer.blob.digest;
-            let Some(part) = store.begin(digest)? else {
+            if store.layer(&layer.chain_id).exists() {
+                // Nobody asks for its archive.
                 continue;
-            };
-            match archive.blob(digest) {
-                Some(whole) => part.becomes(whole)?,
-                None => {
-                    part.discard()?;
-                    bail!(
-                        "layer {} of {}: {digest} isn't in it",
-                        index + 1,
-                        layers.len()
-                    );
-                }
+            }
+            if let Some(part) = store.begin(digest)? {
+                part.becomes(&archive.blob(digest)?.path)?;
             }
         }
         let source = Source {
@@ -202,6 +202,20 @@ fn open(path: &Path) -> Result<File> {
         ),
         false => Ok(file),
     }
+}
+
+/// Fails if two of `images` have one name: which of them counts would be for each reader to say.
+fn are_distinct(images: &[Loading]) -> Result<()> {
+    let mut known = BTreeMap::new();
+    for Loading { chosen, names } in images {
+        for name in names.iter().map(ImageName::to_string) {
+            let manifest = &chosen.image.manifest;
+            if *known.entry(name.clone()).or_insert(manifest) != manifest {
+                bail!("it has two images that are called {name}");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Notes all `images` and their names at once, and returns what to tell of each.

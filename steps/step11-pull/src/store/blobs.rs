@@ -138,11 +138,12 @@ impl ImageStore {
             .all(|layer| self.layer(&layer.chain_id).exists())
     }
 
-    /// Those of `parts` that are neither a blob nor a layer here.
-    pub fn missing(&self, parts: &[Digest]) -> BTreeSet<Digest> {
-        let is_here = |part: &Digest| self.blob(part).exists() || self.layer(part).exists();
-        let missing = parts.iter().filter(|part| !is_here(part));
-        missing.cloned().collect()
+    /// Where the blobs and the layers of `parts` will be that aren't there yet. A layer's archive may have the digest that
+    /// stands for the layer.
+    pub fn missing(&self, parts: &[Digest]) -> BTreeSet<PathBuf> {
+        let parts = parts.iter();
+        let paths = parts.flat_map(|part| [self.blob(part), self.layer(part)]);
+        paths.filter(|path| !path.exists()).collect()
     }
 
     /// The bytes of an image's layers, unpacked.

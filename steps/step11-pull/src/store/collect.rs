@@ -76,23 +76,21 @@ impl ImageStore {
         self.sweep(None, change)
     }
 
-    /// Removes those of `parts` that nobody uses, and nothing else: who has put them here has failed.
+    /// Removes those of the blobs and layers at `paths` that nobody uses, and nothing else: who has put them here has failed.
     ///
     /// # Errors
     /// As for [`ImageStore::collect`].
-    pub fn withdraw(&self, parts: &BTreeSet<Digest>) -> Result<()> {
-        self.sweep(Some(parts), |_, _| Ok(())).map(drop)
+    pub fn withdraw(&self, paths: &BTreeSet<PathBuf>) -> Result<()> {
+        self.sweep(Some(paths), |_, _| Ok(())).map(drop)
     }
 
     /// Changes the list of images, and removes what nobody uses; where `among` is given, only what is there, too.
     fn sweep<T>(
         &self,
-        among: Option<&BTreeSet<Digest>>,
+        among: Option<&BTreeSet<PathBuf>>,
         change: impl FnOnce(&mut Catalog, &Users) -> Result<T>,
     ) -> Result<(T, Removed)> {
-        let is_spared = |digest: Option<&Digest>| {
-            among.is_some_and(|among| !digest.is_some_and(|digest| among.contains(digest)))
-        };
+        let is_spared = |path: &Path| among.is_some_and(|among| !among.contains(path));
         let lock = self.lock()?;
         let users = self.users()?;
         let (changed, mut used) = self.change_locked(|catalog| {
@@ -120,7 +118,7 @@ impl ImageStore {
             let is_wanted = digest
                 .as_ref()
                 .is_some_and(|digest| wanted.contains(digest));
-            if is_wanted || is_spared(digest.as_ref()) {
+            if is_wanted || is_spared(&entry.path()) {
                 continue;
             }
             // Somebody may be at work on a part: its lock is a proof, too. It is held until the part is gone.
@@ -135,7 +133,7 @@ impl ImageStore {
         }
         for entry in fs::read_dir(self.layers())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') && among.is_some() {
+            if is_spared(&entry.path()) {
                 continue;
             }
             if name.starts_with(".old-") {
@@ -156,7 +154,6 @@ impl ImageStore {
             let digest = digest_of(&name);
             let root = entry.path().join("root");
             if users.layers.contains(&root)
-                || is_spared(digest.as_ref())
                 || digest.as_ref().is_some_and(|digest| used.contains(digest))
             {
                 continue;
