@@ -2,7 +2,7 @@
 //!
 //! Nothing in it has a manifest as registries have it. So one is made here, of the digests that the files have.
 
-use crate::archive::found::{Found, name};
+use crate::archive::found::{Found, few, name};
 use crate::archive::kept::{KeptArchive, KeptFile};
 use crate::manifest::parts::Named;
 use anyhow::{Context, Result, bail};
@@ -33,6 +33,7 @@ pub fn images(archive: &KeptArchive) -> Result<Vec<Found>> {
         Ok(serde_json::from_slice(&text)?)
     };
     let all = read().context(MANIFEST)?;
+    few(all.len())?;
     all.iter().map(|saved| image(archive, saved)).collect()
 }
 

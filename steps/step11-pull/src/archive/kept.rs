@@ -5,10 +5,11 @@
 //! A link, too, is a word: it leads to another word, or nowhere.
 
 use crate::Digest;
+use crate::layer::unpack::within;
 use crate::manifest::chosen::too_long;
 use crate::manifest::parts::{Image, LONGEST, Named};
 use crate::store::aside::Aside;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -96,11 +97,7 @@ impl KeptArchive {
             text_left: Cell::new(MOST_TEXT),
             aside,
         };
-        let read = archive.fill(stream, limit);
-        read.map_err(|error| match is_too_much(&error) {
-            true => anyhow!("it holds more than {limit} bytes\nhelp: --max-size allows more"),
-            false => error,
-        })?;
+        within(limit, archive.fill(stream, limit))?;
         Ok(archive)
     }
 
@@ -130,15 +127,7 @@ impl KeptArchive {
         if entry.kind == EntryType::Directory {
             return Ok(());
         }
-        if path.as_os_str().is_empty() || path.as_os_str().len() > LONGEST_NAME {
-            bail!("no file of an archive of images is called so");
-        }
-        if self.members.len() == MOST_FILES {
-            bail!("it has more than {MOST_FILES} files, which no archive of images has");
-        }
-        if self.members.contains_key(&path) {
-            bail!("it is there twice, and readers differ in which one counts");
-        }
+        self.may_be(&path)?;
         let member = match (entry.kind, &entry.link) {
             (EntryType::Regular | EntryType::Continuous, _) if entry.parts.is_none() => {
                 Member::File(self.file(&path, contents)?)
@@ -153,6 +142,20 @@ impl KeptArchive {
         };
         self.members.insert(path, member);
         Ok(())
+    }
+
+    /// Fails if there can't be one more file or link, which is called `path`.
+    fn may_be(&self, path: &Path) -> Result<()> {
+        if path.as_os_str().is_empty() || path.as_os_str().len() > LONGEST_NAME {
+            bail!("no file of an archive of images is called so");
+        }
+        if self.members.len() == MOST_FILES {
+            bail!("it has more than {MOST_FILES} files, which no archive of images has");
+        }
+        match self.members.contains_key(path) {
+            true => bail!("it is there twice, and readers differ in which one counts"),
+            false => Ok(()),
+        }
     }
 
     /// Keeps a file, and looks whether its bytes are those that its name says.
@@ -253,13 +256,6 @@ impl KeptArchive {
             .set(left.context("its texts have more bytes than those of a thousand images")?);
         fs::read(&file.path).with_context(|| file.path.display().to_string())
     }
-}
-
-/// Whether an archive's limit is the reason.
-fn is_too_much(error: &anyhow::Error) -> bool {
-    let errors = error.chain();
-    let mut kinds = errors.filter_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()));
-    kinds.any(|kind| kind == ErrorKind::FileTooLarge)
 }
 
 /// Copies all of `from`, and returns what it is.

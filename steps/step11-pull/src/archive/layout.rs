@@ -2,14 +2,14 @@
 //! Layout* in the OCI image specification.
 
 use crate::Digest;
-use crate::archive::found::{Found, name};
+use crate::archive::found::{Found, few, name};
 use crate::archive::kept::KeptArchive;
 use crate::manifest::index::{Kind, choose, is_manifest, kind};
 use crate::manifest::parts::Named;
 use crate::manifest::platform::TargetPlatform;
 use crate::registry::name::ImageName;
 use anyhow::{Context, Result, bail};
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 use step01_uts::program::visible;
@@ -39,19 +39,21 @@ struct Layout {
 pub fn images(archive: &KeptArchive, wanted: &TargetPlatform) -> Result<Vec<Found>> {
     version(archive).context(LAYOUT)?;
     let index = index(archive).context(INDEX)?;
-    let mut groups: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
-    for entry in index.manifests().iter().filter(|entry| is_manifest(entry)) {
-        let name = name_of(entry)?.map(|name| name.to_string());
-        groups.entry(name).or_default().push(entry.clone());
-    }
-    if groups.is_empty() {
-        bail!("none of what its {INDEX} names is an image");
-    }
+    let meant = meant(&index, wanted)?.into_iter();
+    let found = meant.map(|(named, names)| {
+        let first = archive.named(&named, "its manifest")?;
+        Ok(Found { first, names })
+    });
+    found.collect()
+}
+
+/// What `index` means: manifests and indexes, each with all of its names.
+fn meant(index: &ImageIndex, wanted: &TargetPlatform) -> Result<Vec<(Named, Vec<ImageName>)>> {
     let mut meant: Vec<(Named, Vec<ImageName>)> = Vec::new();
     let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
-    for (name, entries) in groups {
+    for (name, entries) in by_name(index)? {
         let name = name.map(|name| name.parse()).transpose()?;
-        for named in one_of(&index, entries, wanted)? {
+        for named in one_of(entries, wanted)? {
             let at = *known.entry(named.digest.clone()).or_insert(meant.len());
             if at == meant.len() {
                 meant.push((named, Vec::new()));
@@ -59,11 +61,20 @@ pub fn images(archive: &KeptArchive, wanted: &TargetPlatform) -> Result<Vec<Foun
             meant[at].1.extend(name.clone());
         }
     }
-    let found = meant.into_iter().map(|(named, names)| {
-        let first = archive.named(&named, "its manifest")?;
-        Ok(Found { first, names })
-    });
-    found.collect()
+    Ok(meant)
+}
+
+/// The entries of `index` that are images, by their names.
+fn by_name(index: &ImageIndex) -> Result<BTreeMap<Option<String>, Vec<Descriptor>>> {
+    let mut groups: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
+    for entry in index.manifests().iter().filter(|entry| is_manifest(entry)) {
+        let name = name_of(entry)?.map(|name| name.to_string());
+        groups.entry(name).or_default().push(entry.clone());
+    }
+    match groups.is_empty() {
+        true => bail!("none of what its {INDEX} names is an image"),
+        false => Ok(groups),
+    }
 }
 
 fn version(archive: &KeptArchive) -> Result<()> {
@@ -79,7 +90,7 @@ fn version(archive: &KeptArchive) -> Result<()> {
 
 fn index(archive: &KeptArchive) -> Result<Box<ImageIndex>> {
     match kind(&archive.text(archive.find(INDEX)?)?)? {
-        Kind::Index(index) => Ok(index),
+        Kind::Index(index) => few(index.manifests().len()).map(|()| index),
         Kind::Image => bail!("it is the manifest of an image, and no index"),
     }
 }
@@ -97,11 +108,7 @@ fn name_of(entry: &Descriptor) -> Result<Option<ImageName>> {
 
 /// What `entries` stand for, which have one name: one image for each of several platforms, of which one is chosen, or
 /// else one image each.
-fn one_of(
-    index: &ImageIndex,
-    entries: Vec<Descriptor>,
-    wanted: &TargetPlatform,
-) -> Result<Vec<Named>> {
+fn one_of(entries: Vec<Descriptor>, wanted: &TargetPlatform) -> Result<Vec<Named>> {
     let platforms = entries.iter().filter_map(|entry| entry.platform().as_ref());
     let platforms: HashSet<String> = platforms
         .map(|of| {
@@ -109,9 +116,8 @@ fn one_of(
         })
         .collect();
     if entries.len() > 1 && platforms.len() == entries.len() {
-        let mut group = index.clone();
-        group.set_manifests(entries);
-        return Ok(vec![choose(&group, wanted)?]);
+        let group = ImageIndexBuilder::default().schema_version(2_u32);
+        return Ok(vec![choose(&group.manifests(entries).build()?, wanted)?]);
     }
     let all = entries.iter().map(|entry| Named::of(entry, "a manifest"));
     all.collect()

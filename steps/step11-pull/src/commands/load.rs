@@ -1,5 +1,6 @@
 //! `load`: takes images from an archive.
 
+use crate::Digest;
 use crate::archive::docker;
 use crate::archive::found::Found;
 use crate::archive::kept::KeptArchive;
@@ -74,23 +75,29 @@ impl Load {
         let stream = self.open()?;
         let archive = KeptArchive::read(stream, store.aside()?, self.limit())?;
         let images = self.images(&archive)?;
-        for remark in images
+        let remarks = images
             .iter()
-            .filter_map(|image| image.chosen.remark.as_ref())
-        {
-            progress.say(remark);
-        }
+            .filter_map(|image| image.chosen.remark.as_ref());
+        remarks.for_each(|remark| progress.say(remark));
+        self.put(store, &archive, &images, &progress)
+    }
+
+    /// Puts `images` into the store, and returns what to tell of them. If one of them fails, nothing is put there.
+    fn put(
+        &self,
+        store: &ImageStore,
+        archive: &KeptArchive,
+        images: &[Loading],
+        progress: &Progress,
+    ) -> Result<Vec<String>> {
+        let parts = images.iter().flat_map(|image| image.chosen.parts());
+        let parts: Vec<Digest> = parts.collect();
         // From here on nobody removes what we find, or what we put there.
-        let parts: Vec<_> = images
-            .iter()
-            .flat_map(|image| image.chosen.parts())
-            .collect();
         let lease = store.lease(&parts)?;
         let missing = store.missing(&parts);
-        let installed = images
-            .iter()
-            .try_for_each(|image| self.install(store, &archive, &image.chosen, &progress));
-        let noted = installed.and_then(|()| note(store, &images, &progress));
+        let mut all = images.iter();
+        let installed = all.try_for_each(|image| self.install(store, archive, image, progress));
+        let noted = installed.and_then(|()| note(store, images, progress));
         if noted.is_err() {
             drop(lease);
             if let Err(error) = store.withdraw(&missing) {
@@ -118,18 +125,16 @@ impl Load {
     /// The images that are in `archive`, one for each name.
     fn images(&self, archive: &KeptArchive) -> Result<Vec<Loading>> {
         let here = self.platform.clone().unwrap_or_else(TargetPlatform::here);
-        let found = if archive.has(layout::LAYOUT) {
-            // Docker writes both since version 25, and here digests say what is meant.
-            layout::images(archive, &here)?
-        } else if archive.has(docker::MANIFEST) {
-            docker::images(archive)?
-        } else {
-            bail!(
+        // Docker writes both since version 25, and in a layout digests say what is meant.
+        let found = match (archive.has(layout::LAYOUT), archive.has(docker::MANIFEST)) {
+            (true, _) => layout::images(archive, &here)?,
+            (false, true) => docker::images(archive)?,
+            (false, false) => bail!(
                 "it is no archive of images: it has neither {} nor {}\nhelp: this takes what `docker save` writes, or an \
                  image layout; a root is for `step10-exec run --image FILE`",
                 docker::MANIFEST,
                 layout::LAYOUT
-            );
+            ),
         };
         if found.is_empty() {
             bail!("there is no image in it");
@@ -162,7 +167,7 @@ impl Load {
         &self,
         store: &ImageStore,
         archive: &KeptArchive,
-        chosen: &Chosen,
+        Loading { chosen, .. }: &Loading,
         progress: &Progress,
     ) -> Result<()> {
         for text in &chosen.texts {
