@@ -13,6 +13,7 @@ mod joining;
 mod layers;
 mod lifecycle;
 mod limits;
+mod loading;
 mod looking;
 mod monitors;
 mod privileges;

@@ -3,6 +3,7 @@
 pub mod history;
 pub mod images;
 pub mod inspect;
+pub mod load;
 pub mod login;
 pub mod pull;
 pub mod rmi;
@@ -14,6 +15,7 @@ use clap::{Args, Subcommand};
 use history::History;
 use images::ImageList;
 use inspect::InspectImage;
+use load::Load;
 use login::{Login, Logout};
 use pull::Pull;
 use rmi::{PruneImages, Rmi};
@@ -28,6 +30,7 @@ pub enum ImageCommands {
     Run(Box<RunImage>),
     Create(Box<CreateOfImage>),
     Pull(Pull),
+    Load(Load),
     Images(ImageList),
     Tag(Tag),
     Rmi(Rmi),
@@ -51,6 +54,7 @@ enum Manage {
     Inspect(InspectImage),
     History(History),
     Pull(Pull),
+    Load(Load),
     Tag(Tag),
     #[command(visible_alias = "remove")]
     Rm(Rmi),
@@ -70,6 +74,7 @@ impl ImageCommands {
             Command::Login(login) => login.run(),
             Command::Logout(logout) => logout.run(),
             Command::Pull(pull) => pull.run(),
+            Command::Load(load) => load.run(),
             Command::Images(images) => images.run(),
             Command::Tag(tag) => tag.run(),
             Command::Rmi(rmi) => rmi.run(),
@@ -86,6 +91,7 @@ impl Manage {
             Manage::Inspect(inspect) => inspect.run(),
             Manage::History(history) => history.run(),
             Manage::Pull(pull) => pull.run(),
+            Manage::Load(load) => load.run(),
             Manage::Tag(tag) => tag.run(),
             Manage::Rm(rmi) => rmi.run(),
             Manage::Prune(prune) => prune.run(),

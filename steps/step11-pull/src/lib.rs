@@ -8,7 +8,9 @@
 //!
 //! How images are named, and how a registry is asked, is in [`registry`]. [`manifest`] says which image of several is
 //! meant, and what it consists of. [`layer`] fetches and unpacks, [`store`] keeps, and [`commands`] has what people type.
+//! An image may also come in an archive, which is a stranger's as well: [`archive`].
 
+pub mod archive;
 pub mod commands;
 pub mod layer;
 pub mod manifest;

@@ -1,5 +1,6 @@
 //! What a registry says of an image: the OCI image specification, and Docker's manifests of version 2.
 
+pub mod chosen;
 pub mod config;
 pub mod digest;
 pub mod index;

@@ -5,12 +5,14 @@
 //! /var/lib/ten-steps/registry/blobs/sha256-DIGEST      what registries have sent
 //! /var/lib/ten-steps/registry/layers/sha256-CHAINID    what was unpacked: root, and size
 //! /var/lib/ten-steps/registry/leases/ID                what somebody is about to use
+//! /var/lib/ten-steps/registry/aside/ID                 what an archive of images holds, while it is read
 //! ```
 //!
 //! A blob or a layer appears in one go, by a rename, when all of it is verified and on the disk. What isn't whole yet is
 //! called `NAME.part` or `.new-NAME`, and is locked by the process that makes it. The kernel frees the lock when that
 //! process dies, and the next one goes on with what is there.
 
+pub mod aside;
 pub mod blobs;
 pub mod collect;
 pub mod lease;
@@ -42,7 +44,7 @@ impl ImageStore {
     pub fn open(state: &StateDir) -> Result<ImageStore> {
         let folders = Folders::open(state)?;
         let folder = folders.state.join("registry");
-        for part in ["blobs", "layers", "leases"] {
+        for part in ["blobs", "layers", "leases", "aside"] {
             let part = folder.join(part);
             // An image may hold a stranger's setuid programs: only root may reach them.
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&part);

@@ -182,61 +182,71 @@ fn the_same_tree_as_umoci_unpacks() {
     let registry = RealRegistry::start(None);
     for (name, root) in [("odd", Some(odd)), ("debian", debian())] {
         let Some(root) = root else { continue };
-        let image = layout(depot.folder.path(), name);
-        add(&image, &root, &["./usr"]);
-        add(
-            &image,
-            &root,
-            &["--exclude=./usr", "--exclude=./dev/*", "."],
-        );
-        // Changes without their directories, removals, a directory in the place of a file and the other way round.
-        let changes = at(&format!("changes-{name}"));
-        fs::create_dir_all(changes.join("etc")).unwrap();
-        fs::create_dir_all(changes.join("usr")).unwrap();
-        fs::write(changes.join("etc/.wh.passwd"), "").unwrap();
-        fs::write(changes.join("etc/group"), "changed\n").unwrap();
-        fs::write(changes.join("usr/.wh.bin"), "").unwrap();
-        add(
-            &image,
-            &changes,
-            &["./etc/.wh.passwd", "./etc/group", "./usr/.wh.bin"],
-        );
-        let last = at(&format!("last-{name}"));
-        fs::create_dir_all(last.join("etc/group")).unwrap();
-        fs::create_dir_all(last.join("usr/bin")).unwrap();
-        fs::write(last.join("etc/group/inside"), "new\n").unwrap();
-        fs::write(last.join("usr/bin/new"), "new\n").unwrap();
-        add(&image, &last, &["./etc/group", "./usr/bin"]);
+        let image = in_four_layers(depot.folder.path(), name, &root);
         let name = registry.fill(&at("layout"), name, name);
-        let bundle = at("bundle");
-        umoci(&["unpack", "--image", &image, &bundle.display().to_string()]);
         depot.ok(&["pull", &name]);
-        let ours = at("ours");
-        lay(&depot.lower(&name), &ours);
-        let (theirs, ours_listed) = (
-            plain(everything(&bundle.join("rootfs"))),
-            plain(everything(&ours)),
-        );
-        assert!(theirs.len() > 50);
-        let lost: Vec<_> = theirs
-            .iter()
-            .filter(|line| !ours_listed.contains(line))
-            .collect();
-        let new: Vec<_> = ours_listed
-            .iter()
-            .filter(|line| !theirs.contains(line))
-            .collect();
-        assert!(
-            lost.is_empty() && new.is_empty(),
-            "{name}: {lost:#?} became {new:#?}"
-        );
-        run(Command::new("umount").arg(&ours));
-        fs::remove_dir_all(bundle).unwrap();
+        is_as_umoci_unpacks(&depot, &image, &name);
     }
 }
 
+/// Makes an image of `root` in a layout, with changes above it, and returns its name there.
+pub fn in_four_layers(folder: &Path, name: &str, root: &Path) -> String {
+    let at = |what: &str| folder.join(format!("{what}-{name}"));
+    let image = layout(folder, name);
+    add(&image, root, &["./usr"]);
+    add(&image, root, &["--exclude=./usr", "--exclude=./dev/*", "."]);
+    // Changes without their directories, removals, a directory in the place of a file and the other way round.
+    let changes = at("changes");
+    fs::create_dir_all(changes.join("etc")).unwrap();
+    fs::create_dir_all(changes.join("usr")).unwrap();
+    fs::write(changes.join("etc/.wh.passwd"), "").unwrap();
+    fs::write(changes.join("etc/group"), "changed\n").unwrap();
+    fs::write(changes.join("usr/.wh.bin"), "").unwrap();
+    add(
+        &image,
+        &changes,
+        &["./etc/.wh.passwd", "./etc/group", "./usr/.wh.bin"],
+    );
+    let last = at("last");
+    fs::create_dir_all(last.join("etc/group")).unwrap();
+    fs::create_dir_all(last.join("usr/bin")).unwrap();
+    fs::write(last.join("etc/group/inside"), "new\n").unwrap();
+    fs::write(last.join("usr/bin/new"), "new\n").unwrap();
+    add(&image, &last, &["./etc/group", "./usr/bin"]);
+    image
+}
+
+/// Fails unless our image `name` is the tree that umoci makes of its `image`.
+#[track_caller]
+pub fn is_as_umoci_unpacks(depot: &Depot, image: &str, name: &str) {
+    let at = |name: &str| depot.folder.path().join(name);
+    let bundle = at("bundle");
+    umoci(&["unpack", "--image", image, &bundle.display().to_string()]);
+    let ours = at("ours");
+    lay(&depot.lower(name), &ours);
+    let (theirs, ours_listed) = (
+        plain(everything(&bundle.join("rootfs"))),
+        plain(everything(&ours)),
+    );
+    assert!(theirs.len() > 50);
+    let lost: Vec<_> = theirs
+        .iter()
+        .filter(|line| !ours_listed.contains(line))
+        .collect();
+    let new: Vec<_> = ours_listed
+        .iter()
+        .filter(|line| !theirs.contains(line))
+        .collect();
+    assert!(
+        lost.is_empty() && new.is_empty(),
+        "{name}: {lost:#?} became {new:#?}"
+    );
+    run(Command::new("umount").arg(&ours));
+    fs::remove_dir_all(bundle).unwrap();
+}
+
 /// An archive of one layer, compressed as `end` says.
-fn packed(layer: &[u8], end: &str, folder: &Path) -> Vec<u8> {
+pub fn packed(layer: &[u8], end: &str, folder: &Path) -> Vec<u8> {
     let file = folder.join("packed");
     fs::write(&file, layer).unwrap();
     let program = match end {

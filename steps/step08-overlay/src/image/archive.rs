@@ -124,13 +124,10 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<OpenEnds
     let mut entries = Entries::new(stream, limit);
     let mut last: Option<PathBuf> = None;
     loop {
-        let entry = entries.next_entry().with_context(|| match &last {
-            Some(name) => format!("it is damaged or cut off, behind its entry {}", shown(name)),
-            None if entries.has_begun() => "its first entry".to_owned(),
-            None => "it is no tar archive".to_owned(),
-        })?;
         // Without any entry it is an archive, too: a layer may change nothing.
-        let Some(entry) = entry else { break };
+        let Some(entry) = next_entry(&mut entries, last.as_deref())? else {
+            break;
+        };
         let name = PathBuf::from(OsStr::from_bytes(&entry.name));
         let made = target.made;
         let put = target.put(&entry, &mut entries);
@@ -148,6 +145,18 @@ pub fn unpack_tar(stream: impl Read, into: &Path, limit: u64) -> Result<OpenEnds
     // A directory's time changes with what is put in, so it is set last.
     set_times(&target.root, &target.times)?;
     Ok(target.open)
+}
+
+/// The next of `entries`, which comes behind the entry that is called `last`.
+///
+/// # Errors
+/// As for [`Entries::next_entry`], with the place where it is.
+pub fn next_entry(entries: &mut Entries<impl Read>, last: Option<&Path>) -> Result<Option<Entry>> {
+    entries.next_entry().with_context(|| match last {
+        Some(name) => format!("it is damaged or cut off, behind its entry {}", shown(name)),
+        None if entries.has_begun() => "its first entry".to_owned(),
+        None => "it is no tar archive".to_owned(),
+    })
 }
 
 /// Gives the directory `top`, and those in it, the times that are noted for their inodes.
@@ -378,8 +387,11 @@ fn write(entry: &Entry, contents: &mut impl Read, parent: &OwnedFd, name: &OsStr
     Ok(())
 }
 
-/// A name from the archive, as a path relative to the image.
-fn inside(name: &Path) -> Result<PathBuf> {
+/// A name from the archive, as a path relative to the image, without what leads nowhere.
+///
+/// # Errors
+/// A name that leads out, or too deep.
+pub fn inside(name: &Path) -> Result<PathBuf> {
     let mut path = PathBuf::new();
     for part in name.components() {
         match part {

@@ -2,20 +2,18 @@
 
 use crate::layer::install::Source;
 use crate::layer::progress::Progress;
-use crate::manifest::index::{ACCEPTED, Kind, choose, kind};
-use crate::manifest::parts::{Image, LONGEST, Named, configuration};
+use crate::manifest::chosen::{Chosen, Text, too_long};
+use crate::manifest::index::ACCEPTED;
+use crate::manifest::parts::{Image, LONGEST, Named};
 use crate::manifest::platform::TargetPlatform;
 use crate::registry::account::Accounts;
 use crate::registry::client::{NotThere, Registry, Request, scope};
 use crate::registry::name::{ImageName, ImageVersion};
 use crate::store::ImageStore;
-use crate::store::blobs::wanted;
 use crate::store::lease::Lease;
-use crate::store::names::CatalogEntry;
 use crate::{Digest, Verified};
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::str::FromStr;
 use step01_uts::program::explain;
@@ -164,58 +162,28 @@ fn fetch(
         registry,
         name,
     };
-    let first = get.manifest()?;
-    let digest = Digest::of(&first);
-    let wish = how.platform.clone();
-    let here = wish.clone().unwrap_or_else(TargetPlatform::here);
-    let (index, manifest) = match kind(&first)? {
-        Kind::Image => (None, first),
-        Kind::Index(index) => {
-            let chosen = choose(&index, &here)?;
-            (
-                Some(first),
-                get.named("manifests", &chosen, "its manifest")?,
-            )
-        }
-    };
-    if let Kind::Index(_) = kind(&manifest)? {
-        bail!("its index names an index in the place of an image");
-    }
-    let config = configuration(&serde_json::from_slice(&manifest).context("its manifest")?)?;
-    let config = get.named("blobs", &config, "its configuration")?;
-    let image = Image::read(&manifest, &config)?;
-    if index.is_none() {
-        // An index has said what the image is for.
-        fits(&image, wish.as_ref(), &here, progress)?;
-    }
+    let chosen = Chosen::of(get.manifest()?, how.platform.as_ref(), |text, named| {
+        get.named(text, named)
+    })?;
+    chosen.remark.iter().for_each(|remark| progress.say(remark));
 
     // From here on nobody removes what we find, or what we put there.
-    let index_named = index.as_ref().map(|index| Named {
-        digest: digest.clone(),
-        size: index.len() as u64,
-    });
-    let parts = wanted(&image, &index_named);
+    let parts = chosen.parts();
     let lease = store.lease(&parts)?;
-    for text in index.iter().chain([&manifest, &config]) {
+    for text in &chosen.texts {
         store.put(text)?;
     }
     let source = Source {
-        registry,
-        name,
+        registry: Some((registry, name)),
         store,
         limit: how.max_size.unwrap_or(IMAGE_LIMIT),
+        done: "Pull complete",
     };
+    let Chosen { image, digest, .. } = chosen;
     source.install(&image, progress)?;
     let is_new = store.change(|catalog| {
-        let entry = catalog.images.entry(image.manifest.clone());
-        let entry = entry.or_insert_with(|| CatalogEntry {
-            id: image.id.clone(),
-            digests: BTreeSet::new(),
-            parts: BTreeSet::new(),
-        });
-        entry.parts.extend(parts.iter().cloned());
         let with_digest = format!("{}@{digest}", name.repository());
-        let was_new = entry.digests.insert(with_digest);
+        let was_new = catalog.enter(&image, &parts).digests.insert(with_digest);
         Ok(match &name.version {
             ImageVersion::Digest(_) => was_new,
             ImageVersion::Tag(_) => {
@@ -239,29 +207,6 @@ fn version(name: &ImageName) -> String {
     match &name.version {
         ImageVersion::Tag(tag) => tag.clone(),
         ImageVersion::Digest(digest) => digest.to_string(),
-    }
-}
-
-/// Looks whether the image is for the machine that was asked for, or else for this one.
-fn fits(
-    image: &Image,
-    wish: Option<&TargetPlatform>,
-    here: &TargetPlatform,
-    progress: &Progress,
-) -> Result<()> {
-    let is = image.platform();
-    match (is.serves(here), wish) {
-        (Some(_), _) => Ok(()),
-        (None, Some(wish)) => bail!("the image is for {is}, and there is none for {wish}"),
-        (None, None) if is.os != "linux" => {
-            bail!("the image is for {is}, and containers here run Linux")
-        }
-        (None, None) => {
-            progress.say(&format!(
-                "the image is for {is}, and this machine is {here}: its programs may not run"
-            ));
-            Ok(())
-        }
     }
 }
 
@@ -311,23 +256,22 @@ impl Getter<'_> {
         })
     }
 
-    /// Something small whose digest is known, from here or from the registry's `folder`.
-    fn named(&self, folder: &str, named: &Named, what: &'static str) -> Result<Vec<u8>> {
+    /// A text whose digest is known, from here or from the registry.
+    fn named(&self, text: Text, named: &Named) -> Result<Vec<u8>> {
         if named.size > LONGEST {
-            return Err(too_long().context(what));
+            return Err(too_long().context(text.name()));
         }
         if let Some(known) = self.store.get(&named.digest)? {
             return Ok(known);
         }
+        let (folder, accepted) = match text {
+            Text::Manifest => ("manifests", ACCEPTED),
+            Text::Configuration => ("blobs", "*/*"),
+        };
         let request = Request {
             path: format!("/v2/{}/{folder}/{}", self.name.path, named.digest),
             scope: scope(self.name),
-            accept: if folder == "manifests" {
-                ACCEPTED
-            } else {
-                "*/*"
-            }
-            .into(),
+            accept: accepted.into(),
             ..Request::default()
         };
         let read = self.registry.read(&request, |answer| {
@@ -337,13 +281,6 @@ impl Getter<'_> {
             verified.read_to_end(&mut bytes)?;
             Ok(bytes)
         });
-        read.context(what)
+        read.context(text.name())
     }
-}
-
-fn too_long() -> Error {
-    anyhow!(
-        "it has more than {} MiB, and no honest one has",
-        LONGEST >> 20
-    )
 }

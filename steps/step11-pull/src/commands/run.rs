@@ -8,7 +8,6 @@ use crate::manifest::config::merge;
 use crate::manifest::parts::Image;
 use crate::registry::name::ImageName;
 use crate::store::ImageStore;
-use crate::store::blobs::wanted;
 use crate::store::lease::Lease;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -208,7 +207,7 @@ impl OfImage {
             return Ok(None);
         }
         // It may have been removed just before it was leased.
-        let lease = store.lease(&wanted(&image, None))?;
+        let lease = store.lease(&image.blobs_and_layers())?;
         Ok(store.has_layers(&image).then_some((image, lease)))
     }
 }

@@ -34,14 +34,14 @@ const SLACK: u64 = 64 * 1024;
 
 /// Where an image's layers come from, and go to.
 pub struct Source<'a> {
-    /// The registry.
-    pub registry: &'a Registry,
-    /// The image's name there.
-    pub name: &'a ImageName,
+    /// The registry, and the image's name there; `None`: their archives are in the store.
+    pub registry: Option<(&'a Registry, &'a ImageName)>,
     /// Where they are kept.
     pub store: &'a ImageStore,
     /// The most bytes that a layer may unpack to.
     pub limit: u64,
+    /// What people are told when a layer is there.
+    pub done: &'static str,
 }
 
 /// How far the work has got.
@@ -148,7 +148,7 @@ impl Work<'_> {
         match self.fill(index, &new) {
             Ok(Some(size)) => {
                 new.appear(size)?;
-                bar.ends("Pull complete");
+                bar.ends(self.source.done);
                 Ok(true)
             }
             Ok(None) => new.discard().map(|()| false),
@@ -213,12 +213,16 @@ impl Work<'_> {
             let archive = Verified::new(file, layer.blob.digest.clone(), size);
             return Ok(unpack(archive, layer, root, self.source.limit)?);
         };
+        let Some(from) = self.source.registry else {
+            part.discard()?;
+            return Err(anyhow!("its archive isn't there any more").into());
+        };
         bar.becomes("Downloading");
         let kept = part.kept()?.min(layer.blob.size);
         let (writer, reader) = pipe();
         let (fetched, unpacked) = thread::scope(|scope| {
             let unpacked = scope.spawn(|| unpack(reader, layer, root, self.source.limit));
-            let fetched = self.receive(layer, &part, kept, writer, bar);
+            let fetched = self.receive(from, layer, &part, kept, writer, bar);
             let unpacked = unpacked.join();
             (
                 fetched,
@@ -246,18 +250,18 @@ impl Work<'_> {
     /// Receives the bytes of a layer into `part`, and passes them on. Returns whether they are all there, and right.
     fn receive(
         &self,
+        (registry, name): (&Registry, &ImageName),
         layer: &Layer,
         part: &Part,
         kept: u64,
         writer: Writer,
         bar: &LayerProgress,
     ) -> io::Result<bool> {
-        let source = self.source;
         let mut file: &File = &part.file;
         file.set_len(kept)?;
         file.seek(SeekFrom::Start(0))?;
         let old = BufReader::with_capacity(PIECE, file.take(kept));
-        let new = Download::new(source.registry, source.name, &layer.blob, kept);
+        let new = Download::new(registry, name, &layer.blob, kept);
         let (digest, size) = (layer.blob.digest.clone(), layer.blob.size);
         let mut stream = Verified::new(old.chain(new), digest, Some(size));
         let mut writer = Some(writer);

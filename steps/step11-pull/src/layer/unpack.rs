@@ -2,8 +2,8 @@
 
 use crate::Verified;
 use crate::manifest::parts::Layer;
-use anyhow::{Context, Result};
-use std::io::{self, BufReader, Read};
+use anyhow::{Context, Result, anyhow};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 use step08_overlay::image::archive::{decompressed, unpack_tar};
 use step08_overlay::image::open_ends::OpenEnds;
@@ -22,9 +22,28 @@ pub fn unpack(
 ) -> Result<(OpenEnds, u64)> {
     let mut raw = BufReader::with_capacity(128 * 1024, archive);
     let mut tar = Verified::new(decompressed(&mut raw)?, layer.diff_id.clone(), None);
-    let open = unpack_tar(&mut tar, root, limit).context("what its archive unpacks to")?;
+    let unpacked = within(limit, unpack_tar(&mut tar, root, limit));
+    let open = unpacked.context("what its archive unpacks to")?;
     let size = tar.seen;
     drop(tar);
     io::copy(&mut raw, &mut io::sink())?;
     Ok((open, size))
+}
+
+/// What was `read` of an archive that mustn't hold more than `limit` bytes.
+///
+/// # Errors
+/// The reader's; if the limit is the reason, it is told by the flag that it has here.
+pub fn within<T>(limit: u64, read: Result<T>) -> Result<T> {
+    let is_too_much = |error: &anyhow::Error| {
+        let mut errors = error.chain();
+        errors.any(|error| {
+            let error = error.downcast_ref::<io::Error>();
+            error.is_some_and(|error| error.kind() == ErrorKind::FileTooLarge)
+        })
+    };
+    read.map_err(|error| match is_too_much(&error) {
+        true => anyhow!("it holds more than {limit} bytes\nhelp: --max-size allows more"),
+        false => error,
+    })
 }

@@ -3,7 +3,7 @@
 use crate::manifest::parts::{Named, docker};
 use crate::manifest::platform::TargetPlatform;
 use anyhow::{Context, Result, bail};
-use oci_spec::image::{Descriptor, ImageIndex, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, MediaType, Os, Platform};
 use serde::Deserialize;
 use step01_uts::program::visible;
 
@@ -67,6 +67,15 @@ fn is_index(kind: &str) -> bool {
 
 fn is_image(kind: &str) -> bool {
     kind == MediaType::ImageManifest.as_ref() || kind == docker("manifest.v2+json")
+}
+
+/// Whether an entry of an index is an image, or an index of images.
+pub fn is_manifest(entry: &Descriptor) -> bool {
+    let kind = entry.media_type().as_ref();
+    let is_known = |platform: &Platform| platform.os() != &Os::from("unknown");
+    (is_image(kind) || is_index(kind))
+        && entry.artifact_type().is_none()
+        && entry.platform().as_ref().is_none_or(is_known)
 }
 
 /// The image of `index` that serves a machine that is `wanted` best; the first of several that do so alike.

@@ -140,6 +140,14 @@ impl Image {
         })
     }
 
+    /// The digests of all that is kept of it: its blobs and its unpacked layers.
+    pub fn blobs_and_layers(&self) -> Vec<Digest> {
+        let layers = self.layers.iter();
+        let of_layers = layers.flat_map(|layer| [&layer.blob.digest, &layer.chain_id]);
+        let all = of_layers.chain([&self.manifest, &self.id]);
+        all.cloned().collect()
+    }
+
     /// The machine that the image is for.
     pub fn platform(&self) -> TargetPlatform {
         let config = &self.config;

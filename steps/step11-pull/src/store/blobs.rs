@@ -1,13 +1,14 @@
 //! Blobs: what registries send, by digests.
 
-use crate::manifest::parts::{Image, LONGEST, Named, configuration};
+use crate::manifest::parts::{Image, LONGEST, configuration};
 use crate::store::{ImageStore, make_alone};
 use crate::{Digest, Verified};
 use anyhow::{Context, Result, bail};
 use nix::unistd::syncfs;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
 use step08_overlay::image::archive::empty_root;
@@ -36,6 +37,16 @@ impl Part {
     pub fn appear(self) -> Result<()> {
         self.file.sync_data()?;
         fs::rename(&self.aside, &self.path).with_context(|| self.path.display().to_string())
+    }
+
+    /// Makes the file `whole` the blob, whose bytes are verified and which is in the store's folder.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn becomes(self, whole: &Path) -> Result<()> {
+        File::open(whole)?.sync_data()?;
+        fs::rename(whole, &self.path).with_context(|| self.path.display().to_string())?;
+        self.discard()
     }
 
     /// Throws it away.
@@ -127,6 +138,14 @@ impl ImageStore {
             .all(|layer| self.layer(&layer.chain_id).exists())
     }
 
+    /// Where the blobs and the layers of `parts` will be that aren't there yet. A layer's archive may have the digest that
+    /// stands for the layer.
+    pub fn missing(&self, parts: &[Digest]) -> BTreeSet<PathBuf> {
+        let parts = parts.iter();
+        let paths = parts.flat_map(|part| [self.blob(part), self.layer(part)]);
+        paths.filter(|path| !path.exists()).collect()
+    }
+
     /// The bytes of an image's layers, unpacked.
     pub fn size(&self, image: &Image) -> u64 {
         let sizes = image.layers.iter();
@@ -207,13 +226,4 @@ impl NewLayer {
     pub fn discard(self) -> Result<()> {
         remove_tree(&self.aside)
     }
-}
-
-/// What is to be kept in the store, for [`ImageStore::lease`]: all blobs and layers of `image`, and `others`.
-pub fn wanted<'a>(image: &'a Image, others: impl IntoIterator<Item = &'a Named>) -> Vec<Digest> {
-    let layers = image.layers.iter();
-    let of_layers = layers.flat_map(|layer| [&layer.blob.digest, &layer.chain_id]);
-    let all = of_layers.chain([&image.manifest, &image.id]);
-    let others = others.into_iter().map(|named| &named.digest);
-    all.chain(others).cloned().collect()
 }

@@ -73,6 +73,24 @@ impl ImageStore {
         &self,
         change: impl FnOnce(&mut Catalog, &Users) -> Result<T>,
     ) -> Result<(T, Removed)> {
+        self.sweep(None, change)
+    }
+
+    /// Removes those of the blobs and layers at `paths` that nobody uses, and nothing else: who has put them here has failed.
+    ///
+    /// # Errors
+    /// As for [`ImageStore::collect`].
+    pub fn withdraw(&self, paths: &BTreeSet<PathBuf>) -> Result<()> {
+        self.sweep(Some(paths), |_, _| Ok(())).map(drop)
+    }
+
+    /// Changes the list of images, and removes what nobody uses; where `among` is given, only what is there, too.
+    fn sweep<T>(
+        &self,
+        among: Option<&BTreeSet<PathBuf>>,
+        change: impl FnOnce(&mut Catalog, &Users) -> Result<T>,
+    ) -> Result<(T, Removed)> {
+        let is_spared = |path: &Path| among.is_some_and(|among| !among.contains(path));
         let lock = self.lock()?;
         let users = self.users()?;
         let (changed, mut used) = self.change_locked(|catalog| {
@@ -84,7 +102,10 @@ impl ImageStore {
         let leased = self.leased()?;
         used.extend(leased.iter().cloned());
         let mut removed = Removed::default();
-        let mut aside = Vec::new();
+        let mut aside = match among {
+            None => self.left_aside()?,
+            Some(_) => Vec::new(),
+        };
         for entry in fs::read_dir(self.blobs())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let digest = digest_of(name.trim_end_matches(".part"));
@@ -94,10 +115,10 @@ impl ImageStore {
             } else {
                 &used
             };
-            if digest
+            let is_wanted = digest
                 .as_ref()
-                .is_some_and(|digest| wanted.contains(digest))
-            {
+                .is_some_and(|digest| wanted.contains(digest));
+            if is_wanted || is_spared(&entry.path()) {
                 continue;
             }
             // Somebody may be at work on a part: its lock is a proof, too. It is held until the part is gone.
@@ -112,6 +133,9 @@ impl ImageStore {
         }
         for entry in fs::read_dir(self.layers())?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            if is_spared(&entry.path()) {
+                continue;
+            }
             if name.starts_with(".old-") {
                 // A crash has left it, unless somebody is removing it just now.
                 aside.extend(abandoned(&entry.path()).map(|lock| (entry.path(), lock)));

@@ -1,6 +1,7 @@
 //! Which image has which name.
 
 use crate::Digest;
+use crate::manifest::parts::Image;
 use crate::registry::name::{ImageName, ImageVersion};
 use crate::store::ImageStore;
 use anyhow::{Context, Result, anyhow, bail};
@@ -47,6 +48,18 @@ impl Default for Catalog {
 }
 
 impl Catalog {
+    /// The entry of `image`, which is made if need be and keeps `parts`.
+    pub fn enter(&mut self, image: &Image, parts: &[Digest]) -> &mut CatalogEntry {
+        let entry = self.images.entry(image.manifest.clone());
+        let entry = entry.or_insert_with(|| CatalogEntry {
+            id: image.id.clone(),
+            digests: BTreeSet::new(),
+            parts: BTreeSet::new(),
+        });
+        entry.parts.extend(parts.iter().cloned());
+        entry
+    }
+
     /// The names that the image with the manifest `digest` has.
     pub fn names_of(&self, digest: &Digest) -> Vec<&str> {
         let names = self.names.iter();
