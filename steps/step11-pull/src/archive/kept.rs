@@ -18,8 +18,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use step08_overlay::image::archive::{decompressed, inside, next_entry, shown};
+use step08_overlay::image::archive::{decompressed, inside, next_entry};
 use step08_overlay::image::headers::{Entries, Entry};
+use step08_overlay::image::names::shown;
 use tar::EntryType;
 
 /// The bytes that are read at once.
