@@ -7,6 +7,7 @@ mod containerd;
 mod docker;
 mod hooks;
 mod mounts;
+mod notify;
 mod podman;
 mod properties;
 mod resources;

@@ -29,6 +29,7 @@ fn scripts_are_clean() {
         ".devcontainer/entrypoint",
         "tests/bench/layers",
         "tests/bench/run",
+        "tests/fuzz/run",
         "tests/vm/fetch",
         "tests/vm/init",
     ]
