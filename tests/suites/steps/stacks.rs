@@ -310,8 +310,8 @@ fn archives_of_more_programs() {
         )
     };
     let mut writers = vec!["busybox tar -cf - .".to_owned()];
-    for format in ["gnutar", "pax", "ustar", "restricted"] {
-        writers.push(format!("bsdtar --format {format} -cf - ."));
+    for format in ["gnutar", "pax", "paxr", "ustar"] {
+        writers.push(format!("bsdtar -cf - --format={format} ."));
     }
     writers.extend(["GNU", "PAX", "USTAR"].map(python));
     for compressor in ["pigz", "gzip | cat", "zstd -q", "pzstd -q"] {

@@ -83,7 +83,10 @@ pub fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>>
     Ok(match raw.fill_buf()? {
         [] => bail!("it is empty"),
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Zstd::new(raw)),
+        // A zstd file that was written in several parts at once begins with a frame that is to be skipped.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            Box::new(Zstd::new(raw))
+        }
         // A tar archive begins with a file's name, which may begin with `BZh`, too: so more bytes are compared.
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
             bail!("it is compressed by bzip2\nhelp: bunzip2 it first")
