@@ -1,8 +1,11 @@
 //! A service manager that is to hear when a container is ready: sd_notify(3).
 
 use crate::stage::quay::Quay;
+use nix::unistd::Pid;
 use progress::host::container::eventually;
+use progress::host::evidence::Process;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
@@ -16,6 +19,15 @@ fn heard(manager: &UnixDatagram) -> Option<String> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => None,
         length => Some(String::from_utf8(message[..length.unwrap()].to_vec()).unwrap()),
     }
+}
+
+/// How many bytes that were sent nobody has read yet: SIOCOUTQ, which has the number of TIOCOUTQ.
+fn unread(socket: &UnixDatagram) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one int.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(asked, 0);
+    bytes
 }
 
 /// `start` ends when the command has said that it is ready, and not before; the manager hears it from `start`.
@@ -73,6 +85,12 @@ fn a_manager_hears_that_a_container_is_ready() {
         let container = first.file("root/run/notify/notify.sock");
         let said = UnixDatagram::unbound().unwrap();
         said.send_to(b"STATUS=nearly\nREADY=0", &container).unwrap();
+        // Once that is read, `start` waits again.
+        let waiting = Process(Pid::from_raw(start.id() as i32));
+        let state = || waiting.status("State").unwrap();
+        let rests = || (unread(&said) == 0 && state().starts_with(['S', 'Z'])).then(state);
+        let state = eventually(rests).expect("it reads");
+        assert!(state.starts_with('S'), "{state}");
         said.send_to(b"STATUS=now\nREADY=1", &container).unwrap();
         let ended = eventually(|| start.try_wait().unwrap()).expect("start ends");
         assert!(ended.success(), "{ended}");
