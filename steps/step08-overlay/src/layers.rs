@@ -87,7 +87,14 @@ impl Storage {
         }
         // It needs no root: a single layer is looked at as it is.
         let needs_none = why_alone && self.keep.is_none() && lower.len() == 1;
-        let changes = || Changes::make(&files.state.dir, home, self.keep.as_deref(), &lower[0]);
+        let (mut lower, mut keep) = (lower, self.keep.as_deref());
+        if why && !why_alone {
+            lower.splice(
+                0..0,
+                keep.take().filter(|keep| keep.is_dir()).map(Path::to_owned),
+            );
+        }
+        let changes = || Changes::make(&files.state.dir, home, keep, &lower[0]);
         let changes = (!needs_none).then(changes).transpose()?;
         Ok(Layers {
             lower,

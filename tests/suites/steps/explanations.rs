@@ -210,7 +210,13 @@ fn programs_of_images_and_volumes_are_explained() {
         "{}",
         outcome.errors
     );
-    // --why makes nothing in a root that is somebody's own.
+    // --why makes nothing in a directory that is somebody's own.
+    let keep = bench.path("kept");
+    fs::create_dir(&keep).unwrap();
+    let (kept, volume) = (keep.display().to_string(), format!("{good}:/not/there"));
+    let flags = ["--image", &good, "--keep", &kept, "-v", &volume, "--why"];
+    assert_eq!(bench.bare(&flags, &["cat"]).code, 0);
+    assert_eq!(fs::read_dir(&keep).unwrap().count(), 0);
     let broken = Broken::new();
     let before = run(Command::new("find").arg(broken.root()));
     let (root, volume) = (

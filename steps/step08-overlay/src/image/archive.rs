@@ -82,11 +82,8 @@ pub fn empty_root(path: &Path) -> io::Result<()> {
 pub fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>> {
     Ok(match raw.fill_buf()? {
         [] => bail!("it is empty"),
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(raw)),
-        // A zstd file that was written in several parts at once begins with a frame that is to be skipped.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            Box::new(Zstd::new(raw))
-        }
+        first if compression(first) == Some("gzip") => Box::new(MultiGzDecoder::new(raw)),
+        first if compression(first) == Some("zstd") => Box::new(Zstd::new(raw)),
         // A tar archive begins with a file's name, which may begin with `BZh`, too: so more bytes are compared.
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
             bail!("it is compressed by bzip2\nhelp: bunzip2 it first")
@@ -95,6 +92,16 @@ pub fn decompressed<'a>(raw: &'a mut impl BufRead) -> Result<Box<dyn Read + 'a>>
         [b'P', b'K', 3, 4, ..] => bail!("it is a zip archive\nhelp: make a tar archive of it"),
         _ => Box::new(raw),
     })
+}
+
+/// The compression that is read here and that a file's `first` four bytes tell, as media types call it.
+pub fn compression(first: &[u8]) -> Option<&'static str> {
+    match first {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        // What was written in several parts at once begins with a frame that is to be skipped.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some("zstd"),
+        _ => None,
+    }
 }
 
 /// Takes the digest of what is read.

@@ -1,20 +1,21 @@
 //! Images on this machine: directories as they are, archives unpacked once.
 //!
 //! An unpacked archive is named by the SHA-256 of its bytes, and by whether it lies below all others: the lowest one has
-//! nothing to hide. So two names for one archive are one image, and an archive that has changed is another image. Reading an archive of a gigabyte only to see that it is known takes a second. So
-//! a small file beside the images remembers the digest that a file had with a certain inode, size and time of change.
+//! nothing to hide. So two names for one archive are one image, and an archive that has changed is another image. Reading
+//! an archive of a gigabyte only to see that it is known takes a second. So a small file beside the images remembers the
+//! digest that a file had with a certain inode, size and time of change.
 
 use crate::image::archive::{empty_root, unpack};
 use crate::image::open_ends::fit_lowest;
 use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
 use nix::unistd::syncfs;
 use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use step04_pivot_root::lock::Lock;
 use step04_pivot_root::removal::remove_tree;
+use step04_pivot_root::root::Root;
 
 /// The images in a state folder: `images/sha256-…`.
 pub struct Images {
@@ -126,17 +127,20 @@ impl Images {
     }
 }
 
+/// What roots have at their top, and no archive of images.
+pub const OF_ROOTS: [&str; 3] = ["bin", "etc", "usr"];
+
 /// Refuses an archive that holds an image's layers as archives, instead of a root.
 fn is_a_root(unpacked: &Path) -> Result<()> {
     let has = |name: &str| unpacked.join(name).symlink_metadata().is_ok();
     let format = if ["oci-layout", "index.json", "blobs"].into_iter().all(has) {
         "an image layout (OCI)"
-    } else if lists_layers(&unpacked.join("manifest.json")) {
+    } else if lists_layers(unpacked)? {
         "what `docker save` writes"
     } else {
         return Ok(());
     };
-    match ["bin", "etc", "usr"].into_iter().any(has) {
+    match OF_ROOTS.into_iter().any(has) {
         true => Ok(()),
         false => bail!(
             "it is {format}: archives of layers, and no root\nhelp: `step11-pull load -i FILE` makes an image of it, and \
@@ -145,17 +149,13 @@ fn is_a_root(unpacked: &Path) -> Result<()> {
     }
 }
 
-/// Whether the file is the list of images of `docker save`. An application's own manifest.json is something else.
-fn lists_layers(manifest: &Path) -> bool {
-    const LONGEST: u64 = 1024 * 1024;
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let opened = File::options()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(manifest);
-    let mut text = String::new();
-    let read = opened.and_then(|file| file.take(LONGEST).read_to_string(&mut text));
-    read.is_ok() && text.starts_with('[') && text.contains("\"Layers\"")
+/// Whether the root's manifest.json is the list of images of `docker save`. An application's own is something else, and what
+/// is no plain file isn't opened: a stranger may have put a device there.
+fn lists_layers(unpacked: &Path) -> Result<bool> {
+    const LONGEST: usize = 1024 * 1024;
+    let text = Root::at(unpacked)?.text("/manifest.json", LONGEST);
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.starts_with('[') && text.contains("\"Layers\""))
 }
 
 /// What tells one version of a file from another.

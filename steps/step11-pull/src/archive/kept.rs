@@ -18,8 +18,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use step08_overlay::image::archive::{decompressed, inside, next_entry};
+use step08_overlay::image::archive::{compression, decompressed, inside, next_entry};
 use step08_overlay::image::headers::{Entries, Entry};
+use step08_overlay::image::images::OF_ROOTS;
 use step08_overlay::image::names::shown;
 use tar::EntryType;
 
@@ -39,9 +40,6 @@ const MOST_LINKS: usize = 40;
 /// Where an image layout has what is named by a digest.
 pub const BLOBS: &str = "blobs/sha256";
 
-/// What roots have at their top, and no archive of images.
-const OF_ROOTS: [&str; 3] = ["bin", "etc", "usr"];
-
 /// A file of the archive.
 #[derive(Debug, Clone)]
 pub struct KeptFile {
@@ -59,11 +57,7 @@ impl KeptFile {
     pub fn compression(&self) -> Result<Option<&'static str>> {
         let mut first = Vec::new();
         File::open(&self.path)?.take(4).read_to_end(&mut first)?;
-        Ok(match first[..] {
-            [0x1f, 0x8b, ..] => Some("gzip"),
-            [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
-            _ => None,
-        })
+        Ok(compression(&first))
     }
 }
 
