@@ -1,6 +1,7 @@
 //! Step 6: what a container's root may do, and which attacks that ends.
 
 use crate::attacks::tried;
+use crate::stage::dock::Dock;
 use crate::stage::{
     DIRECT, Printed, Root, armed_root, folder, have, inside, progress, run, skip, step,
 };
@@ -432,6 +433,26 @@ fn a_profile_is_obeyed() {
     } else if !inside() {
         skip("podman's profile isn't here: apt-get install golang-github-containers-common");
     }
+}
+
+/// From step 9 on a container has a copy of its profile; people are told of their own file.
+#[test]
+fn a_profile_is_called_by_the_users_name() {
+    let dock = Dock::new();
+    let profile = dock.folder.path().join("mine.json");
+    let option = format!("seccomp={}", profile.display());
+    let attempt = |text: &str| {
+        fs::write(&profile, text).unwrap();
+        dock.run(&["run", "--rm", "--security-opt", &option, "true"])
+    };
+    let wrong = attempt("{\"defaultAction\": \"SCMP_ACT_ALOW\"}").code(125);
+    let begin = format!("step10-exec: --security-opt {option}: unknown action");
+    assert!(wrong.errors().starts_with(&begin), "{wrong}");
+    let rule = "{\"names\": [\"opne\"], \"action\": \"SCMP_ACT_ERRNO\"}";
+    let typo = format!("{{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{rule}]}}");
+    let warned = attempt(&typo).success();
+    let words = format!("{option}: no architecture has a system call \"opne\"");
+    assert!(warned.errors().contains(&words), "{warned}");
 }
 
 /// 32-bit programs are under the same filter, by their own numbers.

@@ -13,6 +13,7 @@ use step04_pivot_root::{Env, with_values};
 use step05_tty::terminal::Tty;
 use step06_caps::network::Network;
 use step06_caps::privileges::{Security, SecurityOption};
+use step06_caps::seccomp::profile::Profile;
 use step06_caps::users::UserName;
 use step07_cgroups::resources::Resources;
 use step08_overlay::layers::Storage;
@@ -144,6 +145,8 @@ impl Plan {
         }
         for option in &mut self.privileges.security_opt {
             if let SecurityOption::Seccomp(file) = option {
+                // What is wrong with the profile is told by the user's name for it, and not by that of our copy.
+                Profile::read(file)?.compile(0)?;
                 let copy = folder.join("seccomp.json");
                 let copied = fs::copy(&*file, &copy);
                 copied.with_context(|| format!("--security-opt seccomp={}", file.display()))?;
