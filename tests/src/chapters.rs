@@ -7,10 +7,6 @@ use crate::checks::{
 use crate::course::{Chapter, Exercise};
 use anyhow::{Context, Result};
 
-/// As many chapters have their whole page in the book, with drawings, and mistakes that are known.
-/// Those behind have all else: the step, the checks, the attack, and a page with the commands.
-pub const WRITTEN: usize = 4;
-
 /// All chapters, in order.
 pub const CHAPTERS: &[Chapter] = &[
     Chapter {
@@ -18,6 +14,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step01-uts",
         title: "a hostname of its own",
         page: "01-uts.md",
+        is_whole: true,
         exercises: step01::EXERCISES,
         attack: UTS,
     },
@@ -26,6 +23,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step02-pid",
         title: "a process tree of its own",
         page: "02-pid.md",
+        is_whole: true,
         exercises: step02::EXERCISES,
         attack: PID,
     },
@@ -34,6 +32,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step03-mount",
         title: "mounts and a network of its own",
         page: "03-mount.md",
+        is_whole: true,
         exercises: step03::EXERCISES,
         attack: MOUNT,
     },
@@ -42,6 +41,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step04-pivot-root",
         title: "a root filesystem of its own",
         page: "04-pivot-root.md",
+        is_whole: true,
         exercises: step04::EXERCISES,
         attack: ROOT,
     },
@@ -50,6 +50,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step05-tty",
         title: "a terminal of its own",
         page: "05-tty.md",
+        is_whole: false,
         exercises: step05::EXERCISES,
         attack: TTY,
     },
@@ -58,6 +59,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step06-caps",
         title: "few privileges",
         page: "06-caps.md",
+        is_whole: false,
         exercises: step06::EXERCISES,
         attack: CAPS,
     },
@@ -66,6 +68,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step07-cgroups",
         title: "limits",
         page: "07-cgroups.md",
+        is_whole: false,
         exercises: step07::EXERCISES,
         attack: CGROUP,
     },
@@ -74,6 +77,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step08-overlay",
         title: "layers and volumes",
         page: "08-overlay.md",
+        is_whole: false,
         exercises: step08::EXERCISES,
         attack: OVERLAY,
     },
@@ -82,6 +86,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step09-detach",
         title: "outliving the caller",
         page: "09-detach.md",
+        is_whole: false,
         exercises: step09::EXERCISES,
         attack: DETACH,
     },
@@ -90,6 +95,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step10-exec",
         title: "looking in from outside",
         page: "10-exec.md",
+        is_whole: false,
         exercises: step10::EXERCISES,
         attack: EXEC,
     },
@@ -98,6 +104,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step11-pull",
         title: "images from a registry",
         page: "11-pull.md",
+        is_whole: false,
         exercises: step11::EXERCISES,
         attack: PULL,
     },
@@ -106,10 +113,16 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step12-oci",
         title: "a runtime for engines",
         page: "12-oci.md",
+        is_whole: false,
         exercises: step12::EXERCISES,
         attack: OCI,
     },
 ];
+
+/// The chapters that have their whole page in the book.
+pub fn whole() -> impl Iterator<Item = &'static Chapter> {
+    CHAPTERS.iter().filter(|chapter| chapter.is_whole)
+}
 
 /// The chapter `number`.
 pub fn chapter(number: usize) -> Option<&'static Chapter> {

@@ -19,6 +19,8 @@ pub struct Chapter {
     pub title: &'static str,
     /// Its page in the book's folder.
     pub page: &'static str,
+    /// Whether that page is whole, with drawings, and not yet short: the commands alone.
+    pub is_whole: bool,
     /// Its exercises in order; exercise 4.2 is the second of chapter 4.
     pub exercises: &'static [Exercise],
     /// What works before the chapter, and fails at its end.

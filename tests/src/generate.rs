@@ -4,7 +4,7 @@
 //! - `stepNN-….svg`: the system calls of a container's life, by strace;
 //! - `main-diffs.md`: what changes from each `main.rs` to the next.
 
-use crate::chapters::{CHAPTERS, WRITTEN};
+use crate::chapters::{CHAPTERS, whole};
 use crate::checks::elsewhere;
 use crate::course::Chapter;
 use crate::course::regions::without_other_anchors;
@@ -29,11 +29,8 @@ pub fn folder() -> PathBuf {
 /// Writes all files.
 pub fn generate() -> Result<u8> {
     let mut files = sources()?;
-    let written: Vec<&str> = CHAPTERS[..WRITTEN]
-        .iter()
-        .map(|chapter| chapter.package)
-        .collect();
-    files.extend(timelines(&this_program()?, &Programs::build(&written)?)?);
+    let packages: Vec<&str> = whole().map(|chapter| chapter.package).collect();
+    files.extend(timelines(&this_program()?, &Programs::build(&packages)?)?);
     fs::create_dir_all(folder())?;
     for (name, text) in &files {
         fs::write(folder().join(name), text).with_context(|| name.clone())?;
@@ -73,10 +70,10 @@ fn diffs() -> Result<String> {
     Ok(page.trim_end().to_owned() + "\n")
 }
 
-/// The time lines of all chapters, traced on a pretend host by the program `progress`.
+/// The time lines of all chapters whose page is whole, traced on a pretend host by the program `progress`.
 pub fn timelines(progress: &Path, programs: &Programs) -> Result<Files> {
     let mut files = Files::new();
-    for chapter in &CHAPTERS[..WRITTEN] {
+    for chapter in whole() {
         let program = programs.path(chapter.package)?.to_string_lossy();
         let words = ["record", &chapter.number.to_string(), "0", &program];
         let traces: Vec<Trace> = elsewhere(progress, &words)?;
