@@ -21,6 +21,8 @@ pub struct Chapter {
     pub page: &'static str,
     /// Whether that page is whole, with drawings, and not yet short: the commands alone.
     pub is_whole: bool,
+    /// Whether its functions are also called one by one, by a program in `tests/probe/examples`.
+    pub is_probed: bool,
     /// Its exercises in order; exercise 4.2 is the second of chapter 4.
     pub exercises: &'static [Exercise],
     /// What works before the chapter, and fails at its end.

@@ -32,7 +32,7 @@ pub fn workspace() -> PathBuf {
 }
 
 impl Programs {
-    /// Builds the programs of `packages` with cargo, all of them when none is named, and asks it where they are. Who
+    /// Builds the programs of `packages` and their probes with cargo, all of them when none is named, and asks it where they are. Who
     /// learns chapter 1 doesn't wait for what chapter 11 is made of.
     ///
     /// Under sudo cargo runs as the user who called sudo, so that nothing in the checkout comes to
@@ -47,9 +47,23 @@ impl Programs {
                 "--bins",
                 "--message-format=json-render-diagnostics",
             ])
-            .args(packages.iter().flat_map(|package| ["-p", package]))
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
+            .args(packages.iter().flat_map(|package| ["-p", package]));
+        match packages {
+            [] => drop(cargo.args(["--workspace", "--examples"])),
+            packages => {
+                let probes = packages.iter().filter_map(|package| {
+                    let probe = format!("{package}-probe");
+                    let source = format!("tests/probe/examples/{probe}.rs");
+                    workspace().join(source).exists().then_some(probe)
+                });
+                let probes: Vec<String> = probes.collect();
+                if !probes.is_empty() {
+                    cargo.args(["-p", "probe"]);
+                }
+                cargo.args(probes.iter().flat_map(|probe| ["--example", probe]));
+            }
+        }
+        cargo.stdin(Stdio::null()).stderr(Stdio::inherit());
         let caller = |name: &str| env::var(name).ok()?.parse().ok();
         if let (Some(user), Some(group)) = (caller("SUDO_UID"), caller("SUDO_GID")) {
             cargo.uid(user).gid(group);

@@ -1,5 +1,6 @@
 //! What a learner has: the checker, the book, the checkout and the dev container.
 
+mod bodies;
 mod book;
 mod browser;
 mod checkout;

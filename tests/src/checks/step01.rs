@@ -1,6 +1,6 @@
 //! Chapter 1: a hostname of its own.
 
-use crate::course::workbench::{Claim, Workbench, in_its_own};
+use crate::course::workbench::{Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
 use crate::host::NAME;
 use crate::host::container::{Container, RunOutcome, run, run_with};
@@ -9,6 +9,7 @@ use crate::host::trace::Call;
 use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
+use probe::Claim;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! Chapter 2: a process tree of its own.
 
-use crate::course::workbench::{Claim, Workbench, in_its_own};
+use crate::course::workbench::{Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
 use crate::host::container::{Container, before_rest, let_end, run};
 use crate::host::evidence::Process;
@@ -10,6 +10,7 @@ use nix::cmsg_space;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
+use probe::Claim;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;

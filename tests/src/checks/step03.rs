@@ -1,11 +1,12 @@
 //! Chapter 3: mounts and a network of its own.
 
-use crate::course::workbench::{Claim, Workbench, in_its_own};
+use crate::course::workbench::{Workbench, in_its_own};
 use crate::course::{Exercise, Mistake};
 use crate::host::container::Container;
 use crate::host::evidence::{Mount, hosts_mounts};
 use crate::host::trace::{Call, Trace};
 use anyhow::{Context, Result};
+use probe::Claim;
 use std::fs;
 use std::path::Path;
 

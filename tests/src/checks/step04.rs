@@ -1,7 +1,7 @@
 //! Chapter 4: a root filesystem of its own.
 
 use crate::course::repairs::{KINDS, Repairs};
-use crate::course::workbench::{Claim, READY, Workbench};
+use crate::course::workbench::{READY, Workbench};
 use crate::course::{Exercise, Mistake};
 use crate::host::container::{Container, run};
 use crate::host::evidence::Mount;
@@ -9,6 +9,7 @@ use crate::host::exit_code;
 use crate::host::trace::Call;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use probe::Claim;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};

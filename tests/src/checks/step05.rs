@@ -1,7 +1,7 @@
 //! Chapter 5: a terminal of its own.
 
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, READY, Workbench};
+use crate::course::workbench::{READY, Workbench};
 use crate::host::container::{Container, before_rest};
 use crate::host::evidence::Process;
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
+use probe::Claim;
 use pty_process::blocking::{Command as PtyCommand, Pty, open};
 use std::fs;
 use std::fs::File;

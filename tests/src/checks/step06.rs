@@ -1,10 +1,11 @@
 //! Chapter 6: few privileges.
 
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, READY, Workbench};
+use crate::course::workbench::{READY, Workbench};
 use crate::host::container::{Container, run_with};
 use crate::host::evidence::Process;
 use anyhow::Result;
+use probe::Claim;
 use std::path::Path;
 use std::process::Command;
 use step06_caps::capabilities::permitted;

@@ -1,11 +1,12 @@
 //! Chapter 7: limits.
 
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, READY, Workbench, in_its_own};
+use crate::course::workbench::{READY, Workbench, in_its_own};
 use crate::host::container::{Container, eventually};
 use crate::host::evidence::Process;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use probe::Claim;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::thread::{JoinHandle, spawn};

@@ -4,10 +4,11 @@ mod marks;
 mod runs;
 
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, Workbench};
+use crate::course::workbench::Workbench;
 use crate::host::container::Container;
 use anyhow::Result;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use probe::Claim;
 use runs::{arguments, try_out};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Chapter 9: outliving the caller.
 
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, Workbench};
+use crate::course::workbench::Workbench;
 use crate::host::container::{RunOutcome, before_rest, run_with};
 use crate::host::evidence::Process;
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use probe::Claim;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -2,10 +2,11 @@
 
 use crate::checks::step09::Store;
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, Workbench};
+use crate::course::workbench::Workbench;
 use crate::host::container::{Container, run_with};
 use crate::host::evidence::Process;
 use anyhow::Result;
+use probe::Claim;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;

@@ -1,12 +1,13 @@
 //! Chapter 11: images from a registry.
 
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, Workbench};
+use crate::course::workbench::Workbench;
 use crate::host::container::{RunOutcome, run_with};
 use crate::host::registry::{Answer, Asked, PretendRegistry, archive, digest, refusal};
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 use nix::sys::resource::{Resource, setrlimit};
+use probe::Claim;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;

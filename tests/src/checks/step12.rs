@@ -2,7 +2,7 @@
 
 use crate::checks::step09::Innocent;
 use crate::course::Exercise;
-use crate::course::workbench::{Claim, Workbench};
+use crate::course::workbench::Workbench;
 use crate::host::container::{RunOutcome, before_rest, run_apart, run_with};
 use crate::host::evidence::{Photograph, Process};
 use anyhow::{Context, Result, bail};
@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, mkfifo};
+use probe::Claim;
 use serde_json::{Value, json};
 use std::fs::{self, File, Permissions};
 use std::io::Write;

@@ -7,10 +7,11 @@ use crate::programs::workspace;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::getpid;
-use serde::{Deserialize, Serialize};
+use probe::{Claim, Line};
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use step04_pivot_root::state::StateDir;
 
 /// A check: what it claims of the program, and whether that holds.
@@ -47,6 +48,50 @@ impl Workbench {
         Ok(arguments)
     }
 
+    /// What the probe of an exercise finds: see the crate `probe`. It lies beside the program of `package`.
+    ///
+    /// # Errors
+    /// There is none, or it fails itself.
+    pub fn probe(&self, package: &str, exercise: &str, root: Option<&Path>) -> Result<Vec<Claim>> {
+        let name = format!("{package}-probe");
+        let beside = self.program.with_file_name(&name);
+        // Those of our solutions are examples of a package.
+        let program = match beside.exists() {
+            true => beside,
+            false => self.program.with_file_name("examples").join(&name),
+        };
+        let scratch = self.scratch.join(format!("probe-{exercise}"));
+        fs::create_dir(&scratch).with_context(|| scratch.display().to_string())?;
+        let mut command = Command::new(&program);
+        command.arg(exercise).arg(&scratch).args(root);
+        let mut ran = Container::spawn(&mut command, Stdio::null())
+            .with_context(|| format!("{name}, which belongs beside the program"))?;
+        let hangs = ran.read_all().err();
+        let mut claims = Vec::new();
+        let (mut begun, mut is_over) = (None, false);
+        for line in ran.output().lines() {
+            match serde_json::from_str(line).with_context(|| format!("{name}: {line}"))? {
+                Line::Begin(expected) => begun = Some(expected),
+                Line::Claim(claim) => claims.push(claim),
+                Line::End => is_over = true,
+            }
+        }
+        let fails = claims.iter().any(|claim| !claim.holds);
+        match hangs {
+            Some(hang) => {
+                let expected = begun.unwrap_or_else(|| format!("{exercise} comes to an end"));
+                claims.push(Claim::new(expected, format!("{hang:#}"), false));
+            }
+            // What a broken function does to its probe is the function's fault.
+            None if !is_over && !fails => {
+                let expected = begun.unwrap_or_else(|| format!("{exercise} can be judged"));
+                claims.push(Claim::new(expected, ran.ended()?.in_words(), false));
+            }
+            None => {}
+        }
+        Ok(claims)
+    }
+
     /// The words of a scene, with a root filesystem for `{root}`.
     pub fn words(&self, scene: &[&str]) -> Result<Vec<String>> {
         let word = |word: &&str| match *word {
@@ -54,51 +99,6 @@ impl Workbench {
             word => Ok(word.into()),
         };
         scene.iter().map(word).collect()
-    }
-}
-
-/// Something that must be true, and what the kernel says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// What must be true.
-    pub expected: String,
-    /// The file that tells, and what it says.
-    pub seen: String,
-    /// Whether it is true.
-    pub holds: bool,
-    /// Why it isn't, where the evidence itself tells.
-    #[serde(default)]
-    pub why: Option<String>,
-}
-
-impl Claim {
-    /// A claim that holds when `holds` does.
-    pub fn new(expected: impl Into<String>, seen: impl Into<String>, holds: bool) -> Claim {
-        Claim {
-            expected: expected.into(),
-            seen: seen.into(),
-            holds,
-            why: None,
-        }
-    }
-
-    /// The same claim, with the reason for which it doesn't hold.
-    pub fn because(self, why: Option<String>) -> Claim {
-        Claim { why, ..self }
-    }
-
-    /// A claim that `seen`, which `source` says, is just `wanted`.
-    pub fn equal<T: std::fmt::Debug + PartialEq>(
-        expected: &str,
-        source: &str,
-        seen: &T,
-        wanted: &T,
-    ) -> Claim {
-        Claim::new(
-            format!("{expected}; {source}: {wanted:?}"),
-            format!("{source}: {seen:?}"),
-            seen == wanted,
-        )
     }
 }
 

@@ -332,6 +332,22 @@ impl Copy {
         Ok(mixed)
     }
 
+    /// Makes the probe a second program of a variant: what calls the exercises' functions one by one.
+    fn add_probe(&self, variant: &Path) -> Result<()> {
+        let file = variant.join("Cargo.toml");
+        let top = top_of(variant);
+        let dependency = format!("[dependencies]\nprobe = {{ path = \"{top}/tests/probe\" }}\n");
+        let mut text = fs::read_to_string(&file)?.replacen("[dependencies]\n", &dependency, 1);
+        if self.chapter.is_probed {
+            let package = self.chapter.package;
+            text += &format!(
+                "\n[[bin]]\nname = \"{package}-probe\"\npath = \"{top}/tests/probe/examples/{package}-probe.rs\"\n"
+            );
+        }
+        fs::write(&file, text)?;
+        Ok(())
+    }
+
     /// Builds the chapter's program with each exercise by the author that `who` names.
     ///
     /// # Errors
@@ -349,6 +365,7 @@ impl Copy {
             fs::remove_dir_all(&variant)?;
         }
         self.write(&variant, &origin, &self.mixed(who)?)?;
+        self.add_probe(&variant)?;
         let elsewhere = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
         let target = match elsewhere {
             Some(folder) => workspace().join(folder).join("exercises"),
@@ -396,16 +413,20 @@ impl Copy {
     ) -> Result<Vec<(Standing, Report)>> {
         let theirs = examine(&self.build(|_| Author::Learner)?, None)?;
         let shown = Shown::read(&self.folder)?;
-        let mut states = Vec::new();
-        for (position, mut report) in theirs.into_iter().enumerate() {
+        let (mut states, mut together) = (Vec::new(), Vec::new());
+        for (position, whole) in theirs.into_iter().enumerate() {
             let exercise = &self.chapter.exercises[position];
             let written = self.written(exercise)?;
-            if !report.holds() && !is_hole(&written) {
-                let alone = |name: &str| match name == exercise.name {
-                    true => Author::Learner,
-                    false => Author::Solution,
-                };
-                report = examine(&self.build(alone)?, Some(position))?.swap_remove(0);
+            let mut report = whole.clone();
+            if !whole.holds() && !is_hole(&written) {
+                report = examine(
+                    &self.build(only_by_learner(&[exercise.name]))?,
+                    Some(position),
+                )?
+                .swap_remove(0);
+                if report.holds() {
+                    together.push((position, whole));
+                }
             }
             let untouched = is_repair(exercise) && report.claims.iter().all(|claim| !claim.holds);
             let state = if is_hole(&written) || untouched {
@@ -419,7 +440,82 @@ impl Copy {
             };
             states.push((state, report));
         }
+        // With a hole or a fault elsewhere, the whole can't hold.
+        let each_holds = states.iter().all(|(state, _)| state.is_done());
+        if let Some((position, whole)) = together.into_iter().next().filter(|_| each_holds) {
+            let (culprit, report) = self.who_breaks(position, whole, &examine)?;
+            states[culprit] = (Standing::NotYet, report);
+        }
         Ok(states)
+    }
+
+    /// Each exercise holds by itself, and with all by the learner the check of the one at `position` fails, as `whole`
+    /// says. Whose body is it? Returns the position of that exercise, and what its learner is to read.
+    fn who_breaks(
+        &self,
+        position: usize,
+        whole: Report,
+        examine: &impl Fn(&Path, Option<usize>) -> Result<Vec<Report>>,
+    ) -> Result<(usize, Report)> {
+        let victim = &self.chapter.exercises[position];
+        let told = |culprit: usize, report: Report, why: String| {
+            let claims = report.claims.into_iter().filter(|claim| !claim.holds);
+            let report = Report {
+                id: self.chapter.id(culprit),
+                name: self.chapter.exercises[culprit].name.into(),
+                claims: claims.map(|claim| claim.because(None)).collect(),
+                why: Some(why),
+                is_last: report.is_last,
+            };
+            Ok((culprit, report))
+        };
+        let mut alone = examine(&self.build(only_by_learner(&[]))?, Some(position))?;
+        if !alone[0].holds() {
+            let why = "what you changed outside of the exercises does it: with all bodies by us it fails, too".to_owned();
+            return told(position, alone.swap_remove(0), why);
+        }
+        for (other, exercise) in self.chapter.exercises.iter().enumerate() {
+            if other == position || is_repair(exercise) {
+                continue;
+            }
+            let report = examine(
+                &self.build(only_by_learner(&[exercise.name]))?,
+                Some(position),
+            )?
+            .swap_remove(0);
+            if !report.holds() {
+                let why = format!(
+                    "{} holds by itself, and yet your body of it makes the check of {} fail, all else being ours",
+                    exercise.name, victim.name
+                );
+                return told(other, report, why);
+            }
+        }
+        for (other, exercise) in self.chapter.exercises.iter().enumerate() {
+            if other == position || is_repair(exercise) {
+                continue;
+            }
+            let both = [exercise.name, victim.name];
+            let report =
+                examine(&self.build(only_by_learner(&both))?, Some(position))?.swap_remove(0);
+            if !report.holds() {
+                let why = format!(
+                    "{} and {} hold each by itself, and not together: what one leaves to the other isn't what it needs",
+                    exercise.name, victim.name
+                );
+                return told(position, report, why);
+            }
+        }
+        let why = "each exercise holds by itself, and the whole file doesn't: more than two of them are in it".to_owned();
+        told(position, whole, why)
+    }
+}
+
+/// The bodies of these exercises by the learner, all others by us.
+fn only_by_learner<'a>(names: &[&str]) -> impl Fn(&str) -> Author<'a> {
+    move |name| match names.contains(&name) {
+        true => Author::Learner,
+        false => Author::Solution,
     }
 }
 
@@ -516,6 +612,15 @@ fn copy_sources(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The top of the workspace, for a manifest in `folder`.
+fn top_of(folder: &Path) -> String {
+    // In the checkout relative: it may be at one place for a container and another for the host.
+    match folder.parent() == Some(&workspace().join("exercises")) {
+        true => "../..".into(),
+        false => workspace().display().to_string(),
+    }
+}
+
 /// The step's manifest as that of a workspace of its own: versions and paths written out.
 fn manifest(step: &Path, folder: &Path, has_holes: bool) -> Result<String> {
     let ours = fs::read_to_string(step.join("Cargo.toml"))?;
@@ -526,11 +631,7 @@ fn manifest(step: &Path, folder: &Path, has_holes: bool) -> Result<String> {
                 .is_some_and(|rest| rest.starts_with(" = "))
         });
         let line = line.with_context(|| format!("{key} isn't in the workspace's Cargo.toml"))?;
-        // In the checkout relative: it may be at one place for a container and another for the host.
-        let top = match folder.parent() == Some(&workspace().join("exercises")) {
-            true => "../..".into(),
-            false => workspace().display().to_string(),
-        };
+        let top = top_of(folder);
         anyhow::Ok(line.replace("path = \"", &format!("path = \"{top}/")))
     };
     let mut text = String::new();

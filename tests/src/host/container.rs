@@ -55,7 +55,8 @@ impl Container {
         Ok(container)
     }
 
-    fn spawn(command: &mut Command, input: Stdio) -> Result<Container> {
+    /// Starts a program that was made ready, which need not say anything.
+    pub fn spawn(command: &mut Command, input: Stdio) -> Result<Container> {
         let program = command
             .stdin(input)
             .stdout(Stdio::piped())
@@ -78,6 +79,28 @@ impl Container {
         let read = output.read(&mut buffer)?;
         self.output.extend_from_slice(&buffer[..read]);
         Ok(read > 0)
+    }
+
+    /// Reads its output to the end.
+    ///
+    /// # Errors
+    /// It hangs, and its processes were ended; what it has printed until then can still be had.
+    pub fn read_all(&mut self) -> Result<()> {
+        loop {
+            match self.read_some() {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(hang) => {
+                    kill_tree(&mut self.program)?;
+                    return Err(hang);
+                }
+            }
+        }
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
     }
 
     /// The first line that its command printed.
@@ -155,7 +178,13 @@ impl Container {
 impl RunOutcome {
     /// How it ended, with its own words: of a panic only the message and the place.
     pub fn in_words(&self) -> String {
-        let said = self.errors.trim();
+        // A help is for whoever runs containers, and not for whoever writes what starts them.
+        let lines = self
+            .errors
+            .lines()
+            .filter(|line| !line.starts_with("help: "));
+        let said = lines.collect::<Vec<_>>().join("\n");
+        let said = said.trim();
         match said.split_once(" panicked at ") {
             Some((_, panic)) => {
                 let panic = panic.split("\nnote: ").next().unwrap_or(panic);

@@ -7,9 +7,11 @@
 use crate::host::evidence::Process;
 use crate::host::is_pretend;
 use nix::unistd::gettid;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use syscalls::Sysno;
 
 /// What hasn't happened for so many times as long doesn't happen, on however busy a machine.
 pub const TOO_LONG: u32 = 6;
@@ -26,9 +28,14 @@ pub const LOOK: Duration = Duration::from_millis(50);
 /// So many looks in a row without a change are a hang.
 const STILL: u32 = 30;
 
-/// Who is busy for longer than any program of the course needs, the disk's time not counted, will not end by
-/// itself.
-const BUSY: Duration = Duration::from_secs(20);
+/// Who is busy at so many looks in a row, those not counted at which somebody waited for the disk, will not end by
+/// itself: it looks again and again for what doesn't come. No program of the course takes half as long. A machine that
+/// is busy itself looks less often, too.
+const BUSY: u32 = 160;
+
+/// On a pretend host, in clock ticks of a processor, of which a second has a hundred: more than any program of the
+/// course needs in one go. Who has used that up goes in a circle.
+const TURNS: u64 = 200;
 
 /// More processes than any program of the course makes: a fork bomb.
 pub const MANY: usize = 64;
@@ -39,7 +46,9 @@ pub struct Watch {
     is_pretend: bool,
     last: Vec<String>,
     still: u32,
-    start: Instant,
+    busy: u32,
+    /// The processor's time that each process of the program had used when it was first seen.
+    used: HashMap<i32, u64>,
 }
 
 impl Watch {
@@ -50,7 +59,8 @@ impl Watch {
             is_pretend: is_pretend(),
             last: Vec::new(),
             still: 0,
-            start: Instant::now(),
+            busy: 0,
+            used: HashMap::new(),
         }
     }
 
@@ -63,9 +73,7 @@ impl Watch {
         let company = self.company(&tree);
         let now: Vec<String> = company.iter().flat_map(fingerprints).collect();
         let is_any = |state| now.iter().any(|print| print.starts_with(state));
-        if is_any('D') {
-            self.start += LOOK;
-        }
+        self.busy += u32::from(!is_any('D'));
         self.still = match !is_any('R') && !is_any('D') && now == self.last {
             true => self.still + 1,
             false => 0,
@@ -74,7 +82,10 @@ impl Watch {
         let patience = patience();
         // On a person's own host others are busy, too.
         let share = if self.is_pretend { 1 } else { TOO_LONG };
-        let late = self.start.elapsed() > BUSY * share * patience;
+        let late = self.busy > BUSY * share * patience;
+        if self.goes_in_a_circle(&tree, patience) {
+            return Some("it runs on and on, and doesn't come to an end".into());
+        }
         if self.still < STILL * patience && !late {
             return None;
         }
@@ -85,8 +96,23 @@ impl Watch {
         if late && !asleep {
             return Some("it runs on and on, and doesn't come to an end".into());
         }
-        let each: Vec<_> = tree.iter().take(4).filter_map(waits).collect();
-        Some(format!("it hangs: {}", each.join("; ")))
+        // Who judges waits, too, and that is nobody's fault.
+        let theirs = tree.iter().filter(|process| !is_a_probe(process));
+        let each: Vec<_> = theirs.take(4).filter_map(waits).collect();
+        Some(match each.is_empty() {
+            true => "it hangs: nobody is left who could go on".into(),
+            false => format!("it hangs: {}", each.join("; ")),
+        })
+    }
+
+    /// Whether one of the program's processes has used up more of a processor than any needs.
+    fn goes_in_a_circle(&mut self, tree: &[Process], patience: u32) -> bool {
+        let is_pretend = self.is_pretend;
+        tree.iter().any(|process| {
+            let now = processors_time(process).unwrap_or_default();
+            let first = *self.used.entry(process.0.as_raw()).or_insert(now);
+            is_pretend && now - first.min(now) > TURNS * u64::from(patience)
+        })
     }
 
     /// Who has to stand still, too.
@@ -96,6 +122,27 @@ impl Watch {
             false => tree.to_vec(),
         }
     }
+}
+
+/// Whether a process is one that calls a learner's functions, and not one in which they run.
+fn is_a_probe(process: &Process) -> bool {
+    let executable = process.executable().unwrap_or_default();
+    let name = executable.file_name().unwrap_or_default().to_string_lossy();
+    let begins = |name: &str| {
+        process
+            .status("Name")
+            .is_ok_and(|own| name.starts_with(&own))
+    };
+    name.ends_with("-probe") && begins(&name)
+}
+
+/// For how long a process has had a processor, in clock ticks: utime and stime of proc_pid_stat(5).
+fn processors_time(process: &Process) -> Option<u64> {
+    let stat = fs::read(process.file("stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
 }
 
 /// Of each thread its state and how often it has run. Who looks is left out, and whoever serves the program beside it isn't.
@@ -150,9 +197,18 @@ fn waits(process: &Process) -> Option<String> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll => "waits in poll".into(),
         libc::SYS_ppoll => "waits in ppoll".into(),
-        number => format!("waits in system call {number}"),
+        number => format!("waits in {}(2)", name_of(number)),
     };
     Some(format!("{name} {what}"))
+}
+
+/// The name of a system call.
+fn name_of(number: i64) -> String {
+    let known = usize::try_from(number).ok().and_then(Sysno::new);
+    known.map_or_else(
+        || format!("system call {number}"),
+        |call| call.name().into(),
+    )
 }
 
 /// What a process reads that waits in read(2), and who could still write it.

@@ -1,10 +1,11 @@
 //! 8.4: what an archive says of files that lower layers have.
 
 use super::runs::try_out;
-use crate::course::workbench::{Claim, Workbench};
+use crate::course::workbench::Workbench;
 use crate::host::container::RunOutcome;
 use crate::host::registry::{archive, digest};
 use anyhow::Result;
+use probe::Claim;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
