@@ -5,7 +5,7 @@
 
 use crate::stage::times::{TITLE, say};
 use crate::stage::{
-    BIN_DIR, INSIDE, STEPS, folder, have, nested, progress, run, script, skip, step,
+    BIN_DIR, INSIDE, STEPS, folder, have, nested, probe, progress, run, script, skip, step,
 };
 use progress::programs::workspace;
 use std::fs;
@@ -110,6 +110,8 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
     let mut programs = vec![suites, progress().to_owned()];
     for package in STEPS {
         programs.push(step(package).to_owned());
+        // The checks call a learner's functions one by one, too.
+        programs.extend(Some(probe(package)).filter(|probe| probe.exists()));
     }
     run(script("from-host.sh")
         .arg(&root)

@@ -46,6 +46,12 @@ pub const STEPS: [&str; 12] = [
 /// Those whose program runs a command and nothing else; the others have subcommands.
 pub const DIRECT: &[&str] = STEPS.split_at(8).0;
 
+/// The program that calls the functions of a package's exercises one by one, beside the program of our solution.
+pub fn probe(package: &str) -> PathBuf {
+    let examples = step(package).with_file_name("examples");
+    examples.join(format!("{package}-probe"))
+}
+
 /// What every step takes to run a command in `root` that reads its input, as far as it has such flags.
 pub fn usual(package: &str, root: &Path) -> Vec<String> {
     let mut flags = Vec::new();

@@ -43,11 +43,12 @@ use step01_uts::{CloseRange, call, close_range};
 /// The child is a copy of the calling process, of its memory and of its one thread, so the caller
 /// mustn't have other threads. It never comes back into the caller's code: `body` ends in an
 /// `execve`, or in a failure that `ErrorPipe::report` brings home. Whether it dies when the caller
-/// dies is for `body` to say ([`die_with_parent`]). See clone(2), pid_namespaces(7).
+/// dies is for `body` to say ([`die_with_parent`]). Signals are held back before there is a child
+/// ([`signals::hold`]), so that none is lost. See clone(2), pid_namespaces(7).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused) when the kernel makes no such child, and whatever error `body` returned or panic it
-/// ended in.
+/// ended in. Then the child has ended and is reaped.
 pub fn spawn(namespaces: CloneFlags, body: impl Fn() -> Result<Infallible>) -> Result<Child> {
     // ANCHOR_END: spawn
     // ANCHOR: exercise_spawn
@@ -129,6 +130,9 @@ impl Child {
 ///
 /// The code is the child's own when it exited, and 128+N when signal N killed it, as shells have
 /// it. See waitpid(2).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): ECHILD when `pid` is no child of the caller's, or was reaped already.
 pub fn reap(pid: Option<Pid>) -> Result<Option<(Pid, u8)>> {
     // ANCHOR_END: reap
     // ANCHOR: exercise_reap
@@ -182,7 +186,8 @@ impl ErrorPipe {
     /// The parent's half: waits until the child has become its command, or has failed.
     ///
     /// # Errors
-    /// The child's own error, with its errno.
+    /// The child's own error, with its errno. What can't be read as a report is an error, too: only a pipe that ends
+    /// with nothing in it is success.
     pub fn outcome(self) -> Result<()> {
         // ANCHOR_END: outcome
         // ANCHOR: exercise_outcome
@@ -273,6 +278,9 @@ pub fn fork() -> nix::Result<Option<Pid>> {
 /// Returns in the child only. A PID 1 inherits every process whose parent has died, and a signal
 /// that it has no handler for doesn't reach it: most commands were written for neither. See
 /// pid_namespaces(7).
+///
+/// PID 1 never calls `execve`, so it closes each descriptor above 2 that it brought along. (That it also hides what it
+/// knows of the host, by [`hide`] and [`forget_environment`], is no part of the exercise.)
 pub fn init() -> Result<()> {
     // ANCHOR_END: init
     // ANCHOR: exercise_init

@@ -59,7 +59,8 @@ pub fn bind_self(new_root: &Path) -> Result<()> {
 }
 
 // ANCHOR: swap_roots
-/// Puts the mount `new_root` in the place of the root, runs `mounts`, and detaches the old root.
+/// Puts the mount `new_root` in the place of the root, runs `mounts`, and detaches the old root. The caller stands in
+/// the new root then. An error of `mounts` is returned.
 ///
 /// With "." for both arguments `pivot_root` needs no directory to put the old root in: it lies on
 /// top of the new one, at the same place, until `umount2` takes it away. See NOTES in
@@ -109,8 +110,8 @@ impl Env {
 
 // ANCHOR: environment
 /// The container's environment, as `KEY=VALUE` strings: what every program expects, then the
-/// variables of `-e`. A variable given twice has its last value, and is there once; `KEY` without a
-/// value takes the host's, and is left out where the host has none. Nothing else of the host's comes in: its
+/// variables of `-e`. A variable given twice has its last value, and is there once, in whatever place; `KEY` without
+/// a value takes the host's, and is left out where the host has none. Nothing else of the host's comes in: its
 /// environment has secrets, and a PATH for another root. See environ(7).
 pub fn environment(hostname: &str, given: &[String]) -> Vec<String> {
     // ANCHOR_END: environment

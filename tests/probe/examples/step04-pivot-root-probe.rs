@@ -1,5 +1,138 @@
-//! The exercises of chapter 4, called one by one.
+//! The exercises of chapter 4, called one by one; its last has no code.
 
-fn main() -> probe::anyhow::Result<()> {
-    probe::main(&[])
+#[path = "step04/environment.rs"]
+mod environment;
+#[path = "step04/swap_roots.rs"]
+mod swap_roots;
+
+use probe::anyhow::Result;
+use probe::libc::{self, c_long};
+use probe::nix::errno::Errno;
+use probe::world::{private_mounts, tmpfs};
+use probe::{Claim, Findings, Subject};
+use std::fs;
+use step01_uts::Refused;
+
+fn main() -> Result<()> {
+    probe::main(&[
+        ("bind_self", bind_self),
+        ("swap_roots", swap_roots::judge),
+        ("environment", environment::judge),
+    ])
+}
+
+/// Errors with the errno of a [`Refused`] in front.
+fn told<T>(outcome: Result<T>) -> Result<T> {
+    probe::told(outcome, Refused::errno)
+}
+
+/// The calls that change mounts, and where a process is, each with what the kernel may say to it.
+const MOVING: &[(c_long, &str, Errno)] = &[
+    (libc::SYS_mount, "mount", Errno::EPERM),
+    (libc::SYS_open_tree, "open_tree", Errno::EPERM),
+    (libc::SYS_move_mount, "move_mount", Errno::EPERM),
+    (libc::SYS_mount_setattr, "mount_setattr", Errno::EPERM),
+    (libc::SYS_chdir, "chdir", Errno::EACCES),
+    (libc::SYS_fchdir, "fchdir", Errno::EACCES),
+    (libc::SYS_pivot_root, "pivot_root", Errno::EINVAL),
+    (libc::SYS_umount2, "umount2", Errno::EPERM),
+    (libc::SYS_chroot, "chroot", Errno::EPERM),
+];
+
+fn bind_self(findings: &Findings) -> Result<()> {
+    let new_root = findings.scratch.join("new");
+    let call = |subject: Subject| {
+        subject.call_in(
+            || {
+                private_mounts()?;
+                // The directory is no mount yet; below it are two, and one whose name only begins like its own.
+                tmpfs(&findings.scratch.join("new2"), "other")?;
+                for name in ["below", "below/deeper"] {
+                    fs::create_dir_all(new_root.join(name))?;
+                    tmpfs(&new_root.join(name), name)?;
+                }
+                Ok(())
+            },
+            |()| told(step04_pivot_root::bind_self(&new_root)),
+            |_| Ok(()),
+        )
+    };
+    let expected = "bind_self comes back with Ok";
+    findings.begin(expected);
+    let outcome = call(findings.subject())?;
+    findings.claim(Claim::new(expected, outcome.in_words(), outcome.is_ok()));
+    if !outcome.is_ok() {
+        return Ok(());
+    }
+    let (before, after) = (&outcome.before.mounts, &outcome.after.mounts);
+    let target = |line: &String| {
+        line.split(' ')
+            .nth(2)
+            .unwrap_or_default()
+            .replace("\\040", " ")
+    };
+    let new: Vec<&String> = after.iter().skip(before.len()).collect();
+    let targets: Vec<String> = new.iter().map(|line| target(line)).collect();
+    let at = |name: &str| new_root.join(name).display().to_string();
+    let top = new_root.display().to_string();
+    findings.claim(Claim::new(
+        "the directory is the top of a mount, which shows the directory itself",
+        format!("/proc/PID/mountinfo, new: {new:?}"),
+        targets.contains(&top) && new.first().is_some_and(|line| !line.contains(" - tmpfs ")),
+    ));
+    let along = ["below", "below/deeper"]
+        .iter()
+        .all(|name| targets.contains(&at(name)));
+    findings.claim(
+        Claim::new(
+            "what is mounted below it came along, two mounts",
+            format!("/proc/PID/mountinfo, new: {} mounts", new.len()),
+            along,
+        )
+        .why(
+            "a bind mount without MS_REC shows one filesystem: what is mounted in it stays behind",
+        ),
+    );
+    findings.claim(Claim::new(
+        "nothing is mounted twice, or elsewhere",
+        format!("/proc/PID/mountinfo, new: {targets:?}"),
+        new.len() <= 3 && targets.iter().all(|target| target.starts_with(&top)),
+    ));
+    let options = |line: &str| {
+        let fields: Vec<&str> = line
+            .split(" - ")
+            .next()
+            .unwrap_or_default()
+            .split(' ')
+            .skip(3)
+            .collect();
+        fields.join(" ")
+    };
+    let whole = before
+        .iter()
+        .find(|line| target(line) == at("below"))
+        .map(|line| options(line));
+    let copied = new
+        .iter()
+        .find(|line| target(line) == at("below"))
+        .map(|line| options(line));
+    findings.claim(Claim::new(
+        "the copies have the options of the originals, and no ties that these haven't",
+        format!("/proc/PID/mountinfo: {copied:?}, the original's: {whole:?}"),
+        copied.is_none() || copied == whole,
+    ));
+    let kept = before.iter().all(|line| after.contains(line));
+    findings.claim(Claim::new(
+        "the mounts before are what they were",
+        "/proc/PID/mountinfo: one is gone or changed",
+        kept,
+    ));
+    let changes = outcome.changes(&["mounts"]);
+    findings.claim(Claim::new(
+        "nothing else of the caller changes",
+        changes.join("; "),
+        changes.is_empty(),
+    ));
+    findings.each_call_fails("bind_self", MOVING, call, || false, |_| Vec::new())?;
+    Ok(())
 }

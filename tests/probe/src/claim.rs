@@ -25,6 +25,12 @@ impl Claim {
         }
     }
 
+    /// The same claim. If it doesn't hold, `why` is the one reason that there can be.
+    pub fn why(self, why: &str) -> Claim {
+        let why = (!self.holds).then(|| why.to_owned());
+        self.because(why)
+    }
+
     /// The same claim, with the reason for which it doesn't hold.
     pub fn because(self, why: Option<String>) -> Claim {
         Claim { why, ..self }

@@ -10,10 +10,11 @@ mod memory;
 mod state;
 mod subject;
 mod watcher;
+pub mod world;
 
 pub use claim::Claim;
 pub use state::{Descriptor, State};
-pub use subject::{Ending, Outcome, Subject, note, noted};
+pub use subject::{Ending, Outcome, Rest, Subject, at_rest, note, noted, told, until};
 pub use watcher::{Call, Verdict, Watcher};
 pub use {anyhow, libc, nix, serde_json};
 
@@ -99,18 +100,31 @@ impl Findings {
                 // This time it went another way.
                 continue;
             }
-            let holds = outcome.is_error() || did_it_all_the_same();
+            let mut holds = outcome.is_error() || did_it_all_the_same();
             let why = (!holds).then(|| {
                 format!("the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told")
             });
             let expected = format!("{which}, {function} returns an error");
             self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
+            if let Some(error) = outcome.error().strip_prefix(subject::NOT_TOLD) {
+                let expected = format!(
+                    "{which}, the error of {function} is a Refused, which has the kernel's answer"
+                );
+                holds = false;
+                let claim = Claim::new(expected, format!("another error: {error}"), false);
+                self.claim(claim.why("the error was made anew, without errno: call! makes a Refused, and ? hands it on"));
+            }
             let left = left(&outcome);
             if !left.is_empty() {
                 let expected = format!("{which}, {function} leaves nothing behind");
                 let why = "on the way that fails, what was made or opened before isn't undone";
                 let claim = Claim::new(expected, left.join("; "), false);
                 self.claim(claim.because(Some(why.into())));
+                holds = false;
+            }
+            // The others would say the same.
+            if !holds {
+                break;
             }
         }
         Ok(made.len())

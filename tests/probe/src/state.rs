@@ -203,9 +203,9 @@ impl State {
 
 /// `pipe:[4711]` without the number, which tells nothing.
 fn without_digits(target: &str) -> String {
-    match target.split_once(":[") {
-        Some((kind, _)) => kind.to_owned(),
-        None => target.to_owned(),
+    match target.trim_end_matches(']').rsplit_once(":[") {
+        Some((kind, number)) if number.parse::<u64>().is_ok() => kind.to_owned(),
+        _ => target.to_owned(),
     }
 }
 

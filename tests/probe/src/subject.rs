@@ -3,7 +3,7 @@
 use crate::memory::Memory;
 use crate::state::{State, children_of};
 use crate::watcher::{Call, Watcher};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl::set_name;
@@ -84,6 +84,83 @@ pub fn note(index: usize, value: u32) {
 pub fn noted(index: usize) -> u32 {
     let memory = MEMORY.get();
     memory.map_or(0, |memory| memory.note(index).load(Ordering::Acquire))
+}
+
+/// What stands in front of an error that doesn't tell the kernel's answer.
+pub(crate) const NOT_TOLD: &str = "no errno in it: ";
+
+/// Errors with the kernel's answer in front, which an error of type `E` has: `EPERM: …`. If it is another error, the text
+/// says so.
+pub fn told<E, T>(outcome: Result<T>, errno: impl Fn(&E) -> Errno) -> Result<T>
+where
+    E: std::fmt::Display + std::fmt::Debug + Send + Sync + 'static,
+{
+    outcome.map_err(|error| match error.downcast_ref::<E>() {
+        Some(refused) => anyhow!("{:?}: {error:#}", errno(refused)),
+        None => anyhow!("{NOT_TOLD}{error:#}"),
+    })
+}
+
+/// What a subject does, or has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It sleeps in a system call of the function.
+    Waits,
+    /// The function has come back.
+    Came,
+    /// It has ended.
+    Ended,
+}
+
+/// Looks at the subject `pid` until it waits for somebody, or the function has come back.
+pub fn at_rest(pid: Pid) -> Rest {
+    let mut last = String::new();
+    let mut still = 0;
+    loop {
+        if MEMORY.get().is_some_and(|memory| memory.turn() >= DONE) {
+            return Rest::Came;
+        }
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = |name: &str| {
+            status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_default()
+        };
+        match line("State:").split_whitespace().nth(1) {
+            None | Some("Z" | "X") => return Rest::Ended,
+            Some("S") => still += 1,
+            Some(_) => still = 0,
+        }
+        // Who sleeps and wakes is counted.
+        let now = line("voluntary_ctxt_switches").to_owned();
+        if now != last {
+            still = 0;
+        }
+        last = now;
+        if still > 10 {
+            return Rest::Waits;
+        }
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Looks until `look` sees what it looks for. `false` when the subject `pid` has ended or come back without that, or it
+/// doesn't come.
+pub fn until(pid: Pid, mut look: impl FnMut() -> bool) -> bool {
+    for _ in 0..10_000 {
+        if look() {
+            return true;
+        }
+        let is_over = MEMORY.get().is_some_and(|memory| memory.turn() >= DONE);
+        let ended = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .map_or(true, |stat| stat.contains(") Z "));
+        if is_over || ended {
+            return look();
+        }
+        thread::sleep(std::time::Duration::from_millis(1));
+    }
+    false
 }
 
 impl<'a> Subject<'a> {

@@ -14,6 +14,9 @@ use nix::unistd::{getpid, sethostname};
 use probe::Claim;
 use serde::{Deserialize, Serialize};
 
+/// So many claims that don't hold are told in full.
+const MOST_CLAIMS: usize = 3;
+
 /// The first chapter whose program takes a root filesystem.
 const FIRST_WITH_A_ROOT: usize = 4;
 
@@ -108,14 +111,19 @@ impl Report {
         if self.holds() {
             return text;
         }
-        for claim in self.claims.iter().filter(|claim| !claim.holds) {
+        let failing: Vec<&Claim> = self.claims.iter().filter(|claim| !claim.holds).collect();
+        // What the first one shows has one cause; of those that follow from it nobody knows.
+        let first = failing.iter().find_map(|claim| claim.why.as_ref());
+        let why = first.or(self.why.as_ref());
+        for claim in failing.iter().take(MOST_CLAIMS) {
             text += &part("expected", &claim.expected);
             text += &part("seen", &claim.seen);
-            if let Some(why) = &claim.why {
-                text += &part("why", why);
-            }
         }
-        if let Some(why) = &self.why {
+        if failing.len() > MOST_CLAIMS {
+            let more = failing.len() - MOST_CLAIMS;
+            text += &part("", &format!("and {more} more that don't hold"));
+        }
+        if let Some(why) = why {
             text += &part("why", why);
         }
         let section = format!("book/src/{}#{}", chapter.page, exercise.section());

@@ -117,10 +117,13 @@ impl Watch {
 
     /// Who has to stand still, too.
     fn company(&self, tree: &[Process]) -> Vec<Process> {
-        match self.is_pretend {
+        let mut company = match self.is_pretend {
             true => Process::all(),
             false => tree.to_vec(),
-        }
+        };
+        // Who judges looks again and again by itself.
+        company.retain(|process| !is_a_probe(process));
+        company
     }
 }
 

@@ -1,6 +1,6 @@
 //! The checks hold for our solution, and can fail.
 
-use crate::stage::{Printed, STEPS, folder, progress, run, step, write_program};
+use crate::stage::{Printed, STEPS, folder, probe, progress, run, step, write_program};
 use assert_cmd::assert::OutputAssertExt;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::symlink;
@@ -98,6 +98,8 @@ fn who_waits_for_another_does_not_hang() {
         step("step09-detach").display()
     );
     write_program(&folder.path().join("step09-detach"), &text);
+    let name = "step09-detach-probe";
+    symlink(probe("step09-detach"), folder.path().join(name)).unwrap();
     check(9, folder.path()).assert().prints("✓ 9.4 stop");
 }
 
