@@ -58,6 +58,17 @@ impl Findings {
         say(&Line::Claim(claim));
     }
 
+    /// Claims that nothing about the caller has changed but what `may_change` names: see [`State::changes`].
+    pub fn same_caller(&self, outcome: &Outcome, may_change: &[&str]) {
+        let changes = outcome.changes(may_change);
+        let expected = "nothing else about the calling process changes";
+        let seen = match changes.is_empty() {
+            true => "it is as it was".into(),
+            false => changes.join("; "),
+        };
+        self.claim(Claim::new(expected, seen, changes.is_empty()));
+    }
+
     /// A process for a call of the exercise's function.
     pub fn subject(&self) -> Subject<'_> {
         Subject::new(&self.exercise)
