@@ -116,7 +116,8 @@ pub struct Prison {
 /// The order is that of a container's own start. Control groups come first, all of them: what `make_ready` does
 /// in there is on the container's account, and a device that `make_ready` is led to isn't opened. Limits come
 /// after `make_ready`, which takes over those of PID 1 and needs files itself. What the process may do comes
-/// last: without CAP_SYS_RESOURCE no limit can be raised any more. See cgroups(7), and `confine` of step 6.
+/// last: without CAP_SYS_RESOURCE no limit can be raised any more, and a filter may refuse setrlimit(2). See
+/// cgroups(7), and `confine` of step 6.
 ///
 /// # Errors
 /// The first step that fails, `make_ready` among them, is the last one, and its error is returned: nothing runs
