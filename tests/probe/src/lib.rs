@@ -20,6 +20,7 @@ pub use {anyhow, libc, nix, serde_json};
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -42,6 +43,8 @@ pub struct Findings {
     pub scratch: PathBuf,
     /// A root filesystem, for the chapters that have one.
     pub root: Option<PathBuf>,
+    /// Whether something didn't hold.
+    has_failed: Cell<bool>,
 }
 
 /// Judges one exercise.
@@ -55,7 +58,24 @@ impl Findings {
 
     /// Hands on a finding.
     pub fn claim(&self, claim: Claim) {
+        self.has_failed.set(self.has_failed.get() || !claim.holds);
         say(&Line::Claim(claim));
+    }
+
+    /// Judges scene after scene, up to the first in which something doesn't hold: one fault shows in many of them, and is
+    /// read once.
+    pub fn up_to_the_first_fault<W>(
+        &self,
+        world: &W,
+        scenes: &[fn(&Findings, &W) -> Result<()>],
+    ) -> Result<()> {
+        for scene in scenes {
+            if self.has_failed.get() {
+                break;
+            }
+            scene(self, world)?;
+        }
+        Ok(())
     }
 
     /// Claims that nothing about the caller has changed but what `may_change` names: see [`State::changes`].
@@ -153,6 +173,7 @@ pub fn main(probes: &[(&str, Probe)]) -> Result<()> {
     let findings = Findings {
         scratch: arguments.next().context("which directory?")?.into(),
         root: arguments.next().map(PathBuf::from),
+        has_failed: Cell::new(false),
         exercise,
     };
     // Whoever loses its parent in here comes to us, and goes.

@@ -9,7 +9,7 @@ use probe::{Claim, Descriptor, Findings, Outcome, State};
 use std::cell::RefCell;
 use std::fs::{File, create_dir_all};
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use step09_detach::detach;
 
 /// Descriptors that are to stay: one is closed by execve, and one is higher than the process may open any more.
@@ -32,10 +32,15 @@ const CALLS: &[(c_long, &str, Errno)] = &[
 pub fn judge(findings: &Findings) -> Result<()> {
     let folder = findings.scratch.join("callers");
     create_dir_all(&folder)?;
-    from_everything(findings, &folder)?;
-    keeping_nothing(findings, &folder)?;
-    as_the_leader_of_a_group(findings, &folder)?;
-    each_call_fails(findings, &folder)
+    findings.up_to_the_first_fault(
+        &folder,
+        &[
+            from_everything,
+            keeping_nothing,
+            as_the_leader_of_a_group,
+            each_call_fails,
+        ],
+    )
 }
 
 /// The caller has files, directories and pipes open, with low numbers and high ones.
@@ -71,7 +76,7 @@ fn place(file: &impl AsRawFd, number: RawFd, flags: i32) -> Result<()> {
     Ok(())
 }
 
-fn from_everything(findings: &Findings, folder: &Path) -> Result<()> {
+fn from_everything(findings: &Findings, folder: &PathBuf) -> Result<()> {
     findings.begin("detach comes back, and says that it went well");
     let keep = [KEPT[1], KEPT[0], KEPT[0]];
     let outcome = findings
@@ -247,7 +252,7 @@ fn kept(outcome: &Outcome, number: RawFd) -> Claim {
 }
 
 /// With nothing to keep, and with a standard descriptor in `keep`.
-fn keeping_nothing(findings: &Findings, folder: &Path) -> Result<()> {
+fn keeping_nothing(findings: &Findings, folder: &PathBuf) -> Result<()> {
     for (keep, what) in [
         (vec![], "with nothing to keep"),
         (vec![1], "with descriptor 1 among those to keep"),
@@ -270,7 +275,7 @@ fn keeping_nothing(findings: &Findings, folder: &Path) -> Result<()> {
 }
 
 /// The kernel itself refuses a session.
-fn as_the_leader_of_a_group(findings: &Findings, folder: &Path) -> Result<()> {
+fn as_the_leader_of_a_group(findings: &Findings, folder: &PathBuf) -> Result<()> {
     let expected = "a process that leads its group can't begin a session, and is told so: detach returns an error";
     findings.begin(expected);
     let lead = || -> Result<()> {
@@ -287,7 +292,7 @@ fn as_the_leader_of_a_group(findings: &Findings, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn each_call_fails(findings: &Findings, folder: &Path) -> Result<()> {
+fn each_call_fails(findings: &Findings, folder: &PathBuf) -> Result<()> {
     let last = RefCell::new(None);
     findings.each_call_fails(
         "detach",

@@ -1,18 +1,23 @@
 //! 9.2: whoever opens the file, at whatever moment, reads one whole text.
 
-use probe::anyhow::{Context, Result};
+#[path = "save/durability.rs"]
+mod durability;
+#[path = "save/records.rs"]
+mod records;
+
+use durability::{durable, not_durable, the_disk_fails};
+use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
-use probe::nix::mount::{MsFlags, mount};
-use probe::nix::sched::{CloneFlags, unshare};
 use probe::nix::sys::signal::{SigHandler, Signal, signal};
 use probe::nix::sys::stat::{Mode, umask};
 use probe::nix::unistd::chdir;
-use probe::{Call, Claim, Findings, Outcome, Subject, Verdict, Watcher};
+use probe::{Claim, Findings, Verdict, Watcher};
+use records::{NEW, OLD, RENAMING, Records, SYNCING, in_words, nothing_left, traces};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use step09_detach::save;
 
@@ -25,17 +30,6 @@ const WRITING: &[(c_long, &str, Errno)] = &[
     (libc::SYS_rename, "rename(2)", Errno::EACCES),
     (libc::SYS_renameat, "renameat(2)", Errno::EACCES),
     (libc::SYS_renameat2, "renameat2(2)", Errno::EACCES),
-];
-
-/// The calls that name a file.
-const RENAMING: &[c_long] = &[libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2];
-
-/// The calls that wait for the disk.
-const SYNCING: &[c_long] = &[
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
-    libc::SYS_sync,
-    libc::SYS_syncfs,
 ];
 
 /// What else can be done to a file.
@@ -53,94 +47,24 @@ const OTHERS: &[c_long] = &[
     libc::SYS_copy_file_range,
 ];
 
-const OLD: &[u8] = b"the old text, which is longer than some of the new ones\n";
-const NEW: &[u8] = b"the new text\n";
-
-/// A folder with a record, on a filesystem of its own.
-struct Records {
-    folder: PathBuf,
-    path: PathBuf,
-}
-
 pub fn judge(findings: &Findings) -> Result<()> {
-    let records = Records::new(&findings.scratch)?;
-    replaces(findings, &records)?;
-    opened_before(findings, &records)?;
-    every_text(findings, &records)?;
-    at_every_moment(findings, &records)?;
-    in_the_current_directory(findings, &records)?;
-    beside_what_a_killed_one_left(findings, &records)?;
-    has_the_mode_of_a_new_file(findings, &records)?;
-    durable(findings, &records)?;
-    not_durable(findings, &records)?;
-    only_a_part_fits(findings, &records)?;
-    each_call_fails(findings, &records)?;
-    the_disk_fails(findings, &records)
-}
-
-impl Records {
-    /// The mount is seen by this process and its children alone, and goes with them.
-    fn new(scratch: &Path) -> Result<Records> {
-        let folder = scratch.join("records");
-        fs::create_dir(&folder)?;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-        mount(none, "/", none, private, none)?;
-        mount(
-            Some("records"),
-            &folder,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            none,
-        )
-        .context("a filesystem for records")?;
-        let path = folder.join("config.json");
-        Ok(Records { folder, path })
-    }
-
-    /// As at the beginning: one file, with the old text.
-    fn begin_again(&self) -> Result<()> {
-        for name in self.names() {
-            fs::remove_file(self.folder.join(name))?;
-        }
-        Ok(fs::write(&self.path, OLD)?)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn has(&self, text: &[u8]) -> bool {
-        fs::read(&self.path).is_ok_and(|there| there == text)
-    }
-
-    /// What a process reads that opens the file now.
-    fn in_words(&self) -> String {
-        in_words(&self.path)
-    }
-
-    /// What lies beside the record.
-    fn left(&self) -> Vec<String> {
-        let mut names = self.names();
-        names.retain(|name| name != "config.json");
-        names
-            .iter()
-            .map(|name| format!("{name} is left in the directory"))
-            .collect()
-    }
-}
-
-fn in_words(path: &Path) -> String {
-    match fs::read(path) {
-        Ok(bytes) if bytes.len() > 80 => format!("the file has {} bytes", bytes.len()),
-        Ok(bytes) => format!("the file has {:?}", String::from_utf8_lossy(&bytes)),
-        Err(error) => format!("the file can't be read: {error}"),
-    }
+    findings.up_to_the_first_fault(
+        &Records::new(&findings.scratch)?,
+        &[
+            replaces,
+            opened_before,
+            every_text,
+            at_every_moment,
+            in_the_current_directory,
+            beside_what_a_killed_one_left,
+            has_the_mode_of_a_new_file,
+            durable,
+            not_durable,
+            only_a_part_fits,
+            each_call_fails,
+            the_disk_fails,
+        ],
+    )
 }
 
 fn replaces(findings: &Findings, records: &Records) -> Result<()> {
@@ -288,7 +212,10 @@ fn in_the_current_directory(findings: &Findings, records: &Records) -> Result<()
 fn beside_what_a_killed_one_left(findings: &Findings, records: &Records) -> Result<()> {
     records.begin_again()?;
     findings.begin("save renames a file");
-    let outcome = recorded(findings.subject(), records, false, RENAMING)?;
+    let outcome = findings
+        .subject()
+        .watch(Watcher::records(RENAMING))
+        .call(|| save(&records.path, NEW, false))?;
     let from = outcome.calls.first().map(|call| match call.number {
         libc::SYS_rename => call.text(0).to_owned(),
         _ => call.text(1).to_owned(),
@@ -327,18 +254,6 @@ fn beside_what_a_killed_one_left(findings: &Findings, records: &Records) -> Resu
     Ok(())
 }
 
-/// A call of save, with the system calls of these kinds.
-fn recorded(
-    subject: Subject,
-    records: &Records,
-    durable: bool,
-    numbers: &[c_long],
-) -> Result<Outcome> {
-    subject
-        .watch(Watcher::records(numbers))
-        .call(|| save(&records.path, NEW, durable))
-}
-
 fn has_the_mode_of_a_new_file(findings: &Findings, records: &Records) -> Result<()> {
     let fresh = records.folder.join("fresh");
     for (mask, wanted) in [(0o022, 0o644), (0o077, 0o600)] {
@@ -362,123 +277,6 @@ fn has_the_mode_of_a_new_file(findings: &Findings, records: &Records) -> Result<
         findings.claim(Claim::new(expected, seen, holds));
         findings.same_caller(&outcome, &[]);
     }
-    Ok(())
-}
-
-/// What has come to the disk when the name does.
-#[derive(Debug, Default)]
-struct Order {
-    /// How much of the new text was in the file when it was last sent there.
-    sent: Option<usize>,
-    /// What was sent was a file that the name never led to.
-    sent_another: bool,
-    /// Each write waits for the disk: O_SYNC.
-    writes_wait: bool,
-    renamed: bool,
-    sent_after: bool,
-}
-
-impl Order {
-    fn heed(&mut self, call: &Call) {
-        match call.number {
-            number if RENAMING.contains(&number) => self.renamed = true,
-            libc::SYS_openat => {
-                let flags = call.arguments[2] as i32;
-                self.writes_wait |= flags & libc::O_DSYNC != 0;
-            }
-            libc::SYS_sync | libc::SYS_syncfs if !self.renamed => self.sent = Some(NEW.len()),
-            libc::SYS_fsync | libc::SYS_fdatasync => self.heed_fsync(call),
-            _ => {}
-        }
-    }
-
-    fn heed_fsync(&mut self, call: &Call) {
-        let link = format!("/proc/{}/fd/{}", call.pid, call.arguments[0] as i32);
-        let is_file = fs::metadata(&link).is_ok_and(|file| file.is_file());
-        match (is_file, self.renamed) {
-            (true, false) => self.sent = fs::read(&link).ok().map(|there| there.len()),
-            (true, true) => self.sent_after = true,
-            // A directory's names: before the rename they are the old ones.
-            (false, false) => self.sent_another = true,
-            (false, true) => {}
-        }
-    }
-
-    /// What is wrong with it, as it is seen, and why.
-    fn fault(&self) -> Option<(String, &'static str)> {
-        if self.writes_wait {
-            return None;
-        }
-        match self.sent {
-            Some(length) if length == NEW.len() => None,
-            Some(length) => Some((
-                format!(
-                    "fsync was called when {length} of {} bytes were written",
-                    NEW.len()
-                ),
-                "what is still in a buffer of the process, or is written later, isn't sent to the disk by fsync(2): it comes \
-                 after the last write",
-            )),
-            None if self.sent_after => Some((
-                "fsync was called after the rename".into(),
-                "between the rename and fsync the power may fail: then the name is on the disk, and leads to a file without \
-                 contents",
-            )),
-            None if self.sent_another => Some((
-                "fsync was called for the directory, and not for the file".into(),
-                "a directory on the disk has names, and not the contents of the files: these are sent there by fsync of the \
-                 file",
-            )),
-            None => Some((
-                "neither fsync nor fdatasync was called".into(),
-                "durable isn't heeded: what was written is in the kernel's memory, and a power failure leaves a name that \
-                 leads to an empty file",
-            )),
-        }
-    }
-}
-
-fn durable(findings: &Findings, records: &Records) -> Result<()> {
-    let expected = "with durable the contents reach the disk before the name does";
-    records.begin_again()?;
-    findings.begin(expected);
-    let order = Arc::new(Mutex::new(Order::default()));
-    let numbers = [SYNCING, RENAMING, &[libc::SYS_openat]].concat();
-    let watcher = Watcher::new(&numbers, {
-        let order = order.clone();
-        move |call| {
-            if let Ok(mut order) = order.lock() {
-                order.heed(call);
-            }
-            Verdict::Go
-        }
-    });
-    let outcome = findings
-        .subject()
-        .watch(watcher)
-        .call(|| save(&records.path, NEW, true))?;
-    let fault = order.lock().ok().and_then(|order| order.fault());
-    let (seen, why) = fault.map_or(("fsync, then rename".into(), None), |(seen, why)| {
-        (seen, Some(why.to_owned()))
-    });
-    let holds = why.is_none() && outcome.is_ok();
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-    Ok(())
-}
-
-fn not_durable(findings: &Findings, records: &Records) -> Result<()> {
-    let expected = "without durable nothing waits for the disk";
-    records.begin_again()?;
-    findings.begin(expected);
-    let outcome = recorded(findings.subject(), records, false, SYNCING)?;
-    let why = "durable isn't heeded: it is false, and the call waits for the disk all the same";
-    let holds = outcome.calls.is_empty();
-    let seen = match holds {
-        true => "fsync wasn't called",
-        false => "fsync, or a call like it, was called",
-    };
-    let claim = Claim::new(expected, seen, holds);
-    findings.claim(claim.because((!holds).then(|| why.into())));
     Ok(())
 }
 
@@ -521,31 +319,6 @@ fn only_a_part_fits(findings: &Findings, records: &Records) -> Result<()> {
     Ok(())
 }
 
-/// That an error has left the old text, and nothing else.
-fn nothing_left(findings: &Findings, when: &str, records: &Records, outcome: &Outcome) {
-    let left = traces(records, outcome);
-    let holds = left.is_empty();
-    let why = "on the way that fails the new file has to be removed: whoever looks into the directory takes it for a record";
-    let seen = match holds {
-        true => "config.json alone".into(),
-        false => left.join("; "),
-    };
-    let expected = format!("{when}, an error leaves the old text, and nothing else");
-    let is_file = left.iter().all(|left| left.contains("in the directory"));
-    let why = (!holds && is_file).then(|| why.into());
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-}
-
-/// What an error has left that it shouldn't.
-fn traces(records: &Records, outcome: &Outcome) -> Vec<String> {
-    let mut left = outcome.changes(&[]);
-    left.extend(records.left());
-    if outcome.is_error() && !records.has(OLD) {
-        left.push(format!("the old text is lost: {}", records.in_words()));
-    }
-    left
-}
-
 fn each_call_fails(findings: &Findings, records: &Records) -> Result<()> {
     findings.each_call_fails(
         "save",
@@ -557,35 +330,5 @@ fn each_call_fails(findings: &Findings, records: &Records) -> Result<()> {
         || records.has(NEW),
         |outcome| traces(records, outcome),
     )?;
-    Ok(())
-}
-
-/// The contents can't be sent to the disk.
-fn the_disk_fails(findings: &Findings, records: &Records) -> Result<()> {
-    let expected = "when fsync fails (EIO), save with durable returns an error";
-    records.begin_again()?;
-    findings.begin(expected);
-    let watcher = Watcher::new(SYNCING, |call| {
-        let link = format!("/proc/{}/fd/{}", call.pid, call.arguments[0] as i32);
-        // The names of the directory may be sent there, too: that is more than is asked for.
-        match fs::metadata(link).is_ok_and(|file| file.is_dir()) {
-            true => Verdict::Go,
-            false => Verdict::Fail(Errno::EIO),
-        }
-    });
-    let outcome = findings
-        .subject()
-        .watch(watcher)
-        .call(|| save(&records.path, NEW, true))?;
-    if !outcome.refused {
-        // Each write waits by itself.
-        return Ok(());
-    }
-    let why = outcome.is_ok().then(|| {
-        "the error of fsync is thrown away: the disk didn't take the contents, and nobody is told".into()
-    });
-    let holds = outcome.is_error();
-    findings.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
-    nothing_left(findings, "when fsync fails", records, &outcome);
     Ok(())
 }

@@ -3,219 +3,37 @@
 //! No clock tells whether a function waits. Its waiting is watched: whoever is to end does so when the function has
 //! begun to wait for it, the kernel takes its time to kill, and a time that was to be waited for is up at once.
 
+#[path = "stop/play.rs"]
+mod play;
 #[path = "stop/victim.rs"]
 mod victim;
 #[path = "stop/waits.rs"]
 mod waits;
 
+use play::{CIRCLE, Play, Played, SIGNALS, played};
 use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
-use probe::{Call, Claim, Findings, Outcome, Verdict, Watcher};
+use probe::{Claim, Findings, Verdict, Watcher};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use step09_detach::{Identity, stop};
 use victim::Victim;
-use waits::{SLEEPS, Timeout, WAITS, timeout};
-
-/// The calls that signal a process: the first by a pidfd, the others by a number.
-const SIGNALS: &[c_long] = &[
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_kill,
-    libc::SYS_tkill,
-    libc::SYS_tgkill,
-];
-
-/// Who looks so many times, and doesn't wait, goes in a circle.
-const CIRCLE: usize = 200;
-
-/// What was seen of a call of stop, and how the victim is to behave.
-struct Play {
-    victim: i32,
-    /// The victim ends when it is waited for.
-    ends: bool,
-    patience: Option<Duration>,
-    /// The signals that were sent, by pidfd or by number, and when.
-    sent: Vec<(i32, Instant)>,
-    by_number: bool,
-    slept: bool,
-    looks: usize,
-    /// It waits for longer than it may, in milliseconds; for ever: -1.
-    too_long: Option<i64>,
-    /// It waited for the end of who was killed.
-    waited_on: bool,
-}
-
-impl Play {
-    fn new(victim: &Victim, patience: Option<Duration>, ends: bool) -> Play {
-        Play {
-            victim: victim.pid(),
-            ends,
-            patience,
-            sent: Vec::new(),
-            by_number: false,
-            slept: false,
-            looks: 0,
-            too_long: None,
-            waited_on: false,
-        }
-    }
-
-    fn killed(&self) -> bool {
-        self.sent.iter().any(|(signal, _)| *signal == libc::SIGKILL)
-    }
-
-    fn decide(&mut self, call: &Call) -> Verdict {
-        self.looks += 1;
-        if self.looks > CIRCLE {
-            victim::kill(call.pid.as_raw());
-            return Verdict::Go;
-        }
-        match call.number {
-            number if SIGNALS.contains(&number) => self.signals(call),
-            number if SLEEPS.contains(&number) => self.sleeps(),
-            _ => self.waits(call),
-        }
-    }
-
-    fn signals(&mut self, call: &Call) -> Verdict {
-        let signal = match call.number {
-            libc::SYS_tgkill => call.arguments[2],
-            _ => call.arguments[1],
-        } as i32;
-        if call.number != libc::SYS_pidfd_send_signal {
-            let is_it = call.arguments[0] as i32 == self.victim;
-            if !is_it || signal == 0 {
-                return Verdict::Go;
-            }
-            self.by_number = true;
-        }
-        if signal == 0 {
-            return Verdict::Go;
-        }
-        self.sent.push((signal, Instant::now()));
-        match signal {
-            // The kernel takes its time: the victim ends when somebody waits for that.
-            libc::SIGKILL => Verdict::Return(0),
-            _ => Verdict::Go,
-        }
-    }
-
-    /// A sleep is over at once, and nothing has happened meanwhile.
-    fn sleeps(&mut self) -> Verdict {
-        self.slept = true;
-        if self.looks > CIRCLE / 2 {
-            victim::kill(self.victim);
-        }
-        Verdict::Return(0)
-    }
-
-    fn waits(&mut self, call: &Call) -> Verdict {
-        if self.sent.is_empty() {
-            // Nothing is to be waited for yet.
-            return Verdict::Go;
-        }
-        let Some(timeout) = timeout(call) else {
-            return Verdict::Go;
-        };
-        if self.killed() {
-            self.waited_on = true;
-            return self.waits_for_the_killed(timeout);
-        }
-        match (self.ends, self.patience, timeout) {
-            (true, ..) => victim::kill(self.victim),
-            (false, Some(_), Timeout::Never) => self.is_too_long(-1),
-            (false, Some(patience), Timeout::Millis(millis))
-                if millis > patience.as_millis() as i64 + 1 =>
-            {
-                self.is_too_long(millis);
-            }
-            _ => {}
-        }
-        Verdict::Go
-    }
-
-    fn waits_for_the_killed(&mut self, timeout: Timeout) -> Verdict {
-        match timeout {
-            // A short wait is over before the kernel is through.
-            Timeout::Millis(_) if self.looks < CIRCLE / 4 => Verdict::Return(0),
-            _ => {
-                victim::kill(self.victim);
-                Verdict::Go
-            }
-        }
-    }
-
-    fn is_too_long(&mut self, millis: i64) {
-        self.too_long.get_or_insert(millis);
-        victim::kill(self.victim);
-    }
-
-    fn signals_in_words(&self) -> String {
-        let names: Vec<String> = self
-            .sent
-            .iter()
-            .map(|(signal, _)| victim::name(*signal))
-            .collect();
-        match names.is_empty() {
-            true => "no signal was sent".into(),
-            false => format!("sent: {}", names.join(", then ")),
-        }
-    }
-}
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    who_ends_in_time(findings)?;
-    without_end(findings)?;
-    who_is_deaf(findings)?;
-    without_patience(findings)?;
-    not_there_any_more(findings)?;
-    ends_meanwhile(findings)?;
-    another_by_then(findings)?;
-    each_call_fails(findings)
-}
-
-/// A call of stop in a play.
-struct Played {
-    outcome: Outcome,
-    play: Play,
-    /// Whether the victim had ended when stop came back.
-    ended: Option<bool>,
-}
-
-/// Calls stop, for a victim that ends when it is waited for, or doesn't.
-fn played(
-    findings: &Findings,
-    signal: i32,
-    patience: Option<Duration>,
-    ends: bool,
-) -> Result<Played> {
-    let victim = Victim::new()?;
-    let identity = victim.identity()?;
-    let play = Arc::new(Mutex::new(Play::new(&victim, patience, ends)));
-    let watcher = Watcher::new(&[SIGNALS, WAITS, SLEEPS].concat(), {
-        let play = play.clone();
-        move |call| {
-            play.lock()
-                .map_or(Verdict::Go, |mut play| play.decide(call))
-        }
-    });
-    let outcome = findings.subject().watch(watcher).call(|| {
-        stop(&identity, signal, patience)?;
-        Ok(victim::has_ended(identity.pid))
-    })?;
-    let ended = outcome.value();
-    let play = std::mem::replace(
-        &mut *play
-            .lock()
-            .map_err(|_| probe::anyhow::anyhow!("the play"))?,
-        Play::new(&victim, patience, ends),
-    );
-    Ok(Played {
-        outcome,
-        play,
-        ended,
-    })
+    findings.up_to_the_first_fault(
+        &(),
+        &[
+            who_ends_in_time,
+            without_end,
+            who_is_deaf,
+            without_patience,
+            not_there_any_more,
+            ends_meanwhile,
+            another_by_then,
+            each_call_fails,
+        ],
+    )
 }
 
 /// What holds of every call of stop that is to succeed.
@@ -299,7 +117,7 @@ fn has_ended(findings: &Findings, what: &str, played: &Played, why: &str) {
     findings.claim(Claim::new(expected, seen, holds).because(why));
 }
 
-fn who_ends_in_time(findings: &Findings) -> Result<()> {
+fn who_ends_in_time(findings: &Findings, (): &()) -> Result<()> {
     for (signal, patience, what) in [
         (libc::SIGTERM, Duration::from_secs(1000), "who ends in time"),
         (
@@ -329,7 +147,7 @@ fn who_ends_in_time(findings: &Findings) -> Result<()> {
 }
 
 /// Without a patience there is no SIGKILL.
-fn without_end(findings: &Findings) -> Result<()> {
+fn without_end(findings: &Findings, (): &()) -> Result<()> {
     let what = "without a patience";
     findings.begin(format!("{what} stop waits until the process ends"));
     let played = played(findings, libc::SIGTERM, None, true)?;
@@ -347,7 +165,7 @@ fn without_end(findings: &Findings) -> Result<()> {
     Ok(())
 }
 
-fn who_is_deaf(findings: &Findings) -> Result<()> {
+fn who_is_deaf(findings: &Findings, (): &()) -> Result<()> {
     let patience = Duration::from_millis(300);
     let what = "for who doesn't hear";
     findings.begin(format!(
@@ -404,7 +222,7 @@ fn too_long(play: &Play) -> Option<String> {
     })
 }
 
-fn without_patience(findings: &Findings) -> Result<()> {
+fn without_patience(findings: &Findings, (): &()) -> Result<()> {
     let what = "with a patience of zero";
     findings.begin(format!(
         "{what} stop sends the signal, then SIGKILL, and waits for the end"
@@ -436,7 +254,7 @@ fn without_patience(findings: &Findings) -> Result<()> {
 }
 
 /// The process has ended, or another one has its number.
-fn not_there_any_more(findings: &Findings) -> Result<()> {
+fn not_there_any_more(findings: &Findings, (): &()) -> Result<()> {
     nobody_gets(findings, "a process that was reaped", || {
         let gone = Victim::new()?;
         let identity = gone.identity()?;
@@ -495,7 +313,7 @@ fn nobody_gets(
 }
 
 /// The process ends just before the signal comes.
-fn ends_meanwhile(findings: &Findings) -> Result<()> {
+fn ends_meanwhile(findings: &Findings, (): &()) -> Result<()> {
     let expected = "when the process ends just before the signal comes (ESRCH), stop returns Ok";
     findings.begin(expected);
     let victim = Victim::new()?;
@@ -517,7 +335,7 @@ fn ends_meanwhile(findings: &Findings) -> Result<()> {
 }
 
 /// The process ends, and another one gets its number, just before a pidfd is opened.
-fn another_by_then(findings: &Findings) -> Result<()> {
+fn another_by_then(findings: &Findings, (): &()) -> Result<()> {
     let expected = "a process that gets the number just before the pidfd is opened gets no signal";
     findings.begin(expected);
     let identity = Victim::new()?.identity()?;
@@ -570,7 +388,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
     (libc::SYS_epoll_ctl, "epoll_ctl(2)", Errno::ENOMEM),
 ];
 
-fn each_call_fails(findings: &Findings) -> Result<()> {
+fn each_call_fails(findings: &Findings, (): &()) -> Result<()> {
     findings.each_call_fails(
         "stop",
         CALLS,

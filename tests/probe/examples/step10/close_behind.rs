@@ -97,12 +97,16 @@ fn place(file: &impl AsRawFd, number: RawFd, flags: i32) -> Result<()> {
 }
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    let place = Place::new(&findings.scratch)?;
-    closes_doors(findings, &place)?;
-    through_a_door(findings, &place)?;
-    through_the_standard_input(findings, &place)?;
-    to_where_nothing_is(findings, &place)?;
-    each_call_fails(findings, &place)
+    findings.up_to_the_first_fault(
+        &Place::new(&findings.scratch)?,
+        &[
+            closes_doors,
+            through_a_door,
+            through_the_standard_input,
+            to_where_nothing_is,
+            each_call_fails,
+        ],
+    )
 }
 
 fn closes_doors(findings: &Findings, place: &Place) -> Result<()> {
@@ -248,6 +252,10 @@ fn through_a_door(findings: &Findings, place: &Place) -> Result<()> {
                 _ => None,
             };
             findings.claim(refused(expected, place, &outcome).because(why.map(String::from)));
+            if !outcome.is_error() {
+                // All doors are one fault.
+                return Ok(());
+            }
         }
     }
     Ok(())

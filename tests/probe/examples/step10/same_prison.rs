@@ -1,28 +1,17 @@
 //! 10.2: what holds a container's own processes holds one that joins it, in the same order.
 
-use probe::anyhow::{Context, Result, bail};
+#[path = "same_prison/scene.rs"]
+mod scene;
+
+use probe::anyhow::{Result, bail};
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
-use probe::nix::sys::prctl::get_pdeathsig;
-use probe::nix::sys::resource::{Resource, setrlimit};
-use probe::{Claim, Findings, Outcome, Subject};
-use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use probe::{Claim, Findings, Outcome};
+use scene::{OF_PRISON, OF_READY, RLIMITS, Scene, Seen, of_a_user, of_root};
+use std::fs::File;
 use std::path::PathBuf;
 use step06_caps::Process;
-use step06_caps::capabilities::{CapSets, permitted};
-use step06_caps::seccomp::{Filter, Table, compile};
-use step06_caps::users::User;
-use step07_cgroups::Cgroup;
-use step07_cgroups::cgroup::group::new_id;
-use step07_cgroups::limits::Limits;
-use step07_cgroups::rlimits::Ulimit;
 use step10_exec::{Prison, same_prison};
-
-/// The limit of open files that the caller begins with, the one that make_ready sets, and the one of the prison.
-const FIRST: (u64, u64) = (400, 500);
-const OF_READY: (u64, u64) = (150, 300);
-const OF_PRISON: (u64, u64) = (100, 200);
 
 /// What may change in the caller, as it is meant to.
 const MAY_CHANGE: &[&str] = &[
@@ -48,190 +37,22 @@ const CALLS: &[(c_long, &str, Errno)] = &[
     (libc::SYS_capset, "capset(2)", Errno::EPERM),
 ];
 
-/// What a process can say of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Look {
-    groups: usize,
-    files: (u64, u64),
-    core: (u64, u64),
-    uid: u32,
-    dies_with_parent: bool,
-}
-
-/// What was seen: as often as make_ready ran, and afterwards.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Seen {
-    ready: Vec<Look>,
-    after: Look,
-    /// What same_prison returned, where that is an error.
-    error: Option<String>,
-}
-
-/// Control groups of a container, in each hierarchy that there is.
-struct Scene {
-    cgroup: Cgroup,
-    id: String,
-}
-
-impl Scene {
-    fn new() -> Result<Scene> {
-        let id = new_id()?;
-        let cgroup = Cgroup::create(&id, &Limits::default()).context("control groups")?;
-        Ok(Scene { cgroup, id })
-    }
-
-    /// The files by which a process joins them.
-    fn doors(&self) -> Result<Vec<(PathBuf, File)>> {
-        self.cgroup.groups().doors("")
-    }
-
-    /// The calling process, as it is now.
-    fn look(&self) -> Result<Look> {
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
-        Ok(Look {
-            groups: groups
-                .lines()
-                .filter(|line| line.contains(&self.id))
-                .count(),
-            files: limit("Max open files")?,
-            core: limit("Max core file size")?,
-            // SAFETY: takes nothing.
-            uid: unsafe { libc::getuid() },
-            dies_with_parent: get_pdeathsig()?.is_some(),
-        })
-    }
-
-    /// Calls same_prison in `subject`, with this prison and what make_ready comes to.
-    fn call(
-        &self,
-        subject: Subject,
-        prison: &Prison,
-        ready: impl Fn() -> Result<Process>,
-    ) -> Result<Outcome> {
-        let world = || Ok(setrlimit(Resource::RLIMIT_NOFILE, FIRST.0, FIRST.1)?);
-        let function = |()| {
-            let mut seen = Vec::new();
-            let outcome = same_prison(prison, || {
-                seen.push(self.look()?);
-                setrlimit(Resource::RLIMIT_NOFILE, OF_READY.0, OF_READY.1)?;
-                ready()
-            });
-            Ok(Seen {
-                ready: seen,
-                after: self.look()?,
-                error: outcome.err().map(|error| format!("{error:#}")),
-            })
-        };
-        subject.call_in(world, function, |_| Ok(()))
-    }
-
-    fn prison(&self, rlimits: &[&str]) -> Result<Prison> {
-        let limit = |text: &&str| text.parse::<Ulimit>().map_err(probe::anyhow::Error::msg);
-        Ok(Prison {
-            groups: self.doors()?,
-            rlimits: rlimits.iter().map(limit).collect::<Result<_>>()?,
-        })
-    }
-}
-
-/// A limit of the calling process, soft and hard. Its filter may refuse to ask for it by a system call.
-fn limit(name: &str) -> Result<(u64, u64)> {
-    let text = fs::read_to_string("/proc/self/limits")?;
-    let values = text.lines().find_map(|line| line.strip_prefix(name));
-    let values = values.context("no such limit")?.split_whitespace();
-    let numbers: Vec<u64> = values
-        .take(2)
-        .map(|value| value.parse().unwrap_or(u64::MAX))
-        .collect();
-    match numbers[..] {
-        [soft, hard] => Ok((soft, hard)),
-        _ => bail!("{name} has no values"),
-    }
-}
-
-/// The limits of the prison, as people type them.
-const RLIMITS: &[&str] = &["nofile=100:200", "core=0"];
-
-/// A filter that refuses setrlimit(2), and nothing else.
-fn filter() -> Result<Filter> {
-    let allow = libc::SECCOMP_RET_ALLOW;
-    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    let calls = [libc::SYS_prlimit64, libc::SYS_setrlimit];
-    let table = Table {
-        architecture: if cfg!(target_arch = "x86_64") {
-            0xc000_003e
-        } else {
-            0xc000_00b7
-        },
-        calls: calls
-            .map(|number| (number as u32, vec![(vec![], refuse)]))
-            .into(),
-        newest: None,
-        from: Vec::new(),
-    };
-    match compile(&[table], allow, allow) {
-        Ok(filter) => Ok(filter),
-        Err(length) => bail!("a filter of {length} instructions"),
-    }
-}
-
-/// A user, with few capabilities, who may set no limits any more.
-fn of_a_user() -> Result<Process> {
-    Ok(Process {
-        user: User {
-            uid: 1000,
-            gid: 1001,
-            groups: vec![1002, 1003],
-            home: "/".into(),
-        },
-        capabilities: CapSets::of(few(), 1000),
-        no_new_privileges: true,
-        filter: Some(filter()?),
-    })
-}
-
-/// Root, with other sets of capabilities, no filter, and setuid programs.
-fn of_root() -> Result<Process> {
-    let one = 1 << 10;
-    Ok(Process {
-        user: User {
-            uid: 0,
-            gid: 0,
-            groups: vec![5],
-            home: "/root".into(),
-        },
-        capabilities: CapSets {
-            bounding: few(),
-            permitted: few(),
-            effective: one,
-            inheritable: one,
-            ambient: one,
-        },
-        no_new_privileges: false,
-        filter: None,
-    })
-}
-
-/// CHOWN, KILL and NET_BIND_SERVICE.
-fn few() -> u64 {
-    (1 | 1 << 5 | 1 << 10) & permitted()
-}
-
 pub fn judge(findings: &Findings) -> Result<()> {
     let mut scene = Scene::new()?;
-    let judged = judge_in(findings, &scene);
+    let judged = findings.up_to_the_first_fault(
+        &scene,
+        &[
+            a_user,
+            root,
+            without_anything,
+            a_group_refuses,
+            not_ready,
+            a_limit_is_refused,
+            each_call_fails,
+        ],
+    );
     scene.cgroup.remove()?;
     judged
-}
-
-fn judge_in(findings: &Findings, scene: &Scene) -> Result<()> {
-    a_user(findings, scene)?;
-    root(findings, scene)?;
-    without_anything(findings, scene)?;
-    a_group_refuses(findings, scene)?;
-    not_ready(findings, scene)?;
-    a_limit_is_refused(findings, scene)?;
-    each_call_fails(findings, scene)
 }
 
 fn a_user(findings: &Findings, scene: &Scene) -> Result<()> {
