@@ -146,8 +146,7 @@ pub fn same_prison(prison: &Prison, make_ready: impl FnOnce() -> Result<Process>
 /// whether it is in the container. See proc_pid_fd(5).
 ///
 /// # Errors
-/// A descriptor that can't be looked at; a `workdir` that can't be entered, or that isn't in the
-/// container.
+/// What is open can't be told; `workdir` can't be entered, or isn't in the container.
 pub fn close_behind(workdir: &str) -> Result<()> {
     // ANCHOR_END: close_behind
     // ANCHOR: exercise_close_behind

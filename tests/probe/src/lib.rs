@@ -6,12 +6,14 @@
 //! their calls. Each function runs in a process of its own, a [`Subject`]; a [`Watcher`] may decide about its system calls.
 
 mod claim;
+mod descriptors;
 mod memory;
 mod state;
 mod subject;
 mod watcher;
 
 pub use claim::Claim;
+pub use descriptors::{high_number, place};
 pub use state::{Descriptor, State};
 pub use subject::{Ending, Outcome, Subject, note, noted};
 pub use watcher::{Call, Verdict, Watcher};

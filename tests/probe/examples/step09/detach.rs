@@ -1,21 +1,22 @@
 //! 9.1: who detaches has nothing of the caller's any more, and is still the same process.
 
-use probe::anyhow::{Context, Result};
+use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::fcntl::OFlag;
+use probe::nix::sys::resource::{Resource, getrlimit, setrlimit};
 use probe::nix::unistd::{Pid, chdir, pipe2, setpgid};
-use probe::{Claim, Descriptor, Findings, Outcome, State};
+use probe::{Claim, Descriptor, Findings, Outcome, State, high_number, place};
 use std::cell::RefCell;
 use std::fs::{File, create_dir_all};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use step09_detach::detach;
 
 /// Descriptors that are to stay: one is closed by execve, and one is higher than the process may open any more.
 const KEPT: [RawFd; 2] = [40, 300];
 
-/// Descriptors that nobody wants.
+/// Descriptors that nobody wants, and another one with a number as high as can be.
 const OTHERS: [RawFd; 5] = [41, 42, 43, 45, 301];
 
 /// What may not fail without anybody's knowing. A close(2) that fails has closed all the same.
@@ -59,21 +60,10 @@ fn world(folder: &Path) -> Result<()> {
     place(&writer, OTHERS[2], libc::O_CLOEXEC)?;
     place(&reader, OTHERS[3], 0)?;
     place(&directory, OTHERS[4], libc::O_CLOEXEC)?;
+    place(&file, high_number()?, 0)?;
     // Who counts up to this limit doesn't come to those that were opened before it was lowered.
-    let limit = libc::rlimit {
-        rlim_cur: 64,
-        rlim_max: 1024,
-    };
-    // SAFETY: the kernel reads two numbers.
-    Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
-    Ok(())
-}
-
-/// Opens `file` under a number of its own.
-fn place(file: &impl AsRawFd, number: RawFd, flags: i32) -> Result<()> {
-    // SAFETY: takes integers; nobody has the number yet.
-    Errno::result(unsafe { libc::dup3(file.as_raw_fd(), number, flags) }).context("dup3(2)")?;
-    Ok(())
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, 64, hard)?)
 }
 
 fn from_everything(findings: &Findings, folder: &PathBuf) -> Result<()> {
@@ -206,8 +196,8 @@ fn others(state: &State, keep: &[RawFd]) -> Claim {
             "the descriptor from which /dev/null was copied is still open: it isn't one of those in keep",
         ),
         false if high => Some(
-            "descriptors with high numbers are left: the limit of open files (RLIMIT_NOFILE) says what can be opened from now \
-             on, and not what is open. /proc/self/fd tells that",
+            "descriptors with high numbers are left: no number is the highest, and the limit of open files (RLIMIT_NOFILE) \
+             only says what can be opened from now on. /proc/self/fd tells what is open",
         ),
         false if cloexec => Some(
             "close-on-exec closes nothing before an execve, and nobody says that this process executes anything: its \

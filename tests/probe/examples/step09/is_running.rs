@@ -46,8 +46,9 @@ pub fn judge(findings: &Findings) -> Result<()> {
     of_another_user(findings)?;
     its_own_zombie(findings)?;
     who_has_ended(findings)?;
-    names(findings)?;
-    others(findings)
+    others(findings)?;
+    // What is wrong with any process isn't the name's fault.
+    findings.up_to_the_first_fault(&(), &[names])
 }
 
 /// Claims what is_running says of a process, which `who` makes.
@@ -110,7 +111,7 @@ fn of_another_user(findings: &Findings) -> Result<()> {
         .call_in(nobody, |()| Ok(is_running(&ours)), |_| Ok(()))?;
     let said: Option<bool> = outcome.value();
     let why = (said == Some(false))
-        .then(|| "the caller may not signal it (EPERM), and that was taken for its end".into());
+        .then(|| "the caller may neither signal it nor look into it (EPERM), and that was taken for its end".into());
     let seen = said.map_or_else(
         || outcome.in_words(),
         |said| format!("is_running says {said}"),
@@ -186,7 +187,7 @@ fn who_has_ended(findings: &Findings) -> Result<()> {
 }
 
 /// A process chooses its name, and may put into it what looks like the rest of the line.
-fn names(findings: &Findings) -> Result<()> {
+fn names(findings: &Findings, (): &()) -> Result<()> {
     let why = "a program's name may have blanks and brackets in it: in /proc/PID/stat the fields begin behind the last )";
     let who = || child(c"a) Z 1 (b", false);
     says(

@@ -11,7 +11,6 @@ use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{SigHandler, Signal, signal};
 use probe::nix::sys::stat::{Mode, umask};
-use probe::nix::unistd::chdir;
 use probe::{Claim, Findings, Verdict, Watcher};
 use records::{NEW, OLD, RENAMING, Records, SYNCING, in_words, nothing_left, traces};
 use std::fs::{self, File};
@@ -55,7 +54,6 @@ pub fn judge(findings: &Findings) -> Result<()> {
             opened_before,
             every_text,
             at_every_moment,
-            in_the_current_directory,
             beside_what_a_killed_one_left,
             has_the_mode_of_a_new_file,
             durable,
@@ -186,26 +184,6 @@ fn at_every_moment(findings: &Findings, records: &Records) -> Result<()> {
 fn writing_and(others: &[&[c_long]]) -> Vec<c_long> {
     let writing: Vec<c_long> = WRITING.iter().map(|(number, ..)| *number).collect();
     [&[&writing[..]], others].concat().concat()
-}
-
-/// A path may be a name alone; then its folder is the current directory.
-fn in_the_current_directory(findings: &Findings, records: &Records) -> Result<()> {
-    let expected = "a path that is a name alone is a file in the current directory";
-    records.begin_again()?;
-    findings.begin(expected);
-    let outcome = findings.subject().call_in(
-        || Ok(chdir(&records.folder)?),
-        |()| save(Path::new("config.json"), NEW, true),
-        |_| Ok(()),
-    )?;
-    let why = outcome.is_error().then(|| {
-        "the parent() of a path that is a name alone is the empty path, which can't be opened"
-            .into()
-    });
-    let seen = format!("{}; {}", outcome.in_words(), records.in_words());
-    let holds = outcome.is_ok() && records.has(NEW);
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-    Ok(())
 }
 
 /// The name that the new file has meanwhile is taken: by what a process left that was killed while it wrote.

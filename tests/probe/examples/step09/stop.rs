@@ -160,6 +160,15 @@ fn without_end(findings: &Findings, (): &()) -> Result<()> {
         &[libc::SIGTERM],
         Some(why),
     );
+    let limit = played.play.limit();
+    let seen = limit.map_or("it waits without a limit".into(), |millis| {
+        format!("it waits for {millis} ms, and each time for what is left of them")
+    });
+    let why = limit.map(|_| {
+        "None, which is for ever, was taken for a limit: who needs longer would be killed".into()
+    });
+    let expected = "without a patience stop waits for as long as it takes";
+    findings.claim(Claim::new(expected, seen, limit.is_none()).because(why));
     let why = "None, which is for ever, was taken for a patience of zero: nobody waited";
     has_ended(findings, what, &played, why);
     Ok(())

@@ -6,6 +6,7 @@ use probe::anyhow::{Result, anyhow};
 use probe::libc::{self, c_long};
 use probe::{Call, Findings, Outcome, Verdict, Watcher};
 use std::sync::{Arc, Mutex};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 use step09_detach::stop;
 
@@ -20,6 +21,10 @@ pub const SIGNALS: &[c_long] = &[
 /// Who looks so many times, and doesn't wait, goes in a circle.
 pub const CIRCLE: usize = 200;
 
+/// So often a wait with a limit ends in vain where there is to be none, each time after a while.
+const ROUNDS: usize = 4;
+const ROUND: Duration = Duration::from_millis(20);
+
 /// What was seen of a call of stop, and how the victim is to behave.
 pub struct Play {
     victim: i32,
@@ -33,8 +38,8 @@ pub struct Play {
     pub looks: usize,
     /// It waits for longer than it may, in milliseconds; for ever: -1.
     pub too_long: Option<i64>,
-    /// It waited for the end of who was killed.
-    waited_on: bool,
+    /// For how long it waited at most, each time, where it was to wait for ever.
+    limits: Vec<i64>,
 }
 
 impl Play {
@@ -48,7 +53,7 @@ impl Play {
             slept: false,
             looks: 0,
             too_long: None,
-            waited_on: false,
+            limits: Vec::new(),
         }
     }
 
@@ -110,10 +115,14 @@ impl Play {
             return Verdict::Go;
         };
         if self.killed() {
-            self.waited_on = true;
             return self.waits_for_the_killed(timeout);
         }
         match (self.ends, self.patience, timeout) {
+            (true, None, Timeout::Millis(millis)) if self.limits.len() < ROUNDS => {
+                self.limits.push(millis);
+                sleep(ROUND);
+                return Verdict::Return(0);
+            }
             (true, ..) => victim::kill(self.victim),
             (false, Some(_), Timeout::Never) => self.is_too_long(-1),
             (false, Some(patience), Timeout::Millis(millis))
@@ -124,6 +133,13 @@ impl Play {
             _ => {}
         }
         Verdict::Go
+    }
+
+    /// The limit of a wait that was to have none: what was left of it was less each time.
+    pub fn limit(&self) -> Option<i64> {
+        let (first, last) = (self.limits.first()?, self.limits.last()?);
+        let passed = ROUND.as_millis() as i64 * (self.limits.len() as i64 - 1);
+        (passed > 0 && *last <= first - passed / 2).then_some(*first)
     }
 
     fn waits_for_the_killed(&mut self, timeout: Timeout) -> Verdict {
