@@ -42,11 +42,15 @@ use step02_pid::birth::pidfd_open;
 // ANCHOR: detach
 /// Detaches the calling process from the process that started it. Afterwards the calling process is in a session of its
 /// own, which no terminal hangs up, stands in `/`, which nobody wants to unmount, and has only the descriptors in
-/// `keep`, with /dev/null for its standard input, output and error.
+/// `keep`, as they were, with /dev/null for its standard input, output and error, also where `keep` names one of these.
+/// It is still the same process, and nothing else about it changes. The order is free.
 ///
 /// A process that reads from a pipe reads on until the last writing end is closed: with the caller's output still open
-/// here, `run -d | cat` would go on for as long as the container. A process that leads its group can't begin a session,
-/// so this is for a child. See setsid(2), daemon(7).
+/// here, `run -d | cat` would go on for as long as the container. See setsid(2), daemon(7).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): EPERM of a process that leads its group, and so can't begin a session. This is for
+/// a child.
 pub fn detach(keep: &[RawFd]) -> Result<()> {
     // ANCHOR_END: detach
     // ANCHOR: exercise_detach
@@ -77,12 +81,16 @@ pub fn open_descriptors() -> Result<Vec<RawFd>> {
 
 // ANCHOR: save
 /// Replaces the file `path` by one with `text`. At every moment, a process that opens the file reads the whole of the
-/// old text or the whole of the new one, and an error leaves the old one. With `durable` this also holds when the power
-/// fails.
+/// old text or the whole of the new one, and an error leaves the old one, and nothing else. With `durable` this also
+/// holds when the power fails; without it nothing waits for the disk.
 ///
 /// The new file is written beside the old one and renamed over it, which the kernel does in one go, on one filesystem.
-/// The name may reach the disk before the contents do, unless the contents are sent there first. See rename(2),
-/// fsync(2).
+/// The name may reach the disk before the contents do, unless the contents are sent there first. How the new file is
+/// called meanwhile is free; one that a killed process left there isn't in the way. Its mode is that of any new file:
+/// 0666 without the bits of the umask. See rename(2), fsync(2).
+///
+/// # Errors
+/// Whatever the kernel refused: not all of the text could be written, or it can't get its name.
 pub fn save(path: &Path, text: &[u8], durable: bool) -> Result<()> {
     // ANCHOR_END: save
     // ANCHOR: exercise_save
@@ -119,7 +127,8 @@ pub struct Identity {
 // ANCHOR_END: Identity
 
 // ANCHOR: is_running
-/// Whether `process` is still there. A zombie, a process that has ended and that nobody has reaped, isn't.
+/// Whether `process` is still there, whoever's it is, and whether it runs, sleeps or is stopped. A zombie, a process that
+/// has ended and that nobody has reaped, isn't. Looking changes nothing: who waits for its exit code still gets it.
 ///
 /// `kill(pid, 0)` would only say that *a* process has the ID. See proc_pid_stat(5).
 pub fn is_running(process: &Identity) -> bool {
@@ -198,11 +207,17 @@ impl Identity {
 }
 
 // ANCHOR: stop
-/// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end it.
-/// Returns when the process has ended, at once when it isn't there any more.
+/// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end it by
+/// SIGKILL. A patience of zero is none: SIGKILL follows at once. Who ends in time gets `signal` alone. Returns when the
+/// process has ended, killed or not; at once when it isn't there any more, and then nobody gets a signal.
 ///
 /// A loop that sleeps for a second and then looks, sleeps too long and looks too late. A pidfd becomes readable when
-/// its process ends, and it never stands for another one. See pidfd_send_signal(2), poll(2).
+/// its process ends, and it never stands for another one, as a process ID may: no signal goes to a bare ID. See
+/// pidfd_send_signal(2), poll(2).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused) when the kernel lets the process not be opened or signalled, or whatever made waiting
+/// fail. That the process ended meanwhile (ESRCH) is no error.
 pub fn stop(process: &Identity, signal: i32, patience: Option<Duration>) -> Result<()> {
     // ANCHOR_END: stop
     // ANCHOR: exercise_stop

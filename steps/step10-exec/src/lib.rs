@@ -44,18 +44,24 @@ pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWCGROUP);
 
 // ANCHOR: join
-/// Starts `body` as a process in `namespaces` of the process that `pidfd` stands for, and returns when it has
-/// become its command. The calling process itself stays where it was.
+/// Starts `body` as a process in those `namespaces` of the process that `pidfd` stands for, and returns when it
+/// has become its command. The calling process itself stays where and what it was, but that it holds signals
+/// back (`signals::hold`); of its children the command alone is new, and none of the others is reaped.
 ///
 /// With a pidfd `setns` enters several namespaces at once: all of them or none, and always those of this
 /// process, never of a later one with its number. The PID namespace is an exception: a process keeps its own
 /// for life, and only the children made from now on are born in the other. So a process between goes in,
-/// makes that child, which is ours by CLONE_PARENT, and ends. See setns(2), clone(2), pid_namespaces(7).
+/// makes that child, which is ours by CLONE_PARENT, and ends. From the moment in which it goes in, the
+/// container's processes may look into its memory and into its child's, where the host's environment and
+/// arguments are: before, it hides (`hide`) and wipes them (`forget_environment`). See setns(2), clone(2),
+/// pid_namespaces(7).
 ///
 /// # Errors
+/// Whatever error `body` returned or panic it ended in.
 /// [`Refused`](step01_uts::Refused): ESRCH when the process has ended, ENOMEM when it was PID 1 and ended
 /// just now: a namespace without a PID 1 takes no process. [`Ended`](step01_uts::program::Ended), when this
-/// process was asked to end before the command ran: the container's processes can hold the start up.
+/// process was asked to end before the command ran: the container's processes can hold the start up. None of
+/// these leaves a child behind.
 pub fn join(
     pidfd: &OwnedFd,
     namespaces: CloneFlags,
@@ -106,9 +112,16 @@ pub struct Prison {
 /// Confines the calling process, which has joined a container, like the processes that were born there: to
 /// the container's control groups, to its limits, and to what a process may do according to the [`Process`]
 /// that `make_ready` returns.
-/// The order is that of a container's own start. Control groups come first: what `make_ready` does in there
-/// is on the container's account, and a device that `make_ready` is led to isn't opened. See cgroups(7), and
-/// `confine` of step 6.
+///
+/// The order is that of a container's own start. Control groups come first, all of them: what `make_ready` does
+/// in there is on the container's account, and a device that `make_ready` is led to isn't opened. Limits come
+/// after `make_ready`, which takes over those of PID 1 and needs files itself. What the process may do comes
+/// last: without CAP_SYS_RESOURCE no limit can be raised any more, and a filter may refuse setrlimit(2). See
+/// cgroups(7), and `confine` of step 6.
+///
+/// # Errors
+/// The first step that fails, `make_ready` among them, is the last one, and its error is returned: nothing runs
+/// half confined.
 pub fn same_prison(prison: &Prison, make_ready: impl FnOnce() -> Result<Process>) -> Result<()> {
     // ANCHOR_END: same_prison
     // ANCHOR: exercise_same_prison
@@ -125,12 +138,15 @@ pub fn same_prison(prison: &Prison, make_ready: impl FnOnce() -> Result<Process>
 
 // ANCHOR: close_behind
 /// Closes every directory that is open here, above the three standard descriptors, and makes `workdir` the
-/// working directory.
+/// working directory. All other descriptors stay open, and nothing else changes.
 ///
 /// A descriptor is a door: while one of the host's directories is open, `/proc/self/fd/9` is a way to it, and
 /// the container may choose `workdir`. Through such a door containers have broken out of their runtimes more
 /// than once. So the doors are closed first, then the working directory changes, and then a check tells
 /// whether it is in the container. See proc_pid_fd(5).
+///
+/// # Errors
+/// What is open can't be told; `workdir` can't be entered, or isn't in the container.
 pub fn close_behind(workdir: &str) -> Result<()> {
     // ANCHOR_END: close_behind
     // ANCHOR: exercise_close_behind

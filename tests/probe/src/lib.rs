@@ -6,6 +6,7 @@
 //! their calls. Each function runs in a process of its own, a [`Subject`]; a [`Watcher`] may decide about its system calls.
 
 mod claim;
+mod descriptors;
 mod memory;
 mod state;
 mod subject;
@@ -13,6 +14,7 @@ mod watcher;
 pub mod world;
 
 pub use claim::Claim;
+pub use descriptors::{high_number, place};
 pub use state::{Descriptor, State};
 pub use subject::{Ending, Outcome, Rest, Subject, at_rest, note, noted, told, until};
 pub use watcher::{Call, Verdict, Watcher};
@@ -21,6 +23,7 @@ pub use {anyhow, libc, nix, serde_json};
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -43,6 +46,8 @@ pub struct Findings {
     pub scratch: PathBuf,
     /// A root filesystem, for the chapters that have one.
     pub root: Option<PathBuf>,
+    /// Whether something didn't hold.
+    has_failed: Cell<bool>,
 }
 
 /// Judges one exercise.
@@ -56,7 +61,35 @@ impl Findings {
 
     /// Hands on a finding.
     pub fn claim(&self, claim: Claim) {
+        self.has_failed.set(self.has_failed.get() || !claim.holds);
         say(&Line::Claim(claim));
+    }
+
+    /// Judges scene after scene, up to the first in which something doesn't hold: one fault shows in many of them, and is
+    /// read once.
+    pub fn up_to_the_first_fault<W>(
+        &self,
+        world: &W,
+        scenes: &[fn(&Findings, &W) -> Result<()>],
+    ) -> Result<()> {
+        for scene in scenes {
+            if self.has_failed.get() {
+                break;
+            }
+            scene(self, world)?;
+        }
+        Ok(())
+    }
+
+    /// Claims that nothing about the caller has changed but what `may_change` names: see [`State::changes`].
+    pub fn same_caller(&self, outcome: &Outcome, may_change: &[&str]) {
+        let changes = outcome.changes(may_change);
+        let expected = "nothing else about the calling process changes";
+        let seen = match changes.is_empty() {
+            true => "it is as it was".into(),
+            false => changes.join("; "),
+        };
+        self.claim(Claim::new(expected, seen, changes.is_empty()));
     }
 
     /// A process for a call of the exercise's function.
@@ -80,7 +113,12 @@ impl Findings {
         let numbers: Vec<_> = wanted.iter().map(|(number, ..)| *number).collect();
         let undisturbed = run(self.subject().watch(Watcher::records(&numbers)))?;
         let made: Vec<_> = undisturbed.calls.iter().map(|call| call.number).collect();
+        // One fault of a kind is enough to read.
+        let mut faulty: Vec<libc::c_long> = Vec::new();
         for (at, number) in made.iter().enumerate() {
+            if faulty.contains(number) {
+                continue;
+            }
             let Some((_, name, errno)) = wanted.iter().find(|(known, ..)| known == number) else {
                 continue;
             };
@@ -115,6 +153,9 @@ impl Findings {
                 self.claim(claim.why("the error was made anew, without errno: call! makes a Refused, and ? hands it on"));
             }
             let left = left(&outcome);
+            if !holds || !left.is_empty() {
+                faulty.push(*number);
+            }
             if !left.is_empty() {
                 let expected = format!("{which}, {function} leaves nothing behind");
                 let why = "on the way that fails, what was made or opened before isn't undone";
@@ -148,6 +189,7 @@ pub fn main(probes: &[(&str, Probe)]) -> Result<()> {
     let findings = Findings {
         scratch: arguments.next().context("which directory?")?.into(),
         root: arguments.next().map(PathBuf::from),
+        has_failed: Cell::new(false),
         exercise,
     };
     // Whoever loses its parent in here comes to us, and goes.

@@ -373,11 +373,10 @@ pub fn end_all_children() -> Result<()> {
         for &child in children.keys() {
             let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
         }
-        for &child in children.keys() {
-            match waitpid(Pid::from_raw(child), None) {
-                Ok(_) | Err(Errno::ECHILD | Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        // Whoever ends first: PID 1 of a namespace waits until others that were in there have been reaped.
+        match waitpid(None, None) {
+            Ok(_) | Err(Errno::ECHILD | Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -413,7 +412,12 @@ impl Outcome {
     pub fn in_words(&self) -> String {
         match &self.ending {
             Ending::Returned => "it returned Ok".into(),
-            Ending::Failed(text) => format!("it returned the error: {text}"),
+            Ending::Failed(text) => {
+                // A help is for whoever runs containers, and not for whoever writes what starts them.
+                let lines = text.lines().filter(|line| !line.starts_with("help: "));
+                let text = lines.collect::<Vec<_>>().join("\n");
+                format!("it returned the error: {text}")
+            }
             Ending::Panicked(text) => format!("it panicked: {text}"),
             Ending::Left(code @ ..128) => {
                 format!("it didn't return: the process ended with exit code {code}")

@@ -22,10 +22,12 @@ pub const EXERCISES: &[Exercise] = &[
         read: "setns(2), pid_namespaces(7)",
         show: "cargo progress run 10 -- exec box readlink /proc/self/ns/pid",
         hints: [
-            "Who is in the PID namespace after setns: the caller, or whom it starts then? And where is the \
-             caller's own /proc afterwards?",
-            "open /proc/self/ns/mnt first; setns(pidfd, namespaces)?; let child = spawn(no flags, body); \
-             setns(&home, CLONE_NEWNS)?; child.",
+            "Who is in the PID namespace after setns: the caller, or whom it starts then? Who can go in, so that the \
+             caller stays where it is, and whose child is the command?",
+            "A pipe for news and a Birth; signals::hold(); clone3 without flags. In that child, within news.report: \
+             hide()?, forget_environment()?, setns(pidfd, namespaces)?, then clone3(CLONE_PARENT): Some is announced \
+             by birth, None runs body(). The caller waits for the end of the process between, by its pidfd, reaps that \
+             one, takes birth.child()? and asks news.outcome_or_end(&child).",
         ],
     },
     Exercise {
@@ -219,6 +221,7 @@ pub fn close_behind(bench: &Workbench) -> Result<Vec<Claim>> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     descriptors.sort_unstable();
+    let cwd = fs::read_link(inside.file("cwd"))?;
     let mut claims = vec![
         Claim::equal(
             "the command has three descriptors",
@@ -226,11 +229,10 @@ pub fn close_behind(bench: &Workbench) -> Result<Vec<Claim>> {
             &descriptors,
             &vec![0, 1, 2],
         ),
-        Claim::equal(
+        Claim::new(
             "it begins where -w says",
-            "/proc/PID/cwd ends in etc",
-            &fs::read_link(inside.file("cwd"))?.ends_with("etc"),
-            &true,
+            format!("/proc/PID/cwd: {}", cwd.display()),
+            cwd.ends_with("etc"),
         ),
     ];
     container.finish()?;

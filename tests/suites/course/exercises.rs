@@ -171,6 +171,18 @@ fn mistakes_of_chapter_8() {
 
 /// Its page is still short, and its mistakes are known already.
 #[test]
+fn mistakes_of_chapter_9() {
+    every_mistake_is_caught_by_the_check_that_names_it(9);
+}
+
+/// As those of chapter 9.
+#[test]
+fn mistakes_of_chapter_10() {
+    every_mistake_is_caught_by_the_check_that_names_it(10);
+}
+
+/// Its page is still short, and its mistakes are known already.
+#[test]
 fn mistakes_of_chapter_11() {
     every_mistake_is_caught_by_the_check_that_names_it(11);
 }
