@@ -232,15 +232,18 @@ fn one_procfs_more(findings: &Findings, outcome: &Outcome) {
         .filter(|option| !["rw", "nosuid", "nodev", "noexec", "relatime"].contains(option))
         .collect();
     let own = filesystem.split(' ').nth(2).unwrap_or_default();
-    findings.claim(Claim::new(
-        "nothing more was asked for: it can be written, and shows every process",
-        format!(
-            "/proc/PID/mountinfo: {} {own}, {}",
-            extra.join(","),
-            place.split(' ').skip(4).collect::<Vec<_>>().join(" ")
-        ),
-        extra.is_empty() && own == "rw",
-    ));
+    findings.claim(
+        Claim::new(
+            "nothing more was asked for: it can be written, and shows every process",
+            format!(
+                "/proc/PID/mountinfo: {} {own}, {}",
+                extra.join(","),
+                place.split(' ').skip(4).collect::<Vec<_>>().join(" ")
+            ),
+            extra.is_empty() && own == "rw",
+        )
+        .why("it has options that nobody asked for"),
+    );
 }
 
 /// Any socket of the caller's network namespace.

@@ -65,6 +65,11 @@ impl Findings {
         say(&Line::Claim(claim));
     }
 
+    /// Whether all that was found until now holds.
+    pub fn is_fine(&self) -> bool {
+        !self.has_failed.get()
+    }
+
     /// Judges scene after scene, up to the first in which something doesn't hold: one fault shows in many of them, and is
     /// read once.
     pub fn up_to_the_first_fault<W>(
@@ -73,7 +78,7 @@ impl Findings {
         scenes: &[fn(&Findings, &W) -> Result<()>],
     ) -> Result<()> {
         for scene in scenes {
-            if self.has_failed.get() {
+            if !self.is_fine() {
                 break;
             }
             scene(self, world)?;
@@ -113,62 +118,63 @@ impl Findings {
         let numbers: Vec<_> = wanted.iter().map(|(number, ..)| *number).collect();
         let undisturbed = run(self.subject().watch(Watcher::records(&numbers)))?;
         let made: Vec<_> = undisturbed.calls.iter().map(|call| call.number).collect();
-        // One fault of a kind is enough to read.
-        let mut faulty: Vec<libc::c_long> = Vec::new();
         for (at, number) in made.iter().enumerate() {
-            if faulty.contains(number) {
-                continue;
-            }
-            let Some((_, name, errno)) = wanted.iter().find(|(known, ..)| known == number) else {
+            let known = wanted.iter().find(|(known, ..)| known == number);
+            // After the first that isn't heeded the others say the same.
+            let Some((_, name, errno)) = known.filter(|_| self.is_fine()) else {
                 continue;
             };
-            let turn = made[..at]
-                .iter()
-                .filter(|earlier| *earlier == number)
-                .count();
-            let which = match made.iter().filter(|each| *each == number).count() {
+            let same = |calls: &[libc::c_long]| calls.iter().filter(|each| *each == number).count();
+            let turn = same(&made[..at]);
+            let which = match same(&made) {
                 1 => format!("when {name} fails ({errno:?})"),
                 _ => format!("when {name} fails ({errno:?}) at call {}", turn + 1),
             };
             self.begin(format!("{which}, {function} returns an error"));
-            let outcome = run(self
-                .subject()
-                .watch(Watcher::refuses(*number, turn, *errno)))?;
-            if !outcome.refused {
-                // This time it went another way.
-                continue;
-            }
-            let mut holds = outcome.is_error() || did_it_all_the_same();
-            let why = (!holds).then(|| {
-                format!("the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told")
-            });
-            let expected = format!("{which}, {function} returns an error");
-            self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
-            if let Some(error) = outcome.error().strip_prefix(subject::NOT_TOLD) {
-                let expected = format!(
-                    "{which}, the error of {function} is a Refused, which has the kernel's answer"
-                );
-                holds = false;
-                let claim = Claim::new(expected, format!("another error: {error}"), false);
-                self.claim(claim.why("the error was made anew, without errno: call! makes a Refused, and ? hands it on"));
-            }
-            let left = left(&outcome);
-            if !holds || !left.is_empty() {
-                faulty.push(*number);
-            }
-            if !left.is_empty() {
+            let watcher = Watcher::refuses(*number, turn, *errno);
+            let outcome = run(self.subject().watch(watcher))?;
+            // It may have gone another way this time.
+            if outcome.refused {
+                let all_the_same = !outcome.is_error() && did_it_all_the_same();
+                self.judge_a_refusal(&which, function, name, &outcome, all_the_same);
+                let left = left(&outcome);
                 let expected = format!("{which}, {function} leaves nothing behind");
-                let why = "on the way that fails, what was made or opened before isn't undone";
-                let claim = Claim::new(expected, left.join("; "), false);
-                self.claim(claim.because(Some(why.into())));
-                holds = false;
-            }
-            // The others would say the same.
-            if !holds {
-                break;
+                let claim = Claim::new(expected, left.join("; "), left.is_empty());
+                self.claim(
+                    claim.why("on the way that fails, what was made or opened before isn't undone"),
+                );
             }
         }
         Ok(made.len())
+    }
+
+    /// What a function says after one of its calls, `name`, was refused.
+    fn judge_a_refusal(
+        &self,
+        which: &str,
+        function: &str,
+        name: &str,
+        outcome: &Outcome,
+        all_the_same: bool,
+    ) {
+        let holds = outcome.is_error() || all_the_same;
+        let expected = format!("{which}, {function} returns an error");
+        let claim = Claim::new(expected, outcome.in_words(), holds);
+        self.claim(match outcome.is_ok() {
+            true => claim.why(&format!(
+                "the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told"
+            )),
+            false => claim,
+        });
+        if let Some(error) = outcome.error().strip_prefix(subject::NOT_TOLD) {
+            let expected = format!(
+                "{which}, the error of {function} is a Refused, which has the kernel's answer"
+            );
+            let claim = Claim::new(expected, format!("another error: {error}"), false);
+            self.claim(claim.why(
+                "the error was made anew, without errno: call! makes a Refused, and ? hands it on",
+            ));
+        }
     }
 }
 
