@@ -10,16 +10,19 @@ mod memory;
 mod state;
 mod subject;
 mod watcher;
+mod world;
 
 pub use claim::Claim;
 pub use state::{Descriptor, State};
 pub use subject::{Ending, Outcome, Subject, note, noted};
 pub use watcher::{Call, Verdict, Watcher};
+pub use world::private_mounts;
 pub use {anyhow, libc, nix, serde_json};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -38,6 +41,8 @@ pub enum Line {
 /// What the probe of one exercise has at hand, and where its findings go.
 pub struct Findings {
     exercise: String,
+    /// Whether all claims so far hold.
+    holds: Cell<bool>,
     /// An empty directory of its own, on a filesystem that can be an overlay's upper layer.
     pub scratch: PathBuf,
     /// A root filesystem, for the chapters that have one.
@@ -55,7 +60,27 @@ impl Findings {
 
     /// Hands on a finding.
     pub fn claim(&self, claim: Claim) {
+        self.holds.set(self.holds.get() && claim.holds);
         say(&Line::Claim(claim));
+    }
+
+    /// Plays the scenes in their order, up to the first in which a claim doesn't hold: what is wrong there would show in
+    /// those behind it, too, and there it would be told with another's reason.
+    ///
+    /// # Errors
+    /// Those of the scenes.
+    pub fn play(&self, scenes: &[Probe]) -> Result<()> {
+        for scene in scenes {
+            if self.holds.get() {
+                scene(self)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all claims so far hold.
+    pub fn all_hold(&self) -> bool {
+        self.holds.get()
     }
 
     /// A process for a call of the exercise's function.
@@ -100,9 +125,10 @@ impl Findings {
                 continue;
             }
             let holds = outcome.is_error() || did_it_all_the_same();
-            let why = (!holds).then(|| {
+            let why = (!holds && outcome.is_ok()).then(|| {
                 format!("the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told")
             });
+            let why = why.or_else(|| outcome.why_no_error());
             let expected = format!("{which}, {function} returns an error");
             self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
             let left = left(&outcome);
@@ -134,6 +160,7 @@ pub fn main(probes: &[(&str, Probe)]) -> Result<()> {
     let findings = Findings {
         scratch: arguments.next().context("which directory?")?.into(),
         root: arguments.next().map(PathBuf::from),
+        holds: Cell::new(true),
         exercise,
     };
     // Whoever loses its parent in here comes to us, and goes.
