@@ -41,11 +41,9 @@ pub use cgroup::hierarchy::{Hierarchy, Version};
 /// `0::/user.slice` for version 2, which has every controller that no other line names. A line's last
 /// field is the caller's own group. A mount needn't show all of its hierarchy: the mount's root field
 /// names the topmost group that it shows. So the right mount is one whose root is the caller's group, or a
-/// group above it; a root that begins with `/..` is above the caller's cgroup namespace, and so above every
-/// group in there. Of several such mounts it is the one that shows most, whose root is the shortest. In the
-/// fields of mountinfo, the root and the mount point alike, a space is `\040` ([`unescaped`]). A mount of
-/// version 1 has the type cgroup, and its controllers among the options behind the type and the source.
-/// See cgroups(7), proc_pid_mountinfo(5).
+/// group above it; of several such mounts any will do. A mount of version 1 has the type cgroup, and its
+/// controllers among the options at the end of the line. A space in a mount point is written `\040`
+/// ([`unescaped`]). See cgroups(7), proc_pid_mountinfo(5).
 pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Version)> {
     // ANCHOR_END: find
     // ANCHOR: exercise_find
@@ -63,7 +61,7 @@ pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Ve
         let shows_us = Path::new(&group).starts_with(&root) || root.starts_with("/..");
         (is_it && shows_us).then(|| (root.as_os_str().len(), unescaped(target)))
     });
-    // The mount that shows the most of the hierarchy.
+    // One that shows as much of the hierarchy as there is to be seen. A root of /.. is above the cgroup namespace.
     let (_, top) = mounts.min_by_key(|(root, _)| *root)?;
     Some((top, version))
     // ANCHOR_END: exercise_find

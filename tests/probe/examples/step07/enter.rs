@@ -23,7 +23,7 @@ const ENTERING: &[(libc::c_long, &str, Errno)] = &[
 const MEANT: &[&str] = &["ns/cgroup"];
 
 pub fn enter(findings: &Findings) -> Result<()> {
-    findings.play(&[here, without_paths, on_v2, each_call])
+    findings.play(&[on_v2, without_paths, here, each_call_on_v2, each_call])
 }
 
 /// What was seen from inside: for each group whether the caller is in it, and its /proc/self/cgroup.
@@ -71,35 +71,33 @@ fn everywhere() -> Limits {
     }
 }
 
+/// On a machine that has version 2 alone, where the kernel has it.
+fn on_v2(findings: &Findings) -> Result<()> {
+    findings.begin("enter joins the group on a machine that has version 2 alone");
+    if let Some(container) = Container::on_v2(findings)? {
+        let outcome = entered(findings, &container, &Limits::default(), true)?;
+        judge(findings, &container, &outcome, None);
+    }
+    Ok(())
+}
+
+/// Where the groups are mounted nowhere any more.
+fn without_paths(findings: &Findings) -> Result<()> {
+    findings.begin("enter joins the group where its path leads nowhere");
+    if let Some(container) = Container::on_v2(findings)? {
+        let outcome = entered(findings, &container, &Limits::default(), false)?;
+        let why = "a path was looked up again, and here it leads nowhere; the files of the groups are open already";
+        judge(findings, &container, &outcome, Some(why));
+    }
+    Ok(())
+}
+
 /// On this machine as it is.
 fn here(findings: &Findings) -> Result<()> {
     findings.begin("enter joins all of the groups");
     let container = Container::here(findings)?;
     let outcome = entered(findings, &container, &everywhere(), true)?;
     judge(findings, &container, &outcome, None);
-    Ok(())
-}
-
-/// Where the groups are mounted nowhere any more.
-fn without_paths(findings: &Findings) -> Result<()> {
-    findings.begin("enter joins all of the groups where their paths lead nowhere");
-    let container = Container::here(findings)?;
-    let outcome = entered(findings, &container, &Limits::default(), false)?;
-    let why = "a path was looked up again, and here it leads nowhere; the files of the groups are open already";
-    judge(findings, &container, &outcome, Some(why));
-    Ok(())
-}
-
-/// On a machine that has version 2 alone, where the kernel has it.
-fn on_v2(findings: &Findings) -> Result<()> {
-    findings.begin("enter joins the group on a machine that has version 2 alone");
-    let Some(container) = Container::on_v2(findings)? else {
-        return Ok(());
-    };
-    let outcome = entered(findings, &container, &Limits::default(), true)?;
-    let why =
-        "on a machine with version 1 it worked: a group of version 2 is joined by cgroup.procs";
-    judge(findings, &container, &outcome, Some(why));
     Ok(())
 }
 
@@ -136,16 +134,12 @@ fn judge(findings: &Findings, container: &Container, outcome: &Outcome, why: Opt
 
 /// A claim that the groups are the topmost ones that the caller sees.
 fn topmost(container: &Container, outcome: &Outcome, own: &str) -> Claim {
-    let elsewhere: Vec<String> = own
-        .lines()
-        .filter(|line| line.contains(container.id()))
-        .map(|line| line.replace(container.id(), "ID"))
-        .collect();
+    let elsewhere = own.lines().find(|line| line.contains(container.id()));
     let namespace = |state: &probe::State| state.namespaces.get("cgroup").cloned();
     let is_new = namespace(&outcome.before) != namespace(&outcome.after);
-    let seen = match elsewhere.is_empty() && is_new {
-        true => "each ends with :/".into(),
-        false => elsewhere.join(", "),
+    let seen = match elsewhere {
+        None => "nothing is above them",
+        Some(_) => "it sees one as …/ten-steps/ID, with those of the host above it",
     };
     let why = match is_new {
         true => {
@@ -155,14 +149,25 @@ fn topmost(container: &Container, outcome: &Outcome, own: &str) -> Claim {
             "the caller is in no new cgroup namespace: without unshare(CLONE_NEWCGROUP) it sees the host's groups"
         }
     };
-    let holds = elsewhere.is_empty() && is_new;
+    let holds = elsewhere.is_none() && is_new;
     let expected = "its groups are the topmost ones that the caller sees (/proc/self/cgroup)";
     Claim::new(expected, seen, holds).because((!holds).then(|| why.into()))
 }
 
-/// Whoever can't enter says so.
+/// Whoever can't enter says so, on a machine that has version 2 alone.
+fn each_call_on_v2(findings: &Findings) -> Result<()> {
+    match Container::on_v2(findings)? {
+        Some(container) => each_call_in(findings, &container),
+        None => Ok(()),
+    }
+}
+
+/// And here.
 fn each_call(findings: &Findings) -> Result<()> {
-    let container = Container::here(findings)?;
+    each_call_in(findings, &Container::here(findings)?)
+}
+
+fn each_call_in(findings: &Findings, container: &Container) -> Result<()> {
     findings.each_call_fails(
         "enter",
         ENTERING,

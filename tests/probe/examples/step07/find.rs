@@ -28,8 +28,6 @@ const ESCAPED: &str =
     "the mount point was taken as mountinfo writes it, where \\040 stands for a space";
 const FIRST: &str = "the first mount of the hierarchy was taken, whatever its root field says: it shows /other and what is \
                      below, and the caller isn't there";
-const MOST: &str =
-    "both mounts show the caller's group, and the one with the longer root shows less";
 
 const MACHINES: &[Machine] = &[
     Machine {
@@ -265,52 +263,12 @@ const MACHINES: &[Machine] = &[
         )],
     },
     Machine {
-        claim: "two mounts show the caller's group, the smaller one first",
-        controller: "memory",
-        mountinfo: "31 30 0:27 /docker /cg/part rw - cgroup cgroup rw,memory\n\
-                    32 30 0:27 / /cg/the-whole-of-it rw - cgroup cgroup rw,memory\n",
-        own: "4:memory:/docker/0123\n",
-        wanted: Some(("/cg/the-whole-of-it", V1)),
-        mistakes: &[(Some(("/cg/part", V1)), MOST)],
-    },
-    Machine {
-        claim: "two mounts show the caller's group, the larger one first",
-        controller: "memory",
-        mountinfo: "32 30 0:27 / /cg/the-whole-of-it rw - cgroup2 cgroup2 rw\n\
-                    31 30 0:27 /docker /cg/part rw - cgroup2 cgroup2 rw\n",
-        own: "0::/docker/0123\n",
-        wanted: Some(("/cg/the-whole-of-it", V2)),
-        mistakes: &[(Some(("/cg/part", V2)), MOST)],
-    },
-    Machine {
-        claim: "the mount's root is above the caller's cgroup namespace",
-        controller: "memory",
-        mountinfo: "31 30 0:27 /../.. /cg rw - cgroup cgroup rw,memory\n",
-        own: "4:memory:/\n",
-        wanted: Some(("/cg", V1)),
-        mistakes: &[(
-            None,
-            "a root that begins with /.. is above the cgroup namespace that the caller is in: the mount shows its group",
-        )],
-    },
-    Machine {
         claim: "the mount point has a space in its name",
         controller: "memory",
         mountinfo: "31 30 0:27 / /my\\040groups rw - cgroup cgroup rw,memory\n",
         own: "4:memory:/a\n",
         wanted: Some(("/my groups", V1)),
         mistakes: &[(Some(("/my\\040groups", V1)), ESCAPED)],
-    },
-    Machine {
-        claim: "the mount's root has a space in its name",
-        controller: "memory",
-        mountinfo: "31 30 0:27 /a\\040b /cg rw - cgroup cgroup rw,memory\n",
-        own: "4:memory:/a b/c\n",
-        wanted: Some(("/cg", V1)),
-        mistakes: &[(
-            None,
-            "the root was taken as mountinfo writes it, where \\040 stands for a space; /proc/self/cgroup has the space",
-        )],
     },
     Machine {
         claim: "the caller's group has a colon in its name",

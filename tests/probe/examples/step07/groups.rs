@@ -50,7 +50,12 @@ impl Container {
         let table = format!("30 20 0:25 / {top} rw - cgroup2 cgroup2 rw\n");
         fs::write(&container.own, format!("{line}\n"))?;
         fs::write(&container.table, table)?;
-        fs::create_dir_all(&container.top)?;
+        if !container.top.exists() {
+            fs::create_dir(&container.top)?;
+            private_mounts()?;
+            let (source, none) = (Some("cgroup2"), None::<&str>);
+            mount(source, &container.top, source, MsFlags::empty(), none).context("cgroup2")?;
+        }
         Ok(Some(container))
     }
 
@@ -61,8 +66,7 @@ impl Container {
         if !self.is_v2 {
             return Ok(ManuallyDrop::new(Cgroup::create(&self.id, limits)?));
         }
-        let (none, source) = (None::<&str>, Some("cgroup2"));
-        mount(source, &self.top, source, MsFlags::empty(), none).context("cgroup2")?;
+        let none = None::<&str>;
         let texts = ["cgroup", "mountinfo"].map(|name| format!("/proc/{}/{name}", getpid()));
         for (text, told) in texts.iter().zip([&self.own, &self.table]) {
             mount(Some(told), &**text, none, MsFlags::MS_BIND, none)
@@ -94,8 +98,13 @@ impl Container {
 
     /// A path without the name that nobody else's container has.
     pub fn shown(&self, path: &Path) -> String {
-        let path = path.display().to_string().replace(&self.id, "ID");
-        path.replace(&self.top.display().to_string(), "/sys/fs/cgroup")
+        path.display().to_string().replace(&self.id, "ID")
+    }
+
+    /// Whether one of the groups is there, in whatever hierarchy.
+    pub fn is_there(&self) -> Result<bool> {
+        let mut tops = mounts_of(&["cgroup", "cgroup2"])?.into_iter();
+        Ok(tops.any(|top| top.join("ten-steps").join(&self.id).exists()))
     }
 
     /// The name of the groups.
@@ -106,19 +115,10 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = fs::create_dir_all(&self.top);
-        let none = None::<&str>;
-        let source = Some("cgroup2");
-        if self.is_v2 {
-            let _ = mount(source, &self.top, source, MsFlags::empty(), none);
-        }
         for top in mounts_of(&["cgroup", "cgroup2"]).unwrap_or_default() {
             let ours = top.join("ten-steps");
             remove(&ours.join(&self.id));
             let _ = fs::remove_dir(ours);
-        }
-        if self.is_v2 {
-            let _ = umount2(&self.top, MntFlags::MNT_DETACH);
         }
     }
 }

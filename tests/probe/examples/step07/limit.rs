@@ -248,7 +248,7 @@ fn names_all(outcome: &Outcome, file: &str, value: &str, errno: Errno) -> Claim 
          the kernel said, {}",
         errno.desc()
     );
-    let why = format!("{} is missing in it", missing.join(", and so "));
+    let why = format!("it lacks {}", missing.join(", "));
     let claim = Claim::new(expected, format!("it says: {text}"), missing.is_empty());
     claim.because((!missing.is_empty()).then_some(why))
 }

@@ -48,15 +48,21 @@ const TOO_LONG: u32 = 12_000;
 
 pub fn remove(findings: &Findings) -> Result<()> {
     findings.play(&[
-        empty,
         on_v2,
+        empty,
         gone_already,
         with_groups_below,
         busy_for_a_while,
+        each_call_on_v2,
         each_call,
+        busy_for_ever_on_v2,
         busy_for_ever,
+        in_order,
     ])
 }
+
+/// What is said of who waits where nothing will change.
+const ENDLESS: &str = "it waits on and on, for more than twelve seconds";
 
 /// What was seen: the error, how many groups aren't forgotten, and for each folder whether it is there.
 type Seen = (Option<String>, usize, Vec<(String, bool)>);
@@ -95,7 +101,10 @@ fn tried(
 /// Whether all went well: no error, nothing there, nothing remembered. And what is to be said of it.
 fn all_gone(container: &Container, outcome: &Outcome) -> (bool, String) {
     let Some((error, kept, folders)) = outcome.value::<Seen>() else {
-        return (false, outcome.in_words());
+        return match noted(RELEASED) {
+            0 => (false, outcome.in_words()),
+            _ => (false, ENDLESS.into()),
+        };
     };
     let there: Vec<String> = folders
         .into_iter()
@@ -140,20 +149,39 @@ fn changes(outcome: &Outcome) -> Vec<String> {
     changes
 }
 
+/// A group that nobody is in, on a machine that has version 2 alone.
+fn on_v2(findings: &Findings) -> Result<()> {
+    match Container::on_v2(findings)? {
+        Some(container) => empty_ones(findings, &container),
+        None => Ok(()),
+    }
+}
+
 /// Groups that nobody is in.
 fn empty(findings: &Findings) -> Result<()> {
+    empty_ones(findings, &Container::here(findings)?)
+}
+
+fn empty_ones(findings: &Findings, container: &Container) -> Result<()> {
     let expected = "remove removes all of the groups, and forgets them";
     findings.begin(expected);
-    let container = Container::here(findings)?;
-    let watcher = Watcher::records(&[libc::SYS_rmdir, libc::SYS_unlinkat]);
-    let outcome = tried(findings, &container, watcher, |_| Ok(()))?;
-    let (holds, seen) = all_gone(&container, &outcome);
+    let outcome = tried(findings, container, hurried(), |_| Ok(()))?;
+    let (holds, seen) = all_gone(container, &outcome);
     let why = why_not_gone(&outcome).filter(|_| !holds);
     findings.claim(Claim::new(expected, seen, holds).because(why.map(Into::into)));
     if holds {
-        findings.claim(last_first(&container, &outcome));
         findings.claim(Claim::leaves_the_caller("remove", &changes(&outcome)));
     }
+    Ok(())
+}
+
+/// Groups that nobody is in, one after the other.
+fn in_order(findings: &Findings) -> Result<()> {
+    findings.begin("the last group goes first, and the first one last");
+    let container = Container::here(findings)?;
+    let watcher = Watcher::records(&[libc::SYS_rmdir, libc::SYS_unlinkat]);
+    let outcome = tried(findings, &container, watcher, |_| Ok(()))?;
+    findings.claim(last_first(&container, &outcome));
     Ok(())
 }
 
@@ -190,30 +218,17 @@ fn last_first(container: &Container, outcome: &Outcome) -> Claim {
     claim.because((!holds).then(|| why.into()))
 }
 
-/// The same on a machine that has version 2 alone.
-fn on_v2(findings: &Findings) -> Result<()> {
-    let expected = "remove removes the group on a machine that has version 2 alone";
-    findings.begin(expected);
-    let Some(container) = Container::on_v2(findings)? else {
-        return Ok(());
-    };
-    let outcome = tried(findings, &container, hurried(|| ()), |_| Ok(()))?;
-    let (holds, seen) = all_gone(&container, &outcome);
-    findings.claim(Claim::new(expected, seen, holds));
-    Ok(())
-}
-
 /// One of them was removed by somebody else.
 fn gone_already(findings: &Findings) -> Result<()> {
     let expected = "a group that has gone already is no error, and hinders no other";
     findings.begin(expected);
     let container = Container::here(findings)?;
-    let outcome = tried(findings, &container, hurried(|| ()), |folders| {
+    let outcome = tried(findings, &container, hurried(), |folders| {
         Ok(fs::remove_dir(&folders[folders.len() / 2])?)
     })?;
     let (holds, seen) = all_gone(&container, &outcome);
-    let why = "ENOENT was taken for an error: somebody else has done what was to be done";
-    let is_it = seen.contains("No such file");
+    let why = "ENOENT isn't EBUSY: somebody else has done what was to be done, so there is no error and nothing to wait for";
+    let is_it = seen.contains("No such file") || seen == ENDLESS;
     let claim = Claim::new(expected, seen, holds);
     findings.claim(claim.because((is_it && !holds).then(|| why.into())));
     Ok(())
@@ -224,7 +239,7 @@ fn with_groups_below(findings: &Findings) -> Result<()> {
     let expected = "a group goes with those that the container made below it";
     findings.begin(expected);
     let container = Container::here(findings)?;
-    let outcome = tried(findings, &container, hurried(|| ()), |folders| {
+    let outcome = tried(findings, &container, hurried(), |folders| {
         for folder in folders {
             let below = folder.join("below/deeper");
             fs::create_dir_all(below)?;
@@ -233,7 +248,7 @@ fn with_groups_below(findings: &Findings) -> Result<()> {
     })?;
     let (holds, seen) = all_gone(&container, &outcome);
     let why = "rmdir(2) says EBUSY of a group with groups below it, too, and these go by no waiting: remove_group removes them";
-    let is_it = seen.contains("busy");
+    let is_it = seen.contains("busy") || seen == ENDLESS;
     let claim = Claim::new(expected, seen, holds);
     findings.claim(claim.because((is_it && !holds).then(|| why.into())));
     Ok(())
@@ -325,9 +340,9 @@ fn asked_for(call: &Call) -> Option<Duration> {
     }
 }
 
-/// A watcher that lets no time pass: who wants to wait has waited. Who has a clock of its own waits in earnest after a
-/// while, and in the end `at_last` has to help.
-fn hurried(mut at_last: impl FnMut() + Send + 'static) -> Watcher {
+/// A watcher that lets no time pass: who wants to wait has waited, at first. `and_then` is asked about who wants to wait
+/// for longer than anybody should: it gets the call and the moment of the first one.
+fn without_time(mut and_then: impl FnMut(&Call, Instant) + Send + 'static) -> Watcher {
     let (mut waited, mut since) = (Duration::ZERO, None);
     Watcher::new(WAITING, move |call| {
         let since = *since.get_or_insert_with(Instant::now);
@@ -336,27 +351,52 @@ fn hurried(mut at_last: impl FnMut() + Send + 'static) -> Watcher {
         };
         waited += time;
         note(WAITED, waited.as_millis() as u32);
-        let limit = Duration::from_millis(TOO_LONG.into());
-        if waited <= limit {
+        if waited <= Duration::from_millis(TOO_LONG.into()) {
             return Verdict::Return(0);
         }
-        if since.elapsed() > limit && noted(RELEASED) == 0 {
-            note(RELEASED, 1);
-            at_last();
-        }
+        and_then(call, since);
         Verdict::Go
+    })
+}
+
+/// For scenes in which there is nothing to wait for: who waits for too long is ended.
+fn hurried() -> Watcher {
+    without_time(|call, _| {
+        note(RELEASED, 1);
+        let _ = kill(call.pid, Signal::SIGKILL);
+    })
+}
+
+/// For a group that stays busy: who has a clock of its own then waits in earnest, and in the end the group is free.
+fn hurried_at_first() -> Watcher {
+    without_time(|_, since| {
+        let is_too_long = since.elapsed() > Duration::from_millis(TOO_LONG.into());
+        if is_too_long && noted(RELEASED) == 0 {
+            release();
+        }
     })
 }
 
 /// What was seen where a group stays busy: the first try, whether who is in there was left alone, and a second try.
 type Stayed = (Seen, bool, Option<Seen>);
 
+/// Somebody is in the group, and stays, on a machine that has version 2 alone.
+fn busy_for_ever_on_v2(findings: &Findings) -> Result<()> {
+    match Container::on_v2(findings)? {
+        Some(container) => stays_busy(findings, &container),
+        None => Ok(()),
+    }
+}
+
 /// Somebody is in one of the groups, and stays.
 fn busy_for_ever(findings: &Findings) -> Result<()> {
+    stays_busy(findings, &Container::here(findings)?)
+}
+
+fn stays_busy(findings: &Findings, container: &Container) -> Result<()> {
     let expected = "a group that is still in use after ten seconds is an error";
     findings.begin(expected);
-    let container = Container::here(findings)?;
-    let subject = findings.subject().watch(hurried(release));
+    let subject = findings.subject().watch(hurried_at_first());
     let outcome = subject.call_in(
         || {
             let cgroup = container.make(&Limits::default())?;
@@ -368,12 +408,12 @@ fn busy_for_ever(findings: &Findings) -> Result<()> {
         },
         |(mut cgroup, folders, child, mut list): (Kept, _, _, _)| {
             let _over = Over;
-            let first = removed(&container, &mut cgroup, &folders);
+            let first = removed(container, &mut cgroup, &folders);
             let is_left_alone = is_member(&mut list, child);
             let _ = kill(child, Signal::SIGKILL);
             let _ = waitpid(child, None);
             let again = first.0.is_some();
-            let second = again.then(|| removed(&container, &mut cgroup, &folders));
+            let second = again.then(|| removed(container, &mut cgroup, &folders));
             Ok::<Stayed, _>((first, is_left_alone, second))
         },
         |_| {
@@ -381,7 +421,7 @@ fn busy_for_ever(findings: &Findings) -> Result<()> {
             Ok(())
         },
     )?;
-    judge_patience(findings, &container, &outcome, expected);
+    judge_patience(findings, container, &outcome, expected);
     Ok(())
 }
 
@@ -472,14 +512,22 @@ fn those_that_stay(kept: usize, folders: &[(String, bool)]) -> Claim {
             .iter()
             .enumerate()
             .all(|(index, (_, is_there))| *is_there == (index <= at));
-    let why = if there.len() < at + 1 {
-        "it went on to the groups before the busy one: what a crash leaves is found by the first one, which goes last"
-    } else if there.len() > at + 1 {
-        "the groups behind the busy one weren't removed"
-    } else if kept < at + 1 {
-        "a group that is still there was forgotten: nobody removes it any more"
-    } else {
-        "groups that have gone aren't forgotten"
+    let is_there =
+        |range: std::ops::Range<usize>| folders[range].iter().any(|(_, is_there)| *is_there);
+    let is_any_gone =
+        |range: std::ops::Range<usize>| folders[range].iter().any(|(_, is_there)| !is_there);
+    let why = match (is_any_gone(0..at), is_there(at + 1..folders.len())) {
+        (true, true) => {
+            "it began with the first group: what a crash leaves is found by that one, which goes last"
+        }
+        (true, false) => {
+            "it went on to the groups before the busy one: what a crash leaves is found by the first one, which goes last"
+        }
+        (false, true) => "the groups behind the busy one weren't removed",
+        (false, false) if kept < at + 1 => {
+            "a group that is still there was forgotten: nobody removes it any more"
+        }
+        (false, false) => "groups that have gone aren't forgotten",
     };
     let expected = format!(
         "the busy group, {}, and those before it stay and aren't forgotten: {} of {}",
@@ -513,10 +561,20 @@ fn tried_again(container: &Container, second: Option<Seen>) -> Claim {
     )
 }
 
-/// Whatever else the kernel says is an error, at once.
+/// Whatever else the kernel says is an error, at once: on a machine that has version 2 alone.
+fn each_call_on_v2(findings: &Findings) -> Result<()> {
+    match Container::on_v2(findings)? {
+        Some(container) => each_call_in(findings, &container),
+        None => Ok(()),
+    }
+}
+
+/// And here.
 fn each_call(findings: &Findings) -> Result<()> {
-    let container = Container::here(findings)?;
-    let mounts = crate::groups::mounts_of(&["cgroup", "cgroup2"])?;
+    each_call_in(findings, &Container::here(findings)?)
+}
+
+fn each_call_in(findings: &Findings, container: &Container) -> Result<()> {
     findings.each_call_fails(
         "remove",
         REMOVING,
@@ -527,12 +585,7 @@ fn each_call(findings: &Findings) -> Result<()> {
                 |_| Ok(()),
             )
         },
-        || {
-            let ours = mounts.iter().map(|top| top.join("ten-steps"));
-            !ours
-                .into_iter()
-                .any(|ours| ours.join(container.id()).exists())
-        },
+        || container.is_there().is_ok_and(|is_there| !is_there),
         changes,
     )?;
     Ok(())

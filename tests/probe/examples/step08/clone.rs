@@ -325,7 +325,12 @@ fn judge(findings: &Findings, copy: &Copy, outcome: &Outcome) {
     };
     let holds = mounts.len() == wanted.len() && (0..wanted.len()).all(is_right);
     let words = |rows: &[Row]| rows.iter().map(row_in_words).collect::<Vec<_>>().join("; ");
-    let missing = "the mounts below aren't copied: open_tree copies them with AT_RECURSIVE alone";
+    let missing = match copy.attributes.topmost {
+        true => {
+            "the mounts below aren't copied: `topmost` says whose attributes are changed, and not what is copied"
+        }
+        false => "the mounts below aren't copied: open_tree copies them with AT_RECURSIVE alone",
+    };
     let why = match (mounts.len() < wanted.len(), is_right(0)) {
         (true, _) => Some(missing),
         (false, true) => copy.why_below,

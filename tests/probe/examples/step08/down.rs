@@ -215,7 +215,9 @@ fn mounted(findings: &Findings) -> Result<()> {
         bind(&yard.volume, &yard.folder.join("mnt"))
     })?;
     let why = "a mount lies below another, or on the same directory: they go from the last to the first, each of them";
-    let is_it = outcome.error().contains("EINVAL") || outcome.error().contains("busy");
+    let is_it = ["umount2(", "EINVAL", "EBUSY", "busy"]
+        .iter()
+        .any(|word| outcome.error().contains(word));
     claim_gone(findings, &yard, &outcome, expected, is_it.then_some(why));
     claim_unmounted(findings, &yard, &outcome);
     findings.claim(outcome.keeps_caller("tear_down", &["mounts"]));

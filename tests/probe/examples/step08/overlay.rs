@@ -35,10 +35,10 @@ pub fn mount_overlay(findings: &Findings) -> Result<()> {
         volatile,
         odd_names,
         many,
-        without_directory,
         on_two_mounts,
         no_target,
         each_call,
+        without_directory,
     ])
 }
 
