@@ -34,13 +34,16 @@ pub use cgroup::hierarchy::{Hierarchy, Version};
 
 // ANCHOR: find
 /// Finds the folder of the hierarchy that has `controller`, and its version, by the texts of
-/// /proc/self/mountinfo and /proc/self/cgroup; nothing when no mounted hierarchy can have it.
+/// /proc/self/mountinfo and /proc/self/cgroup; nothing when no mounted hierarchy can have it. The folder is
+/// where the hierarchy is mounted, the topmost group that can be seen, and not the caller's own group.
 ///
 /// /proc/self/cgroup has a line `4:memory:/docker/0123` for a controller of version 1, and
 /// `0::/user.slice` for version 2, which has every controller that no other line names. A line's last
 /// field is the caller's own group. A mount needn't show all of its hierarchy: the mount's root field
-/// names the topmost group that it shows. So the right mount is one whose root the caller's group is
-/// below. See cgroups(7), proc_pid_mountinfo(5).
+/// names the topmost group that it shows. So the right mount is one whose root is the caller's group, or a
+/// group above it; of several such mounts any will do. A mount of version 1 has the type cgroup, and its
+/// controllers among the options at the end of the line. A space in a mount point is written `\040`
+/// ([`unescaped`]). See cgroups(7), proc_pid_mountinfo(5).
 pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Version)> {
     // ANCHOR_END: find
     // ANCHOR: exercise_find
@@ -48,17 +51,17 @@ pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Ve
     let mounts = mountinfo.lines().filter_map(|line| {
         let (place, filesystem) = line.split_once(" - ")?;
         let mut place = place.split(' ').skip(3);
-        let (root, target) = (place.next()?, place.next()?);
+        let (root, target) = (unescaped(place.next()?), place.next()?);
         let mut filesystem = filesystem.split(' ');
         let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
         let is_it = match version {
             Version::V1 => kind == "cgroup" && options.split(',').any(|each| each == controller),
             Version::V2 => kind == "cgroup2",
         };
-        let shows_us = Path::new(&group).starts_with(root) || root.starts_with("/..");
-        (is_it && shows_us).then(|| (root.len(), unescaped(target)))
+        let shows_us = Path::new(&group).starts_with(&root) || root.starts_with("/..");
+        (is_it && shows_us).then(|| (root.as_os_str().len(), unescaped(target)))
     });
-    // The mount that shows the most of the hierarchy.
+    // One that shows as much of the hierarchy as there is to be seen. A root of /.. is above the cgroup namespace.
     let (_, top) = mounts.min_by_key(|(root, _)| *root)?;
     Some((top, version))
     // ANCHOR_END: exercise_find
@@ -96,13 +99,17 @@ pub struct Cgroup {
 
 impl Cgroup {
     // ANCHOR: enter
-    /// Moves the calling process into the groups, with all processes that it will ever start, and makes the
+    /// Moves the calling process into all of the groups, with all processes that it will ever start, and makes the
     /// groups the topmost ones that the process sees.
     ///
     /// "0" stands for the process that writes it, in any PID namespace. A new cgroup namespace takes the
     /// caller's groups for its roots, so the namespace comes second. See cgroup_namespaces(7).
     ///
-    /// The files are those of [`members_of`], opened before there was a container.
+    /// The files are those of [`members_of`], opened before there was a container: here their paths may lead
+    /// nowhere any more.
+    ///
+    /// # Errors
+    /// A group can't be joined, or the namespace can't be made: a container outside of its limits isn't started.
     pub fn enter(&self) -> Result<()> {
         // ANCHOR_END: enter
         // ANCHOR: exercise_enter
@@ -124,13 +131,19 @@ impl Cgroup {
     }
 
     // ANCHOR: remove
-    /// Removes the groups, once no process is in them any more. See rmdir(2).
+    /// Removes the groups, once no process is in them any more, and forgets each that has gone: afterwards there are no
+    /// [`Cgroup::hierarchies`]. A group goes with those that the container made below it, and one that has gone already
+    /// is no error. See rmdir(2).
     ///
     /// The files in a group's folder can't be removed and needn't be: they are no real files. A process that
-    /// has ended stays in its group until the kernel has finished with the process.
+    /// has ended stays in its group until the kernel has finished with the process; [`remove_group`] waits for that.
+    ///
+    /// The last group goes first. Groups that a crash leaves are found by the first one, so that one goes only when
+    /// all others have gone.
     ///
     /// # Errors
-    /// A group is still in use after ten seconds.
+    /// A group is still in use after ten seconds, or the kernel refuses to remove it. That one and those before it stay,
+    /// with whoever is in them, and aren't forgotten: who calls again tries them again.
     pub fn remove(&mut self) -> Result<()> {
         // ANCHOR_END: remove
         // ANCHOR: exercise_remove
@@ -163,10 +176,13 @@ impl Drop for Cgroup {
 }
 
 // ANCHOR: limit
-/// Writes each of `settings` to its file in the control group `folder`.
+/// Writes each of `settings` to its file in the control group `folder`, in their order, and each value by one write:
+/// several may go to one file. A file that isn't there can't be made; a setting without its file is passed over, if it
+/// isn't `required`, and the others are written all the same.
 ///
 /// # Errors
-/// The text names the flag, the controller, the file and the value, and what the kernel said.
+/// A `required` setting's file isn't there, or the kernel doesn't take a value, required or not. The text names the
+/// flag, the controller, the file and the value, and what the kernel said.
 pub fn limit(folder: &Path, settings: &[Setting]) -> Result<()> {
     // ANCHOR_END: limit
     // ANCHOR: exercise_limit

@@ -40,21 +40,22 @@ use step07_cgroups::unescaped;
 use image::marks::{MARK, is_directory, make_opaque, make_whiteout};
 
 // ANCHOR: mount_overlay
-/// Mounts an overlay on `target`: the directories `lower`, the topmost first, and above them `upper`,
+/// Mounts an overlay on `target`, an absolute path: the directories `lower`, the topmost first, and above them `upper`,
 /// which takes all changes. `work` is an empty directory on the same filesystem as `upper`, in which
 /// the kernel makes ready what then appears there in one piece.
 ///
 /// A file is copied up whole when it is first written. A file that is removed leaves a mark in
 /// `upper`, a character device 0/0, and a directory that replaces another is marked opaque. The
-/// directories are named by the numbers of their descriptors ([`by_numbers`], [`among_descriptors`]):
-/// the list has to fit into a page, and in paths `:` and `,` would end it. See the kernel's
-/// documentation of overlayfs.
+/// directories are named by the numbers of their descriptors ([`by_numbers`], [`among_descriptors`]), at most 499 of
+/// them: the list has to fit into a page, and in paths `:` and `,` would end it. The options are `lowerdir=`, with `:`
+/// between the directories, `upperdir=`, `workdir=` and `volatile`, with `,` between them. Nothing more is asked for, and
+/// no flags. See the kernel's documentation of overlayfs.
 ///
 /// `volatile`: the kernel doesn't force the changes onto the disk, since nobody will want them after a crash.
 ///
 /// # Errors
-/// [`Refused`]: EINVAL when `upper` and `work` are on different mounts, or on a
-/// filesystem that can't be an upper layer, such as another overlay.
+/// [`Refused`], and nothing is mounted: EINVAL when `upper` and `work` are on different mounts, or on a
+/// filesystem that can't be an upper layer, such as another overlay. The caller's directory is the same in any case.
 pub fn mount_overlay(
     lower: &[OwnedFd],
     upper: &OwnedFd,
@@ -109,15 +110,15 @@ pub fn among_descriptors(mount: impl FnOnce() -> Result<(), Refused>) -> Result<
 }
 
 // ANCHOR: clone_tree
-/// Copies the mounts at `source` and below it, and gives the copy `attributes`. The copy is mounted nowhere yet.
+/// Copies the mounts at `source` and below it, and gives the copy `attributes`, no more and no less: without any it is
+/// like the original. The copy is mounted nowhere yet, and the original stays as it is; the descriptor closes on execve.
 ///
-/// The copy is made on the host's side, before there is a container: the host decides what `source` means.
-/// Read-only is a property of a mount, and every mount below has its own. So one call makes the copy, and a
+/// The copy is made on the host's side, before there is a container: the host decides what `source`, perhaps a link,
+/// means. Read-only is a property of a mount, and every mount below has its own. So one call makes the copy, and a
 /// second changes all of it. See open_tree(2), mount_setattr(2).
 ///
 /// # Errors
-/// [`Refused`]: ENOENT without such a file; ENOSYS for `mount_setattr` before
-/// Linux 5.12.
+/// [`Refused`], and no copy is left: ENOENT without such a file; ENOSYS for `mount_setattr` before Linux 5.12.
 pub fn clone_tree(source: &Path, attributes: &MountAttributes) -> Result<OwnedFd> {
     // ANCHOR_END: clone_tree
     // ANCHOR: exercise_clone_tree
@@ -136,10 +137,14 @@ pub fn attach(tree: &OwnedFd, point: &MountPoint) -> Result<()> {
 // ANCHOR_END: attach
 
 // ANCHOR: tear_down
-/// Removes `folder` and all that is in it, whatever happened before. Without such a directory nothing happens.
+/// Removes `folder` and all that is in it, whatever happened before, mounts that are in use too. Without such a directory
+/// nothing happens. What is mounted elsewhere stays so, and links aren't followed.
 ///
-/// Removing goes down into every directory, and below a mount are somebody else's files. So the mounts in
-/// there go first, beginning with the last one.
+/// Removing goes down into every directory, and below a mount are somebody else's files. So the mounts at `folder` and
+/// in there ([`mounted_below`]) go first, beginning with the last one; several may be on one directory.
+///
+/// # Errors
+/// A mount doesn't go: then nothing is removed. A file can't be removed.
 pub fn tear_down(folder: &Path) -> Result<()> {
     // ANCHOR_END: tear_down
     // ANCHOR: exercise_tear_down
@@ -161,7 +166,8 @@ pub fn tear_down(folder: &Path) -> Result<()> {
 /// in the OCI image specification, and overlayfs in the kernel's documentation.
 ///
 /// # Errors
-/// A mark whose NAME is empty, `.` or `..`: its maker wants to reach a directory that isn't this one.
+/// A mark whose NAME is empty, `.` or `..`: its maker wants to reach a directory that isn't this one. The kernel refuses
+/// what the mark takes, other than because of a NAME that is there.
 pub fn mark(parent: &OwnedFd, name: &OsStr) -> Result<bool> {
     // ANCHOR_END: mark
     // ANCHOR: exercise_mark

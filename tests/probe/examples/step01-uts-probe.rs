@@ -77,12 +77,7 @@ fn enter_uts(findings: &Findings) -> Result<()> {
         &domain_now.trim(),
         &domain.trim(),
     ));
-    let changes = outcome.changes(&["ns/uts"]);
-    findings.claim(Claim::new(
-        "nothing else of the caller changes",
-        changes.join("; "),
-        changes.is_empty(),
-    ));
+    findings.caller_stays(&outcome, &["ns/uts"]);
 
     let long = "x".repeat(65);
     let expected = "a name of 65 letters, one too many, is an error (EINVAL)";
@@ -171,20 +166,17 @@ fn parts(path: &Path) -> Vec<String> {
 }
 
 fn exec(findings: &Findings) -> Result<()> {
-    let holds = becomes_the_command(findings)?
-        && finds_the_first_that_can_run(findings)?
-        && in_the_current_directory(findings)?;
-    if holds {
-        for case in failures() {
-            case.judge(findings)?;
-        }
-        takes_no_word_with_a_nul(findings)?;
-    }
-    Ok(())
+    findings.play(&[
+        becomes_the_command,
+        finds_the_first_that_can_run,
+        in_the_current_directory,
+        failures_are_told,
+        takes_no_word_with_a_nul,
+    ])
 }
 
 /// What the command gets, and what it doesn't.
-fn becomes_the_command(findings: &Findings) -> Result<bool> {
+fn becomes_the_command(findings: &Findings) -> Result<()> {
     let programs = Programs::new(findings)?;
     // The shell reads its own files: what it started with is in them still.
     // The shell reads these by itself: who is started by it has other descriptors and signals.
@@ -219,7 +211,7 @@ fn becomes_the_command(findings: &Findings) -> Result<bool> {
         outcome.ending == Ending::Left(7),
     ));
     if outcome.ending != Ending::Left(7) {
-        return Ok(false);
+        return Ok(());
     }
     findings.claim(Claim::equal(
         "the command has the words that were given, unchanged",
@@ -227,6 +219,9 @@ fn becomes_the_command(findings: &Findings) -> Result<bool> {
         &parts(&programs.0.join("cmdline")),
         &command,
     ));
+    if !findings.all_hold() {
+        return Ok(());
+    }
     let mut variables = parts(&programs.0.join("environ"));
     variables.sort();
     let mut wanted = environment.clone();
@@ -264,7 +259,16 @@ fn becomes_the_command(findings: &Findings) -> Result<bool> {
         )
         .why("nobody called inherit_nothing before execve, which sets every signal back to its default"),
     );
-    Ok(true)
+    Ok(())
+}
+
+fn failures_are_told(findings: &Findings) -> Result<()> {
+    for case in failures() {
+        if findings.all_hold() {
+            case.judge(findings)?;
+        }
+    }
+    Ok(())
 }
 
 /// A search that ends in an error.
@@ -404,7 +408,7 @@ impl Failure {
 }
 
 /// The search passes over what can't run, and takes the first that can.
-fn finds_the_first_that_can_run(findings: &Findings) -> Result<bool> {
+fn finds_the_first_that_can_run(findings: &Findings) -> Result<()> {
     let programs = Programs::new(findings)?;
     programs.add("first", "mixed", "#!/bin/sh\nexit 3\n", 0o644)?;
     programs.add("second", "mixed", "#!/bin/sh\nexit 4\n", 0o755)?;
@@ -441,14 +445,14 @@ fn finds_the_first_that_can_run(findings: &Findings) -> Result<bool> {
         let holds = outcome.ending == Ending::Left(code);
         findings.claim(Claim::new(expected, outcome.in_words(), holds).why(why));
         if !holds {
-            return Ok(false);
+            return Ok(());
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// An empty directory of PATH is the current one.
-fn in_the_current_directory(findings: &Findings) -> Result<bool> {
+fn in_the_current_directory(findings: &Findings) -> Result<()> {
     let programs = Programs::new(findings)?;
     programs.add("second", "here", "#!/bin/sh\nexit 8\n", 0o755)?;
     let (command, environment) = (words(&["here"]), words(&["PATH=:/nowhere"]));
@@ -462,7 +466,7 @@ fn in_the_current_directory(findings: &Findings) -> Result<bool> {
     )?;
     let holds = outcome.ending == Ending::Left(8);
     findings.claim(Claim::new(expected, outcome.in_words(), holds));
-    Ok(holds)
+    Ok(())
 }
 
 /// A word with a NUL byte can't be passed on, and isn't cut.

@@ -125,12 +125,7 @@ fn make_private(findings: &Findings) -> Result<()> {
         "/proc/PID/mountinfo: other mounts, or other options",
         plain(&outcome.before.mounts) == plain(&outcome.after.mounts),
     ));
-    let changes = outcome.changes(&["mounts"]);
-    findings.claim(Claim::new(
-        "nothing else of the caller changes",
-        changes.join("; "),
-        changes.is_empty(),
-    ));
+    findings.caller_stays(&outcome, &["mounts"]);
     findings.each_call_fails("make_private", MOUNTING, call, || false, |_| Vec::new())?;
     Ok(())
 }
@@ -151,12 +146,7 @@ fn mount_proc(findings: &Findings) -> Result<()> {
         return Ok(());
     }
     one_procfs_more(findings, &outcome);
-    let changes = outcome.changes(&["mounts"]);
-    findings.claim(Claim::new(
-        "nothing else of the caller changes",
-        changes.join("; "),
-        changes.is_empty(),
-    ));
+    findings.caller_stays(&outcome, &["mounts"]);
 
     let expected = "without a directory /proc it returns an error (ENOENT)";
     findings.begin(expected);

@@ -127,12 +127,7 @@ fn bind_self(findings: &Findings) -> Result<()> {
         "/proc/PID/mountinfo: one is gone or changed",
         kept,
     ));
-    let changes = outcome.changes(&["mounts"]);
-    findings.claim(Claim::new(
-        "nothing else of the caller changes",
-        changes.join("; "),
-        changes.is_empty(),
-    ));
+    findings.caller_stays(&outcome, &["mounts"]);
     findings.each_call_fails("bind_self", MOVING, call, || false, |_| Vec::new())?;
     Ok(())
 }

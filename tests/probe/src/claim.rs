@@ -36,6 +36,27 @@ impl Claim {
         Claim { why, ..self }
     }
 
+    /// A claim that `function` has left its caller as it was. `changes` says what is otherwise.
+    pub fn leaves_the_caller(function: &str, changes: &[String]) -> Claim {
+        let all = |words: &str| changes.iter().all(|change| change.contains(words));
+        let why = if all("is left open") {
+            "what the function opens for itself is closed when it returns, on every way out"
+        } else if all("working directory") {
+            "the directory is the whole process's: who leaves it goes back, on every way out"
+        } else if all("umask") {
+            "the umask is the whole process's, and nobody asked for another"
+        } else {
+            "nobody asked for that"
+        };
+        let seen = match changes.is_empty() {
+            true => "nothing else is different".into(),
+            false => changes.join("; "),
+        };
+        let expected = format!("{function} leaves its caller as it was");
+        let claim = Claim::new(expected, seen, changes.is_empty());
+        claim.because((!changes.is_empty()).then(|| why.into()))
+    }
+
     /// A claim that `seen`, which `source` says, is just `wanted`.
     pub fn equal<T: std::fmt::Debug + PartialEq>(
         expected: &str,

@@ -18,7 +18,8 @@ pub use descriptors::{high_number, place};
 pub use state::{Descriptor, State};
 pub use subject::{Ending, Outcome, Rest, Subject, at_rest, note, noted, told, until};
 pub use watcher::{Call, Verdict, Watcher};
-pub use {anyhow, libc, nix, serde_json};
+pub use world::private_mounts;
+pub use {anyhow, libc, nix, serde, serde_json};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
@@ -46,8 +47,8 @@ pub struct Findings {
     pub scratch: PathBuf,
     /// A root filesystem, for the chapters that have one.
     pub root: Option<PathBuf>,
-    /// Whether something didn't hold.
-    has_failed: Cell<bool>,
+    /// Whether all that was claimed until now holds.
+    holds: Cell<bool>,
 }
 
 /// Judges one exercise.
@@ -60,41 +61,51 @@ impl Findings {
     }
 
     /// Hands on a finding.
+    ///
+    /// What is seen in the scratch directory is called `SCRATCH/…`: its name tells nothing.
     pub fn claim(&self, claim: Claim) {
-        self.has_failed.set(self.has_failed.get() || !claim.holds);
-        say(&Line::Claim(claim));
+        self.holds.set(self.holds.get() && claim.holds);
+        let scratch = self.scratch.display().to_string();
+        let plain = |text: String| text.replace(&scratch, "SCRATCH");
+        say(&Line::Claim(Claim {
+            expected: plain(claim.expected),
+            seen: plain(claim.seen),
+            ..claim
+        }));
     }
 
-    /// Whether all that was found until now holds.
-    pub fn is_fine(&self) -> bool {
-        !self.has_failed.get()
+    /// Whether all claims so far hold.
+    pub fn all_hold(&self) -> bool {
+        self.holds.get()
     }
 
-    /// Judges scene after scene, up to the first in which something doesn't hold: one fault shows in many of them, and is
-    /// read once.
-    pub fn up_to_the_first_fault<W>(
-        &self,
-        world: &W,
-        scenes: &[fn(&Findings, &W) -> Result<()>],
-    ) -> Result<()> {
+    /// Plays the scenes in their order, up to the first in which a claim doesn't hold: what is wrong there would show in
+    /// those behind it, too, and would be told there with another's reason.
+    ///
+    /// # Errors
+    /// Those of the scenes.
+    pub fn play(&self, scenes: &[Probe]) -> Result<()> {
         for scene in scenes {
-            if !self.is_fine() {
-                break;
+            if self.all_hold() {
+                scene(self)?;
             }
-            scene(self, world)?;
         }
         Ok(())
     }
 
-    /// Claims that nothing about the caller has changed but what `may_change` names: see [`State::changes`].
-    pub fn same_caller(&self, outcome: &Outcome, may_change: &[&str]) {
-        let changes = outcome.changes(may_change);
-        let expected = "nothing else about the calling process changes";
-        let seen = match changes.is_empty() {
-            true => "it is as it was".into(),
-            false => changes.join("; "),
-        };
-        self.claim(Claim::new(expected, seen, changes.is_empty()));
+    /// The same with scenes in one `world`.
+    pub fn play_in<W>(&self, world: &W, scenes: &[fn(&Findings, &W) -> Result<()>]) -> Result<()> {
+        for scene in scenes {
+            if self.all_hold() {
+                scene(self, world)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims that nothing else about the caller is changed than what `may_change` names: see [`State::changes`].
+    pub fn caller_stays(&self, outcome: &Outcome, may_change: &[&str]) {
+        self.claim(outcome.keeps_caller(&self.exercise, may_change));
     }
 
     /// A process for a call of the exercise's function.
@@ -121,7 +132,7 @@ impl Findings {
         for (at, number) in made.iter().enumerate() {
             let known = wanted.iter().find(|(known, ..)| known == number);
             // After the first that isn't heeded the others say the same.
-            let Some((_, name, errno)) = known.filter(|_| self.is_fine()) else {
+            let Some((_, name, errno)) = known.filter(|_| self.all_hold()) else {
                 continue;
             };
             let same = |calls: &[libc::c_long]| calls.iter().filter(|each| *each == number).count();
@@ -160,12 +171,13 @@ impl Findings {
         let holds = outcome.is_error() || all_the_same;
         let expected = format!("{which}, {function} returns an error");
         let claim = Claim::new(expected, outcome.in_words(), holds);
-        self.claim(match outcome.is_ok() {
-            true => claim.why(&format!(
+        let why = match outcome.is_ok() {
+            true => Some(format!(
                 "the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told"
             )),
-            false => claim,
-        });
+            false => outcome.why_no_error(),
+        };
+        self.claim(claim.because(why.filter(|_| !holds)));
         if let Some(error) = outcome.error().strip_prefix(subject::NOT_TOLD) {
             let expected = format!(
                 "{which}, the error of {function} is a Refused, which has the kernel's answer"
@@ -195,7 +207,7 @@ pub fn main(probes: &[(&str, Probe)]) -> Result<()> {
     let findings = Findings {
         scratch: arguments.next().context("which directory?")?.into(),
         root: arguments.next().map(PathBuf::from),
-        has_failed: Cell::new(false),
+        holds: Cell::new(true),
         exercise,
     };
     // Whoever loses its parent in here comes to us, and goes.

@@ -1,5 +1,6 @@
 //! A process in which a learner's function runs, and what became of it.
 
+use crate::claim::Claim;
 use crate::memory::Memory;
 use crate::state::{State, children_of};
 use crate::watcher::{Call, Watcher};
@@ -431,6 +432,25 @@ impl Outcome {
     /// What has changed in the caller: see [`State::changes`].
     pub fn changes(&self, may_change: &[&str]) -> Vec<String> {
         self.before.changes(&self.after, may_change)
+    }
+
+    /// Why a function that was to return an error has ended otherwise, where its end tells.
+    pub fn why_no_error(&self) -> Option<String> {
+        let why = match self.ending {
+            Ending::Panicked(_) => {
+                "a panic is no error: whoever called can't go on, nor put right what is half done"
+            }
+            Ending::Left(_) => {
+                "the process of the caller ended: a function returns its errors, and lets the caller decide"
+            }
+            _ => return None,
+        };
+        Some(why.into())
+    }
+
+    /// A claim that the function has left its caller as it was, but for what `may_change` names: see [`State::changes`].
+    pub fn keeps_caller(&self, function: &str, may_change: &[&str]) -> Claim {
+        Claim::leaves_the_caller(function, &self.changes(may_change))
     }
 
     /// The calls of one kind.

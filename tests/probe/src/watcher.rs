@@ -198,6 +198,14 @@ impl Call {
         self.texts[at].as_deref().unwrap_or_default()
     }
 
+    /// The bytes that an argument points to, as long as the call waits; none where there is nothing.
+    pub fn bytes(&self, at: usize, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let memory = File::open(format!("/proc/{}/mem", self.pid));
+        let read = memory.and_then(|memory| memory.read_exact_at(&mut bytes, self.arguments[at]));
+        read.map(|()| bytes).unwrap_or_default()
+    }
+
     /// What a descriptor among the arguments leads to.
     pub fn target(&self, at: usize) -> Result<std::path::PathBuf> {
         let link = format!("/proc/{}/fd/{}", self.pid, self.arguments[at] as i32);

@@ -163,7 +163,13 @@ fn mistakes_of_chapter_4() {
     every_mistake_is_caught_by_the_check_that_names_it(4);
 }
 
-/// Its page is still short, and only the mistakes of its last exercise are known already.
+/// Its page is still short, and its mistakes are known already.
+#[test]
+fn mistakes_of_chapter_7() {
+    every_mistake_is_caught_by_the_check_that_names_it(7);
+}
+
+/// As those of chapter 7.
 #[test]
 fn mistakes_of_chapter_8() {
     every_mistake_is_caught_by_the_check_that_names_it(8);

@@ -187,12 +187,7 @@ impl Case {
             )),
             _ => claim.why(self.why),
         });
-        let changes = outcome.changes(&[]);
-        findings.claim(Claim::new(
-            "nothing of the caller changes",
-            changes.join("; "),
-            changes.is_empty(),
-        ));
+        findings.caller_stays(&outcome, &[]);
         Ok(holds)
     }
 }

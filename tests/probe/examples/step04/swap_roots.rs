@@ -68,12 +68,7 @@ pub fn judge(findings: &Findings) -> Result<()> {
     mounts_ran_in_between(findings, &outcome);
     nothing_of_the_old_root_is_left(findings, &outcome);
     nobody_gets_out(findings, &new_root)?;
-    let changes = outcome.changes(&["mounts", "directory", "root", "descriptors"]);
-    findings.claim(Claim::new(
-        "nothing else of the caller changes",
-        changes.join("; "),
-        changes.is_empty(),
-    ));
+    findings.caller_stays(&outcome, &["mounts", "directory", "root", "descriptors"]);
     let open = outcome.before.left_open(&outcome.after);
     findings.claim(Claim::new(
         "no directory is left open, by which the way leads back",

@@ -33,7 +33,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
 pub fn judge(findings: &Findings) -> Result<()> {
     let folder = findings.scratch.join("callers");
     create_dir_all(&folder)?;
-    findings.up_to_the_first_fault(
+    findings.play_in(
         &folder,
         &[
             from_everything,
@@ -87,7 +87,7 @@ fn from_everything(findings: &Findings, folder: &PathBuf) -> Result<()> {
     findings.claim(others(&outcome.after, &keep));
     KEPT.iter()
         .for_each(|number| findings.claim(kept(&outcome, *number)));
-    findings.same_caller(&outcome, &["descriptors", "directory", "session"]);
+    findings.caller_stays(&outcome, &["descriptors", "directory", "session"]);
     Ok(())
 }
 

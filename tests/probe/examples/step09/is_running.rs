@@ -48,7 +48,7 @@ pub fn judge(findings: &Findings) -> Result<()> {
     who_has_ended(findings)?;
     others(findings)?;
     // What is wrong with any process isn't the name's fault.
-    findings.up_to_the_first_fault(&(), &[names])
+    findings.play_in(&(), &[names])
 }
 
 /// Claims what is_running says of a process, which `who` makes.
@@ -69,7 +69,7 @@ fn says(
     };
     let why = (said == Some(!wanted) && !why.is_empty()).then(|| why.into());
     findings.claim(Claim::new(expected, seen, said == Some(wanted)).because(why));
-    findings.same_caller(&outcome, &[]);
+    findings.caller_stays(&outcome, &[]);
     Ok(())
 }
 

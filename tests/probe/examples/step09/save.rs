@@ -47,7 +47,7 @@ const OTHERS: &[c_long] = &[
 ];
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    findings.up_to_the_first_fault(
+    findings.play_in(
         &Records::new(&findings.scratch)?,
         &[
             replaces,
@@ -88,7 +88,7 @@ fn replaces(findings: &Findings, records: &Records) -> Result<()> {
         },
         left.is_empty(),
     ));
-    findings.same_caller(&outcome, &[]);
+    findings.caller_stays(&outcome, &[]);
     Ok(())
 }
 
@@ -253,7 +253,7 @@ fn has_the_mode_of_a_new_file(findings: &Findings, records: &Records) -> Result<
         };
         let holds = mode.is_ok_and(|mode| mode == wanted);
         findings.claim(Claim::new(expected, seen, holds));
-        findings.same_caller(&outcome, &[]);
+        findings.caller_stays(&outcome, &[]);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use step09_detach::{Identity, stop};
 use victim::Victim;
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    findings.up_to_the_first_fault(
+    findings.play_in(
         &(),
         &[
             who_ends_in_time,
@@ -78,7 +78,7 @@ fn common(findings: &Findings, what: &str, played: &Played) {
     findings.claim(
         Claim::new(expected, seen, !play.by_number).because(play.by_number.then(|| why.into())),
     );
-    findings.same_caller(outcome, &[]);
+    findings.caller_stays(outcome, &[]);
 }
 
 /// Claims that the signals were just these.
@@ -317,7 +317,7 @@ fn nobody_gets(
     };
     let holds = outcome.is_ok() && got.is_none();
     findings.claim(Claim::new(expected, seen, holds).because(why.map(String::from)));
-    findings.same_caller(&outcome, &[]);
+    findings.caller_stays(&outcome, &[]);
     Ok(())
 }
 

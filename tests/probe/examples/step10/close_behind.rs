@@ -92,7 +92,7 @@ impl Place {
 }
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    findings.up_to_the_first_fault(
+    findings.play_in(
         &Place::new(&findings.scratch)?,
         &[
             closes_doors,
@@ -117,7 +117,7 @@ fn closes_doors(findings: &Findings, place: &Place) -> Result<()> {
     findings.claim(standard(&outcome));
     findings.claim(new(&outcome));
     findings.claim(workdir(place, &outcome.after));
-    findings.same_caller(&outcome, &["descriptors", "directory"]);
+    findings.caller_stays(&outcome, &["descriptors", "directory"]);
     Ok(())
 }
 

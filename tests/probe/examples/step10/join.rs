@@ -24,7 +24,7 @@ use step10_exec::{NAMESPACES, join};
 use target::{CALLER, CAME_BACK, Command, DUMPABLE, ENVIRONMENT, KINDS, RAN, Target, sleeper};
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    findings.up_to_the_first_fault(
+    findings.play_in(
         &(),
         &[
             everywhere,
@@ -180,7 +180,7 @@ fn caller(findings: &Findings, outcome: &Outcome, command: &Command, zombie: i32
     let mut outcome = outcome.clone();
     let is_there = outcome.after.children.contains_key(&zombie);
     outcome.after.children.remove(&pid);
-    findings.same_caller(&outcome, MAY_CHANGE);
+    findings.caller_stays(&outcome, MAY_CHANGE);
     let why = "any child was waited for, and another one than that of join was reaped: whoever waits for that one never hears \
         of its end. reap takes the number of the process between";
     let seen = if is_there {

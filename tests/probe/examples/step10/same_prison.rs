@@ -39,7 +39,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
 
 pub fn judge(findings: &Findings) -> Result<()> {
     let mut scene = Scene::new()?;
-    let judged = findings.up_to_the_first_fault(
+    let judged = findings.play_in(
         &scene,
         &[
             a_user,
@@ -84,7 +84,7 @@ fn a_user(findings: &Findings, scene: &Scene) -> Result<()> {
         stays,
     );
     findings.claim(claim.because((!stays).then(|| why.into())));
-    findings.same_caller(&outcome, MAY_CHANGE);
+    findings.caller_stays(&outcome, MAY_CHANGE);
     Ok(())
 }
 

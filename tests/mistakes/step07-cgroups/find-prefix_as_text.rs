@@ -1,0 +1,16 @@
+// Whether the group is below the mount's root is decided by their texts: /docker/0123 begins with /docker/01.
+    let (version, group) = own_group(controller, own)?;
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (place, filesystem) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, target) = (place.next()?, place.next()?);
+        let mut filesystem = filesystem.split(' ');
+        let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
+        let is_it = match version {
+            Version::V1 => kind == "cgroup" && options.split(',').any(|each| each == controller),
+            Version::V2 => kind == "cgroup2",
+        };
+        (is_it && group.starts_with(root)).then(|| (root.len(), unescaped(target)))
+    });
+    let (_, top) = mounts.min_by_key(|(root, _)| *root)?;
+    Some((top, version))

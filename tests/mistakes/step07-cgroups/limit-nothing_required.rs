@@ -1,0 +1,15 @@
+// A file that isn't there is passed over, also where the setting is required.
+    for setting in settings {
+        let file = folder.join(setting.file);
+        let written = File::options().write(true).open(&file);
+        let written = written.and_then(|mut file| file.write_all(setting.value.as_bytes()));
+        match written {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            written => written.with_context(|| {
+                let (controller, value) = (setting.controller, &setting.value);
+                let file = file.display();
+                format!("{}: the {controller} controller: {value:?} to {file}", setting.flag)
+            })?,
+        }
+    }
+    Ok(())
