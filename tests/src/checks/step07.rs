@@ -19,9 +19,9 @@ pub const EXERCISES: &[Exercise] = &[
         name: "find",
         heart: "mountinfo × /proc/self/cgroup",
         check: find,
-        scenes: &[&["--rootfs", "{root}", "true"]],
+        scenes: &[&["--rootfs", "{root}", "-m", "64m", "true"]],
         mistakes: &[],
-        read: "cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5)",
+        read: "cgroups(7), proc(5) on /proc/PID/cgroup and /proc/PID/mountinfo",
         show: "cat /proc/self/cgroup; grep cgroup /proc/self/mountinfo",
         hints: [
             "Which line of /proc/self/cgroup has the controller? If none has it by name, whose is it \
