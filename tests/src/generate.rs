@@ -421,11 +421,16 @@ fn short(call: &Call) -> Vec<String> {
     wrapped(&text)
 }
 
-/// The text in lines of a drawing's width, taken apart behind a `|`.
+/// The text in lines of a drawing's width, taken apart behind a `|`, and a part that is too long behind a space.
 fn wrapped(text: &str) -> Vec<String> {
     const WIDTH: usize = 48;
+    const LONGEST: usize = 52;
     let mut lines = vec![String::new()];
-    for part in text.split_inclusive('|') {
+    let parts = text.split_inclusive('|').flat_map(|part| {
+        let whole = part.len() <= LONGEST;
+        part.split_inclusive(move |c| c == ' ' && !whole)
+    });
+    for part in parts {
         let last = lines
             .last_mut()
             .filter(|line| line.len() + part.len() <= WIDTH);
