@@ -111,7 +111,7 @@ fn folded(rows: Vec<Row>, before: &[Row], number: usize) -> Vec<Row> {
     let mut rows = rows.into_iter().peekable();
     while let Some(row) = rows.next() {
         let mut count = usize::from(is_known(&row));
-        while count > 0 && rows.next_if(&is_known).is_some() {
+        while count > 0 && rows.next_if(is_known).is_some() {
             count += 1;
         }
         folded.push(match count {
