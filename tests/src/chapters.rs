@@ -74,7 +74,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step07-cgroups",
         title: "limits",
         page: "07-cgroups.md",
-        is_whole: false,
+        is_whole: true,
         is_probed: true,
         exercises: step07::EXERCISES,
         attack: CGROUP,

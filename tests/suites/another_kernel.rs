@@ -154,15 +154,20 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
         let file = modules.join(module);
         fs::copy(&file, root.join("modules").join(file.file_name().unwrap())).unwrap();
     }
-    // What the checks are to say lies beside the sources.
-    for room in ["course", "steps"] {
-        let snapshots = Path::new("tests/suites").join(room).join("snapshots");
-        let snapshots = workspace().join(snapshots);
-        let there = root.join(snapshots.strip_prefix("/").unwrap());
+    // What the checks are to say lies beside the sources, and so do the book's pages.
+    for texts in [
+        "tests/suites/course/snapshots",
+        "tests/suites/steps/snapshots",
+        "book/src",
+    ] {
+        let texts = workspace().join(texts);
+        let there = root.join(texts.strip_prefix("/").unwrap());
         fs::create_dir_all(&there).unwrap();
-        for entry in fs::read_dir(snapshots).unwrap() {
+        for entry in fs::read_dir(texts).unwrap() {
             let entry = entry.unwrap();
-            fs::copy(entry.path(), there.join(entry.file_name())).unwrap();
+            if entry.path().is_file() {
+                fs::copy(entry.path(), there.join(entry.file_name())).unwrap();
+            }
         }
     }
     let environment = format!(
@@ -235,6 +240,10 @@ const JUDGED: &[(&str, &[&str])] = &[
     (
         "the checks of the chapters that make groups: a learner's machine has version 2",
         &["course::checks::our_solution_holds_from_chapter_7_on"],
+    ),
+    (
+        "what a reader types by hand: version 2 prints other lines in places, and has rules of its own",
+        &["course::book::by_hand_on_version_2_of_control_groups"],
     ),
     (
         "groups: their files, their controllers, who hands them on, and BPF for devices",

@@ -33,9 +33,11 @@ use limits::{Limits, Setting};
 pub use cgroup::hierarchy::{Hierarchy, Version};
 
 // ANCHOR: find
+// ANCHOR: find_task
 /// Finds the folder of the hierarchy that has `controller`, and its version, by the texts of
 /// /proc/self/mountinfo and /proc/self/cgroup; nothing when no mounted hierarchy can have it. The folder is
 /// where the hierarchy is mounted, the topmost group that can be seen, and not the caller's own group.
+// ANCHOR_END: find_task
 ///
 /// /proc/self/cgroup has a line `4:memory:/docker/0123` for a controller of version 1, and
 /// `0::/user.slice` for version 2, which has every controller that no other line names. A line's last
@@ -44,7 +46,9 @@ pub use cgroup::hierarchy::{Hierarchy, Version};
 /// group above it; of several such mounts any will do. A mount of version 1 has the type cgroup, and its
 /// controllers among the options at the end of the line. A space in a mount point is written `\040`
 /// ([`unescaped`]). See cgroups(7), proc_pid_mountinfo(5).
+// ANCHOR: find_signature
 pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Version)> {
+    // ANCHOR_END: find_signature
     // ANCHOR_END: find
     // ANCHOR: exercise_find
     let (version, group) = own_group(controller, own)?;
@@ -67,6 +71,7 @@ pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Ve
     // ANCHOR_END: exercise_find
 }
 
+// ANCHOR: own_group
 /// The version of the hierarchy that has `controller`, and the caller's group in it.
 fn own_group(controller: &str, own: &str) -> Option<(Version, String)> {
     let mut unified = None;
@@ -81,9 +86,12 @@ fn own_group(controller: &str, own: &str) -> Option<(Version, String)> {
     }
     unified
 }
+// ANCHOR_END: own_group
 
+// ANCHOR: unescaped
 /// A path of mountinfo, where a space is written `\040`.
 pub fn unescaped(text: &str) -> PathBuf {
+    // ANCHOR_END: unescaped
     let space = text.replace("\\040", " ").replace("\\011", "\t");
     space.replace("\\012", "\n").replace("\\134", "\\").into()
 }

@@ -39,6 +39,7 @@ pub struct Other {
     pub value: String,
 }
 
+// ANCHOR: Setting
 /// One value for one file of a control group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting<'a> {
@@ -53,6 +54,7 @@ pub struct Setting<'a> {
     /// Whether it is an error when there is no such file.
     pub required: bool,
 }
+// ANCHOR_END: Setting
 
 /// The weights that there are for a group's processor time.
 pub const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;

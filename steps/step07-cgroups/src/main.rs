@@ -93,6 +93,7 @@ fn main() -> ExitCode {
             return Ok(explanation.exit_code());
         }
         let privileges = args.privileges.resolve()?;
+        // ANCHOR: limits
         let (limits, devices) = args.limits.resolve(args.privileges.privileged)?;
         let network = args.network;
         let names = NameFiles::of(&args.hostname);
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         let child = spawn(network.namespaces(NAMESPACES), || {
             die_with_parent()?;
             cgroup.enter()?;
+            // ANCHOR_END: limits
             call!(sethostname(&args.hostname))?;
             make_private()?;
             enter_root(&rootfs.path, || {

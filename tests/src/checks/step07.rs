@@ -20,32 +20,49 @@ pub const EXERCISES: &[Exercise] = &[
         name: "find",
         heart: "mountinfo × /proc/self/cgroup",
         check: find,
-        scenes: &[&["--rootfs", "{root}", "true"]],
+        scenes: &[&["--rootfs", "{root}", "-m", "64m", "true"]],
         mistakes: &[],
-        read: "cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5)",
+        read: "cgroups(7), proc(5) on /proc/PID/cgroup and /proc/PID/mountinfo",
         show: "cat /proc/self/cgroup; grep cgroup /proc/self/mountinfo",
         hints: [
             "Which line of /proc/self/cgroup has the controller? If none has it by name, whose is it \
-             then? And which mounts have that hierarchy?",
-            "own_group(controller, own) says version and group. Of the lines of mountinfo take those of \
-             type cgroup with the controller among the last field's options, or of type cgroup2; whose \
-             root (the fourth field) the group begins with; and of these the one with the shortest root.",
+             then? Which lines of mountinfo are of that hierarchy, and which of those mounts show the \
+             group that you are in?",
+            "own_group(controller, own)? says version and group. Take each line of mountinfo apart at \
+             \" - \": before it the fourth field is the root and the fifth the place, behind it stand \
+             type, source and options. Keep those of type cgroup with the controller among the options \
+             (split at commas), or of type cgroup2 for version 2; of these the ones whose root the \
+             group begins with (as a Path), or whose root begins with \"/..\"; and of these the one \
+             with the shortest root. Return unescaped(place) and the version.",
         ],
     },
     Exercise {
         name: "limit",
         heart: "a limit is a write",
         check: limit,
-        scenes: &[&["--rootfs", "{root}", "-m", "64m", "true"]],
+        scenes: &[&[
+            "--rootfs",
+            "{root}",
+            "-m",
+            "64m",
+            "--cpus",
+            "0.5",
+            "--pids-limit",
+            "20",
+            "true",
+        ]],
         mistakes: &[],
         read: "cgroups(7), the kernel's documentation of cgroup-v1 and cgroup-v2",
-        show: "cargo progress run 7 -- -m 64m grep -r . /sys/fs/cgroup/memory",
+        show: "cargo progress run 7 -- -m 64m grep -rs . /sys/fs/cgroup --include=memory.max \
+               --include=memory.limit_in_bytes",
         hints: [
             "A file of a control group takes a value by one write. What does the kernel say of a value \
-             that can't be, and who hears it?",
-            "For each setting: open folder.join(setting.file) for writing and write_all(setting.value). \
-             NotFound is fine unless setting.required; every other error gets a context with flag, \
-             controller, value and file.",
+             that can't be, and who hears it? What does it say of a file that isn't there, and is that \
+             an error?",
+            "For each setting: open folder.join(setting.file) by File::options().write(true), so that \
+             nothing is created, and write_all(setting.value.as_bytes()). An error of kind NotFound is \
+             fine unless setting.required; every other error gets a context with flag, controller, \
+             value and file, and goes back with `?`.",
         ],
     },
     Exercise {
@@ -57,23 +74,30 @@ pub const EXERCISES: &[Exercise] = &[
         read: "cgroups(7), cgroup_namespaces(7)",
         show: "cargo progress run 7 -- cat /proc/self/cgroup",
         hints: [
-            "The child enters by itself, before it starts anybody. Which pid does it write, when it \
-             doesn't know the one that the host has for it?",
-            "Write \"0\" to each group's members, then unshare(CLONE_NEWCGROUP), in this order.",
+            "The child enters by itself, before it starts anybody. The kernel reads a pid in the \
+             writer's own PID namespace: which number means the writer anywhere? And what becomes the \
+             top of a new cgroup namespace?",
+            "For each of self.groups: (&*group.members).write_all(b\"0\"), with a context that names \
+             the group's folder. When all are joined, call!(unshare(CloneFlags::CLONE_NEWCGROUP))?, and \
+             Ok(()) at the end.",
         ],
     },
     Exercise {
         name: "remove",
         heart: "rmdir, once empty",
         check: remove,
-        scenes: &[&["--rootfs", "{root}", "true"]],
+        scenes: &[
+            &["--rootfs", "{root}", "true"],
+            &["--rootfs", "{root}", "no-such-program"],
+        ],
         mistakes: &[],
         read: "rmdir(2) under EBUSY, cgroups(7)",
         show: "cargo progress run 7 -- true; find /sys/fs/cgroup -name ten-steps",
         hints: [
             "remove_dir_all would unlink the files first, and the kernel refuses that. What is left to \
-             do for an empty group?",
-            "As long as self.groups.last() is some group: remove_group(&group.folder)?, then self.groups.pop().",
+             do for an empty group? And when may you forget that you have it?",
+            "As long as self.groups.last() is some group: remove_group(&group.folder)?, and after that \
+             self.groups.pop(). Ok(()) when none is left.",
         ],
     },
 ];

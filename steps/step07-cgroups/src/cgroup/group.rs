@@ -22,6 +22,7 @@ use step04_pivot_root::root::directory_at;
 /// The group that all groups of ours are below.
 pub(super) const OURS: &str = "ten-steps";
 
+// ANCHOR: Group
 /// A control group: its folder, and a file in it that was opened before there was a container.
 pub(crate) struct Group {
     pub(crate) hierarchy: Hierarchy,
@@ -29,6 +30,7 @@ pub(crate) struct Group {
     /// The file of [`members_of`]. As long as the file is locked, a program uses the group.
     pub(crate) members: Lock,
 }
+// ANCHOR_END: Group
 
 impl Group {
     /// Makes the folder at `path` below the hierarchy's topmost group, with those above it, and claims it.
@@ -185,9 +187,11 @@ pub fn new_id() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+// ANCHOR: remove_group
 /// Removes a group, and waits for processes that are about to leave it. The group above goes with the last group
 /// in it.
 pub fn remove_group(folder: &Path) -> Result<()> {
+    // ANCHOR_END: remove_group
     const PATIENCE: u32 = 10_000;
     for turn in 0.. {
         match fs::remove_dir(folder) {
