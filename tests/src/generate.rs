@@ -443,9 +443,6 @@ fn short(call: &Call) -> Vec<String> {
     if call.name == "wait4" {
         text = "wait4(PID) = the exit code".into();
     }
-    if let ("capset", Some((_, sets))) = (call.name.as_str(), call.arguments.split_once("}, {")) {
-        text = format!("capset({})", sets.trim_end_matches('}'));
-    }
     if let ("seccomp", Some((operation, _))) = (call.name.as_str(), call.arguments.split_once(','))
     {
         text = format!("seccomp({operation}, …)");

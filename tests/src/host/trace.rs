@@ -164,6 +164,11 @@ impl Call {
             ("kill" | "tgkill", Some((_, rest))) => format!("PID, {rest}"),
             ("wait4", Some((pid, rest))) if !pid.starts_with('-') => format!("PID, {rest}"),
             ("signalfd4", _) => "…".into(),
+            // The sets, without the version of the call.
+            ("capset", _) => arguments
+                .split_once("}, {")
+                .map_or(arguments, |(_, sets)| sets.trim_end_matches('}'))
+                .into(),
             ("rt_sigprocmask", _) => "SIG_SETMASK, [… CHLD …]".into(),
             _ => steady(arguments),
         };
