@@ -64,7 +64,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step06-caps",
         title: "few privileges",
         page: "06-caps.md",
-        is_whole: false,
+        is_whole: true,
         is_probed: true,
         exercises: step06::EXERCISES,
         attack: CAPS,

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use step06_caps::paths::{MASKED_PATHS, READ_ONLY_PATHS};
 
 /// The files by name, with their text.
 pub type Files = BTreeMap<String, String>;
@@ -224,12 +225,34 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
     svg.replace(" class=\"\"", "").replace(" \" ", "\" ") + "</svg>\n"
 }
 
+/// Of many calls that do the same to one thing after the other these are drawn: how many there are differs from
+/// machine to machine.
+const READ_ONLY: &str = "/proc/sys";
+const MASKED: &str = "/proc/interrupts";
+const DROPPED: &str = "CAP_SYS_ADMIN";
+
+/// Whether a call is drawn. What failed isn't: where PATH leads nowhere says nothing.
+fn is_drawn(call: &Call) -> bool {
+    let is_about = |path: &str| call.is("mount", &format!("\"{path}\", "));
+    let many = READ_ONLY_PATHS.iter().chain(MASKED_PATHS);
+    let is_example = is_about(READ_ONLY) || is_about(MASKED);
+    let is_one_of_many = many.into_iter().any(|path| is_about(path)) && !is_example;
+    let is_dropped = call.is("prctl", "PR_CAPBSET_DROP") && !call.is("prctl", DROPPED);
+    let asks = call.is("prctl", "PR_GET_");
+    call.worked() && !is_one_of_many && !is_dropped && !asks
+}
+
 /// The calls in the order of the drawing: what the child does stands where the program waits for it.
 fn rows(trace: &Trace) -> Vec<Row> {
-    // Where PATH leads nowhere says nothing.
-    let worked = |calls: &[Call]| calls.iter().filter(|call| call.worked()).cloned().collect();
+    let drawn = |calls: &[Call]| {
+        calls
+            .iter()
+            .filter(|call| is_drawn(call))
+            .cloned()
+            .collect()
+    };
     let (parent, child): (Vec<Call>, Vec<Call>) =
-        (worked(trace.process(0)), worked(trace.process(1)));
+        (drawn(trace.process(0)), drawn(trace.process(1)));
     let mut rows: Vec<Row> = Vec::new();
     let child = gathered(&child);
     let mut childs = child.iter().map(|each| each.row(1)).peekable();
@@ -313,8 +336,18 @@ impl Gathered<'_> {
         } else if self.more > 0 {
             row.text.push(format!("{NOTE}{} more", self.more));
         }
+        if is_example(self.call) {
+            row.text.push(format!("{NOTE}so for others"));
+        }
         row
     }
+}
+
+/// Whether a call is the one that is drawn of many.
+fn is_example(call: &Call) -> bool {
+    call.is("mount", &format!("\"{READ_ONLY}\", NULL, MS_RDONLY"))
+        || call.is("mount", &format!("\"{MASKED}\", "))
+        || call.is("prctl", DROPPED)
 }
 
 /// A call without the name of the hierarchy that it is about.
@@ -410,7 +443,17 @@ fn short(call: &Call) -> Vec<String> {
     if call.name == "wait4" {
         text = "wait4(PID) = the exit code".into();
     }
+    if let ("seccomp", Some((operation, _))) = (call.name.as_str(), call.arguments.split_once(','))
+    {
+        text = format!("seccomp({operation}, …)");
+    }
+    if call.name == "prctl" {
+        text = text.replace(", 0, 0, 0", "");
+    }
     text = without_numbers(&text);
+    if is_example(call) {
+        text = text.replace("/proc/self/fd/…", "/dev/null");
+    }
     // The folder of a check is nobody's business.
     while let Some(at) = text.find("\"/tmp/") {
         let end = text[at + 1..]

@@ -16,27 +16,35 @@ pub const EXERCISES: &[Exercise] = &[
         name: "become_user",
         heart: "order",
         check: become_user,
-        scenes: &[&["--rootfs", "{root}", "-u", "4711:4712", "true"]],
+        scenes: &[
+            &["--rootfs", "{root}", "-u", "4711:4712", "true"],
+            &["--rootfs", "{root}", "true"],
+        ],
         mistakes: &[],
-        read: "credentials(7), setresuid(2), setgroups(2)",
-        show: "cargo progress run 6 -- -u 1000:1000 id",
+        read: "credentials(7), setresuid(2), setgroups(2), prctl(2) on PR_SET_KEEPCAPS",
+        show: "cargo progress run 6 -- -u 1000:1000 grep -E '^(Uid|Gid|Groups)' /proc/self/status",
         hints: [
             "Changing groups takes CAP_SETGID, which goes with uid 0. So what comes last? And whose \
              supplementary groups are those that nobody changed?",
-            "setgroups(&groups), then setresgid three times the same, then, if the uid is another, \
-             set_keepcaps(true) and setresuid.",
+            "Make a Uid and Gids by from_raw. Then setgroups(&groups), setresgid with the gid three \
+             times, and, if the uid isn't getuid() already, set_keepcaps(true) and setresuid with the \
+             uid three times.",
         ],
     },
     Exercise {
         name: "drop_capabilities",
         heart: "the bounding set outlives exec",
         check: drop_capabilities,
-        scenes: &[&["--rootfs", "{root}", "true"]],
+        scenes: &[
+            &["--rootfs", "{root}", "true"],
+            &["--rootfs", "{root}", "-u", "4711:4712", "true"],
+        ],
         mistakes: &[],
-        read: "capabilities(7), capset(2), PR_CAP_AMBIENT(2const)",
-        show: "cargo progress run 6 -- grep Cap /proc/self/status",
+        read: "capabilities(7), capset(2), prctl(2) on PR_CAP_AMBIENT",
+        show: "cargo progress run 6 -- --init grep ^Cap /proc/1/status",
         hints: [
-            "Five lines in /proc/PID/status begin with Cap. Which of them did your call change?",
+            "Five lines in /proc/PID/status begin with Cap. Which of them did your call change, and \
+             which did execve? PID 1 of `--init` calls no execve: what does its file say?",
             "capset(sets.effective, sets.permitted, sets.inheritable), then raise_ambient for each \
              capability whose bit is in sets.ambient.",
         ],
@@ -45,12 +53,29 @@ pub const EXERCISES: &[Exercise] = &[
         name: "filter",
         heart: "a filter binds its installer",
         check: filter,
-        scenes: &[&["--rootfs", "{root}", "true"]],
+        scenes: &[
+            &["--rootfs", "{root}", "true"],
+            &[
+                "--rootfs",
+                "{root}",
+                "--security-opt",
+                "no-new-privileges=false",
+                "true",
+            ],
+            &[
+                "--rootfs",
+                "{root}",
+                "--security-opt",
+                "seccomp=unconfined",
+                "true",
+            ],
+        ],
         mistakes: &[],
-        read: "seccomp(2), PR_SET_NO_NEW_PRIVS(2const)",
+        read: "seccomp(2), prctl(2) on PR_SET_NO_NEW_PRIVS",
         show: "cargo progress run 6 -- grep -E 'NoNewPrivs|Seccomp' /proc/self/status",
         hints: [
-            "What does the kernel ask of a process that wants a filter and isn't privileged?",
+            "What does the kernel ask of a process that wants a filter and isn't privileged? And is \
+             each of the two wanted always?",
             "set_no_new_privs() when no_new_privileges says so, and only then \
              seccomp(SECCOMP_SET_MODE_FILTER, filter) when there is one.",
         ],
@@ -66,8 +91,8 @@ pub const EXERCISES: &[Exercise] = &[
         hints: [
             "MS_BIND looks at no other flag of the call that makes the mount. And what happens to the \
              flags that a remount doesn't name?",
-            "mount(path on path, MS_BIND), which may answer ENOENT; then mount(path, flags_of(path) | \
-             MS_REMOUNT | MS_BIND | MS_RDONLY).",
+            "mount(Some(path), path, none, MS_BIND, none), where ENOENT means Ok(()); then mount(none, path, \
+             none, flags, none) with flags_of(path)? | MS_REMOUNT | MS_BIND | MS_RDONLY.",
         ],
     },
 ];

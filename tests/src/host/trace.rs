@@ -15,6 +15,9 @@ const CALLS: &str = "?unshare,?setns,?sethostname,?execve,?execveat,?fork,?vfork
     ?pipe2,?pipe,?read,?write,?close,?close_range,?socket,?ioctl,?wait4,?waitid,?kill,?tgkill,\
     ?pidfd_send_signal,?signalfd4,?rt_sigprocmask,?prctl,?rmdir,?unlink,?unlinkat,?exit_group";
 
+/// Those that take privileges away.
+const PRIVILEGES: &str = "?setgroups,?setresgid,?setresuid,?capset,?seccomp";
+
 /// One system call as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -45,7 +48,7 @@ impl Trace {
         strace
             .args(["-ff", "-qq", "-y", "-s", "120", "-e", "signal=none"])
             .arg("-e")
-            .arg(format!("trace={CALLS}"))
+            .arg(format!("trace={CALLS},{PRIVILEGES}"))
             .arg("-o")
             .arg(folder.path().join("of"))
             .arg(program)
@@ -161,6 +164,11 @@ impl Call {
             ("kill" | "tgkill", Some((_, rest))) => format!("PID, {rest}"),
             ("wait4", Some((pid, rest))) if !pid.starts_with('-') => format!("PID, {rest}"),
             ("signalfd4", _) => "…".into(),
+            // The sets, without the version of the call.
+            ("capset", _) => arguments
+                .split_once("}, {")
+                .map_or(arguments, |(_, sets)| sets.trim_end_matches('}'))
+                .into(),
             ("rt_sigprocmask", _) => "SIG_SETMASK, [… CHLD …]".into(),
             _ => steady(arguments),
         };
