@@ -50,7 +50,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step05-tty",
         title: "a terminal of its own",
         page: "05-tty.md",
-        is_whole: false,
+        is_whole: true,
         exercises: step05::EXERCISES,
         attack: TTY,
     },
