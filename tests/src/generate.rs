@@ -4,7 +4,7 @@
 //! - `stepNN-….svg`: the system calls of a container's life, by strace;
 //! - `main-diffs.md`: what changes from each `main.rs` to the next.
 
-use crate::chapters::{CHAPTERS, whole};
+use crate::chapters::{CHAPTERS, chapter as find_chapter, whole};
 use crate::checks::elsewhere;
 use crate::course::Chapter;
 use crate::course::regions::without_other_anchors;
@@ -29,7 +29,11 @@ pub fn folder() -> PathBuf {
 /// Writes all files.
 pub fn generate() -> Result<u8> {
     let mut files = sources()?;
-    let packages: Vec<&str> = whole().map(|chapter| chapter.package).collect();
+    let last = whole().last().map_or(0, |chapter| chapter.number);
+    let packages: Vec<&str> = CHAPTERS[..last]
+        .iter()
+        .map(|chapter| chapter.package)
+        .collect();
     files.extend(timelines(&this_program()?, &Programs::build(&packages)?)?);
     fs::create_dir_all(folder())?;
     for (name, text) in &files {
@@ -72,15 +76,54 @@ fn diffs() -> Result<String> {
 
 /// The time lines of all chapters whose page is whole, traced on a pretend host by the program `progress`.
 pub fn timelines(progress: &Path, programs: &Programs) -> Result<Files> {
-    let mut files = Files::new();
-    for chapter in whole() {
+    let rows_of = |chapter: &Chapter| -> Result<Vec<Row>> {
         let program = programs.path(chapter.package)?.to_string_lossy();
         let words = ["record", &chapter.number.to_string(), "0", &program];
         let traces: Vec<Trace> = elsewhere(progress, &words)?;
-        let trace = traces.first().context("the program made no system calls")?;
-        files.insert(format!("{}.svg", chapter.package), timeline(chapter, trace));
+        Ok(rows(
+            traces.first().context("the program made no system calls")?,
+        ))
+    };
+    let mut files = Files::new();
+    for chapter in whole() {
+        let mut rows = rows_of(chapter)?;
+        let before = chapter.number.checked_sub(1).and_then(find_chapter);
+        if let Some(before) = before.filter(|_| rows.len() > MOST) {
+            rows = folded(rows, &rows_of(before)?, before.number);
+        }
+        files.insert(format!("{}.svg", chapter.package), timeline(chapter, &rows));
     }
     Ok(files)
+}
+
+/// A time line with more lines than this shows only what is new: what the step before did as well is counted.
+const MOST: usize = 40;
+
+/// The rows with those of the child that the chapter `number` has, too, folded: several are one.
+fn folded(rows: Vec<Row>, before: &[Row], number: usize) -> Vec<Row> {
+    let is_known = |row: &Row| {
+        let known = before
+            .iter()
+            .any(|known| known.lane == 1 && known.text == row.text);
+        row.lane == 1 && known && !row.text[0].starts_with("execve")
+    };
+    let mut folded: Vec<Row> = Vec::new();
+    let mut rows = rows.into_iter().peekable();
+    while let Some(row) = rows.next() {
+        let mut count = usize::from(is_known(&row));
+        while count > 0 && rows.next_if(&is_known).is_some() {
+            count += 1;
+        }
+        folded.push(match count {
+            0 | 1 => row,
+            _ => Row {
+                text: vec![format!("… {count} calls, as in chapter {number}")],
+                is_code: false,
+                ..row
+            },
+        });
+    }
+    folded
 }
 
 /// A line of a time line's drawing.
@@ -95,6 +138,8 @@ struct Row {
     woken: bool,
     /// Whether the other one is born here.
     bears: bool,
+    /// Whether the text is a call's, and not a remark.
+    is_code: bool,
 }
 
 impl Row {
@@ -102,6 +147,7 @@ impl Row {
         Row {
             lane,
             text: short(call),
+            is_code: true,
             waits: false,
             woken: false,
             bears: call.makes_a_process(),
@@ -116,8 +162,7 @@ const CLASSES: [&str; 2] = ["", "own"];
 
 /// A drawing: time runs down, the program on the left line, its child on the right one. Where the
 /// program waits for the child its line is dashed, down to the call of the child that ends the wait.
-fn timeline(chapter: &Chapter, trace: &Trace) -> String {
-    let rows = rows(trace);
+fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
     let mut y = TOP;
     let places: Vec<usize> = rows
         .iter()
@@ -128,10 +173,14 @@ fn timeline(chapter: &Chapter, trace: &Trace) -> String {
         })
         .collect();
     let package = chapter.package;
+    // The root that a check gives is nobody's business.
+    let words = chapter.exercises[0].scenes[0].iter();
+    let words: Vec<&str> = words.copied().collect();
+    let words = words.join(" ").replace("--rootfs {root} ", "");
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 480 {y}\" \
          role=\"img\" aria-label=\"The system calls of {package} in order of time\">\n\
-         <text class=\"strong\" x=\"16\" y=\"24\">{package} true: its system calls</text>\n\
+         <text class=\"strong\" x=\"16\" y=\"24\">{package} {words}: its system calls</text>\n\
          <circle cx=\"22\" cy=\"42\" r=\"5\"/><text x=\"34\" y=\"47\">the program</text>\n"
     );
     if rows.iter().any(|row| row.lane == 1) {
@@ -162,8 +211,13 @@ fn timeline(chapter: &Chapter, trace: &Trace) -> String {
         );
         for (number, text) in row.text.iter().enumerate() {
             let (x, y) = (62 + number.min(1) * 16, y + 5 + number * LINE);
-            let text = escaped(text);
-            svg += &format!("<text class=\"code {class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n");
+            let (is_code, text) = (row.is_code && !text.starts_with(NOTE), escaped(text));
+            let class = if is_code {
+                format!("code {class}")
+            } else {
+                "dim small".into()
+            };
+            svg += &format!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n");
         }
     }
     // What belongs to the program has no class of its own.
@@ -177,12 +231,14 @@ fn rows(trace: &Trace) -> Vec<Row> {
     let (parent, child): (Vec<Call>, Vec<Call>) =
         (worked(trace.process(0)), worked(trace.process(1)));
     let mut rows: Vec<Row> = Vec::new();
-    let mut childs = child.iter().map(|call| Row::of(1, call)).peekable();
-    for call in &parent {
+    let child = gathered(&child);
+    let mut childs = child.iter().map(|each| each.row(1)).peekable();
+    for each in gathered(&parent) {
+        let call = each.call;
         let waits_for_the_start = call.is("read", "<pipe>") && childs.peek().is_some();
         let waits_for_the_end = call.is("read", "signalfd");
         if !(waits_for_the_start || waits_for_the_end) {
-            rows.push(Row::of(0, call));
+            rows.push(each.row(0));
             continue;
         }
         let mut wait = Row::of(0, call);
@@ -200,6 +256,7 @@ fn rows(trace: &Trace) -> Vec<Row> {
             waits: false,
             woken: true,
             bears: false,
+            is_code: true,
         });
     }
     // A program without a child waits for nobody.
@@ -207,8 +264,111 @@ fn rows(trace: &Trace) -> Vec<Row> {
     rows
 }
 
+/// With this begins a line that says how many others a row stands for.
+const NOTE: &str = "and ";
+
+/// A call that stands for others as well.
+struct Gathered<'a> {
+    call: &'a Call,
+    /// The other hierarchies of control groups in which the same is done.
+    elsewhere: Vec<&'a str>,
+    /// How many other writes to the same file there are.
+    more: usize,
+}
+
+/// The calls of a process. What is done in each hierarchy of control groups is there once, and so are several writes to
+/// one file of a group.
+fn gathered(calls: &[Call]) -> Vec<Gathered<'_>> {
+    let mut all: Vec<Gathered> = Vec::new();
+    for call in calls.iter().filter(|call| !is_shared(call)) {
+        if let Some(hierarchy) = hierarchy(call) {
+            let last = all
+                .last_mut()
+                .filter(|last| target(last.call) == target(call));
+            if let Some(last) = last.filter(|_| call.name == "write") {
+                last.more += 1;
+                continue;
+            }
+            let same = |known: &&mut Gathered| anywhere(known.call) == anywhere(call);
+            if let Some(known) = all.iter_mut().find(same) {
+                known.elsewhere.push(hierarchy);
+                continue;
+            }
+        }
+        all.push(Gathered {
+            call,
+            elsewhere: Vec::new(),
+            more: 0,
+        });
+    }
+    all
+}
+
+impl Gathered<'_> {
+    fn row(&self, lane: usize) -> Row {
+        let mut row = Row::of(lane, self.call);
+        if !self.elsewhere.is_empty() {
+            row.text
+                .push(format!("{NOTE}for {}", self.elsewhere.join(", ")));
+        } else if self.more > 0 {
+            row.text.push(format!("{NOTE}{} more", self.more));
+        }
+        row
+    }
+}
+
+/// A call without the name of the hierarchy that it is about.
+fn anywhere(call: &Call) -> Option<String> {
+    let name = hierarchy(call)?;
+    let (_, arguments) = call
+        .arguments
+        .split_at(call.arguments.find(['<', '"', '/'])?);
+    let arguments = arguments.replace(&format!("/{name}"), "/…");
+    Some(format!(
+        "{}({}",
+        call.name,
+        arguments.replace(&format!("\"{name}\""), "…")
+    ))
+}
+
+/// The file that a descriptor among a call's arguments leads to: `3</tmp/x>`.
+fn target(call: &Call) -> Option<&str> {
+    Some(call.arguments.split_once('<')?.1.split_once('>')?.0)
+}
+
+/// The hierarchy of control groups that a call is about.
+fn hierarchy(call: &Call) -> Option<&str> {
+    let (_, behind) = call.arguments.split_once("/sys/fs/cgroup/")?;
+    behind.split(['/', '"', '>']).next()
+}
+
+/// Whether a call makes or removes what all containers share: whoever comes first, or goes last, does it.
+fn is_shared(call: &Call) -> bool {
+    matches!(call.name.as_str(), "mkdir" | "rmdir") && call.arguments.contains("/ten-steps\"")
+}
+
+/// The text without the numbers of descriptors.
+fn without_numbers(text: &str) -> String {
+    let mut rest = text;
+    let mut without = String::new();
+    while let Some((before, behind)) = rest.split_once("/proc/self/fd/") {
+        without += before;
+        without += "/proc/self/fd/…";
+        rest = behind.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    without + rest
+}
+
 /// A call in few words, in lines that fit: of its flags all that matter, no descriptor's target.
 fn short(call: &Call) -> Vec<String> {
+    if let ("write", Some(file), Some(_)) = (call.name.as_str(), target(call), hierarchy(call)) {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        let value = call.arguments.split('"').nth(1).unwrap_or_default();
+        return vec![format!("write({name}, \"{value}\")")];
+    }
+    if let ("mkdir", Some((path, _))) = (call.name.as_str(), call.arguments.rsplit_once(", 0")) {
+        return wrapped(&format!("mkdir({path})"));
+    }
     // `3<pipe>` is the pipe, whatever its number.
     let target = call
         .arguments
@@ -250,6 +410,7 @@ fn short(call: &Call) -> Vec<String> {
     if call.name == "wait4" {
         text = "wait4(PID) = the exit code".into();
     }
+    text = without_numbers(&text);
     // The folder of a check is nobody's business.
     while let Some(at) = text.find("\"/tmp/") {
         let end = text[at + 1..]

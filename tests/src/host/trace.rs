@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 const CALLS: &str = "?unshare,?setns,?sethostname,?execve,?execveat,?fork,?vfork,?clone,?clone3,\
     ?mount,?umount2,?pivot_root,?chroot,?chdir,?fchdir,?mkdir,?open_tree,?move_mount,?mount_setattr,\
     ?pipe2,?pipe,?read,?write,?close,?close_range,?socket,?ioctl,?wait4,?waitid,?kill,?tgkill,\
-    ?pidfd_send_signal,?signalfd4,?rt_sigprocmask,?prctl,?exit_group";
+    ?pidfd_send_signal,?signalfd4,?rt_sigprocmask,?prctl,?rmdir,?unlink,?unlinkat,?exit_group";
 
 /// One system call as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,8 +124,8 @@ fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
 }
 
 impl Call {
-    /// A line such as `unshare(CLONE_NEWUTS) = 0`. Reads and writes that aren't a pipe's or a
-    /// signalfd's are the libraries' own.
+    /// A line such as `unshare(CLONE_NEWUTS) = 0`. Reads and writes that aren't a pipe's, a signalfd's or,
+    /// if they write, a control group's are the libraries' own.
     fn parse(line: &str) -> Option<Call> {
         let (name, rest) = line.split_once('(')?;
         let (arguments, result) = match rest.rsplit_once(" = ") {
@@ -144,8 +144,14 @@ impl Call {
         }
         let is_ours = |arguments: &str| {
             let complains = name == "write" && arguments.starts_with("2<");
-            complains || arguments.contains("<pipe:") || arguments.contains("signalfd")
+            let limits = name == "write" && arguments.contains("/cgroup");
+            complains || limits || arguments.contains("<pipe:") || arguments.contains("signalfd")
         };
+        // Of what is removed only groups matter: the libraries have files of their own.
+        let removes = matches!(name, "rmdir" | "unlink" | "unlinkat");
+        if removes && !arguments.contains("/cgroup") {
+            return None;
+        }
         let of_libraries = matches!(name, "read" | "write" | "close" | "ioctl");
         if of_libraries && !is_ours(arguments) && !arguments.contains("SIOC") {
             return None;
@@ -195,10 +201,11 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// `text` without what differs from run to run: addresses, numbers of pipes.
+/// `text` without what differs from run to run: addresses, numbers of pipes, IDs of containers.
 fn steady(text: &str) -> String {
+    let text = without_ids(text);
     let mut steady = String::new();
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some(at) = rest.find("0x").into_iter().chain(rest.find(":[")).min() {
         let (before, found) = rest.split_at(at);
         let (sign, digits) = found.split_at(2);
@@ -225,6 +232,19 @@ fn steady(text: &str) -> String {
         }
     }
     steady + rest
+}
+
+/// `text` with `ID` where 64 hexadecimal digits stand: a container's name.
+fn without_ids(text: &str) -> String {
+    let parts = text.split_inclusive(|c: char| !c.is_ascii_hexdigit());
+    parts
+        .map(|part| match part.get(64..) {
+            Some(rest) if rest.len() <= 1 && part[..64].bytes().all(|c| c.is_ascii_hexdigit()) => {
+                format!("ID{rest}")
+            }
+            _ => part.to_owned(),
+        })
+        .collect()
 }
 
 /// The traces of two programs side by side, in lines of two columns; of each process the first line that
@@ -274,6 +294,13 @@ mod tests {
         let call = Call::parse("read(3<pipe:[4711]>, <unfinished ...>").unwrap();
         assert_eq!(call.to_string(), "read(3<pipe>,) = ?");
         assert!(Call::parse("read(3</etc/passwd>, \"root\", 4) = 4").is_none());
+        let id = "0123456789abcdef".repeat(4);
+        let line = format!("write(5</sys/fs/cgroup/pids/ten-steps/{id}/pids.max>, \"20\", 2) = 2");
+        let call = Call::parse(&line).unwrap();
+        let text = "write(5</sys/fs/cgroup/pids/ten-steps/ID/pids.max>, \"20\", 2) = 2";
+        assert_eq!(call.to_string(), text);
+        assert!(Call::parse("rmdir(\"/tmp/x\") = 0").is_none());
+        assert!(Call::parse("rmdir(\"/sys/fs/cgroup/x\") = 0").is_some());
         let call =
             Call::parse("wait4(17, [{WIFEXITED(s) && WEXITSTATUS(s) == 7}], WNOHANG, NULL) = 17");
         assert_eq!(call.unwrap().result, "PID");
