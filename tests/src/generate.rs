@@ -421,14 +421,15 @@ fn short(call: &Call) -> Vec<String> {
     wrapped(&text)
 }
 
-/// The text in lines of a drawing's width, taken apart behind a `|`.
+/// The text in lines of a drawing's width, taken apart behind a `|` or a comma.
 fn wrapped(text: &str) -> Vec<String> {
     const WIDTH: usize = 48;
     let mut lines = vec![String::new()];
-    for part in text.split_inclusive('|') {
+    let parts = text.replace('|', "|\n").replace(", ", ", \n");
+    for part in parts.split('\n') {
         let last = lines
             .last_mut()
-            .filter(|line| line.len() + part.len() <= WIDTH);
+            .filter(|line| line.len() + part.trim_end().len() <= WIDTH);
         match last {
             Some(line) => line.push_str(part),
             None => lines.push(part.into()),
@@ -436,6 +437,9 @@ fn wrapped(text: &str) -> Vec<String> {
     }
     lines.retain(|line| !line.is_empty());
     lines
+        .iter()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 fn escaped(text: &str) -> String {

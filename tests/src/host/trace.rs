@@ -4,6 +4,7 @@
 use crate::host::container::let_end;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ const CALLS: &str = "?unshare,?setns,?sethostname,?execve,?execveat,?fork,?vfork
     ?mount,?umount2,?pivot_root,?chroot,?chdir,?fchdir,?mkdir,?open_tree,?move_mount,?mount_setattr,\
     ?pipe2,?pipe,?read,?write,?close,?close_range,?socket,?ioctl,?wait4,?waitid,?kill,?tgkill,\
     ?pidfd_send_signal,?signalfd4,?rt_sigprocmask,?prctl,?rmdir,?unlink,?unlinkat,?exit_group";
+
+/// Those that make devices and terminals, and what tells which file a descriptor is.
+const TERMINALS: &str = "?mknod,?mknodat,?umask,?setsid,?open,?openat,?openat2";
 
 /// One system call as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +49,7 @@ impl Trace {
         strace
             .args(["-ff", "-qq", "-y", "-s", "120", "-e", "signal=none"])
             .arg("-e")
-            .arg(format!("trace={CALLS}"))
+            .arg(format!("trace={CALLS},{TERMINALS}"))
             .arg("-o")
             .arg(folder.path().join("of"))
             .arg(program)
@@ -82,7 +86,7 @@ impl Trace {
             if processes.len() == own {
                 break;
             }
-            let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
+            let text = with_names(&String::from_utf8_lossy(&fs::read(file)?));
             let mut lines = text.lines();
             if processes.is_empty() {
                 lines.next(); // How strace started it.
@@ -153,7 +157,13 @@ impl Call {
             return None;
         }
         let of_libraries = matches!(name, "read" | "write" | "close" | "ioctl");
-        if of_libraries && !is_ours(arguments) && !arguments.contains("SIOC") {
+        let of_terminals = ["TIOCSPTLCK", "TIOCGPTPEER", "TIOCSCTTY"];
+        let is_ioctl =
+            arguments.contains("SIOC") || of_terminals.iter().any(|one| arguments.contains(one));
+        if of_libraries && !is_ours(arguments) && !is_ioctl {
+            return None;
+        }
+        if name.starts_with("open") && name != "open_tree" && !arguments.contains("ptmx") {
             return None;
         }
         let makes_pid = ["fork", "vfork", "clone", "clone3", "wait4", "waitid"].contains(&name);
@@ -161,6 +171,9 @@ impl Call {
             ("kill" | "tgkill", Some((_, rest))) => format!("PID, {rest}"),
             ("wait4", Some((pid, rest))) if !pid.starts_with('-') => format!("PID, {rest}"),
             ("signalfd4", _) => "…".into(),
+            ("open" | "openat" | "mknod" | "mknodat", _) => {
+                with_number(arguments.trim_start_matches("AT_FDCWD</>, "))
+            }
             ("rt_sigprocmask", _) => "SIG_SETMASK, [… CHLD …]".into(),
             _ => steady(arguments),
         };
@@ -247,6 +260,45 @@ fn without_ids(text: &str) -> String {
         .collect()
 }
 
+/// A device's number as people write it: `1:3` for `makedev(0x1, 0x3`, whose end was cut.
+fn with_number(arguments: &str) -> String {
+    let number = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    let device = arguments
+        .split_once("makedev(")
+        .and_then(|(before, numbers)| {
+            let (major, minor) = numbers.split_once(", ")?;
+            Some(format!("{before}{}:{}", number(major)?, number(minor)?))
+        });
+    device.unwrap_or_else(|| steady(arguments))
+}
+
+/// The lines of strace with the file's path where a mount has a descriptor's: `/dev` for `/proc/self/fd/7`.
+fn with_names(text: &str) -> String {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut named = String::new();
+    for line in text.lines() {
+        let mut line_named = line.to_owned();
+        if line.starts_with("mount(") || line.starts_with("umount2(") {
+            for (number, path) in &names {
+                for end in ["\"", "/"] {
+                    let unnamed = format!("\"/proc/self/fd/{number}{end}");
+                    line_named = line_named.replace(&unnamed, &format!("\"{path}{end}"));
+                }
+            }
+        }
+        named += &(line_named + "\n");
+        // `7</dev>` is what -y makes of a descriptor; the last one of a line is what came of the call.
+        for (before, behind) in line.match_indices("</").map(|(at, _)| line.split_at(at)) {
+            let number = before.rsplit(|c: char| !c.is_ascii_digit()).next();
+            let path = behind[1..].split('>').next();
+            if let (Some(number), Some(path)) = (number.filter(|it| !it.is_empty()), path) {
+                names.insert(number, path);
+            }
+        }
+    }
+    named
+}
+
 /// The traces of two programs side by side, in lines of two columns; of each process the first line that
 /// differs is marked, and not cut. Returns the lines and whether all are the same.
 pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool) {
@@ -304,6 +356,39 @@ mod tests {
         let call =
             Call::parse("wait4(17, [{WIFEXITED(s) && WEXITSTATUS(s) == 7}], WNOHANG, NULL) = 17");
         assert_eq!(call.unwrap().result, "PID");
+    }
+
+    #[test]
+    fn a_device_has_its_number() {
+        let line = "mknodat(AT_FDCWD</>, \"/dev/full\", S_IFCHR|0666, makedev(0x1, 0xa)) = 0";
+        let call = Call::parse(line).unwrap();
+        assert_eq!(
+            call.to_string(),
+            "mknodat(\"/dev/full\", S_IFCHR|0666, 1:10)"
+        );
+        assert!(
+            Call::parse("openat(AT_FDCWD</>, \"/etc/passwd\", O_RDONLY) = 3</etc/passwd>")
+                .is_none()
+        );
+        let open =
+            Call::parse("openat(AT_FDCWD</>, \"/dev/ptmx\", O_RDWR) = 3</dev/ptmx>").unwrap();
+        assert_eq!(open.arguments, "\"/dev/ptmx\", O_RDWR");
+    }
+
+    #[test]
+    fn a_descriptor_is_named() {
+        let text = "openat2(AT_FDCWD</>, \"/dev\", {…}, 24) = 7</dev>\n\
+                    mount(\"tmpfs\", \"/proc/self/fd/7\", \"tmpfs\", 0, NULL) = 0\n\
+                    mount(\"/proc/self/fd/7/hosts\", \"/proc/self/fd/71\", NULL, MS_BIND, NULL) = 0\n";
+        let named = with_names(text);
+        assert!(
+            named.contains("mount(\"tmpfs\", \"/dev\", \"tmpfs\""),
+            "{named}"
+        );
+        assert!(
+            named.contains("mount(\"/dev/hosts\", \"/proc/self/fd/71\""),
+            "{named}"
+        );
     }
 
     #[test]
