@@ -421,15 +421,19 @@ fn short(call: &Call) -> Vec<String> {
     wrapped(&text)
 }
 
-/// The text in lines of a drawing's width, taken apart behind a `|` or a comma.
+/// The text in lines of a drawing's width, taken apart behind a `|`, and a part that is too long behind a space.
 fn wrapped(text: &str) -> Vec<String> {
     const WIDTH: usize = 48;
+    const LONGEST: usize = 52;
     let mut lines = vec![String::new()];
-    let parts = text.replace('|', "|\n").replace(", ", ", \n");
-    for part in parts.split('\n') {
+    let parts = text.split_inclusive('|').flat_map(|part| {
+        let whole = part.len() <= LONGEST;
+        part.split_inclusive(move |c| c == ' ' && !whole)
+    });
+    for part in parts {
         let last = lines
             .last_mut()
-            .filter(|line| line.len() + part.trim_end().len() <= WIDTH);
+            .filter(|line| line.len() + part.len() <= WIDTH);
         match last {
             Some(line) => line.push_str(part),
             None => lines.push(part.into()),
@@ -437,9 +441,6 @@ fn wrapped(text: &str) -> Vec<String> {
     }
     lines.retain(|line| !line.is_empty());
     lines
-        .iter()
-        .map(|line| line.trim_end().to_owned())
-        .collect()
 }
 
 fn escaped(text: &str) -> String {

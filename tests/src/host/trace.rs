@@ -16,9 +16,6 @@ const CALLS: &str = "?unshare,?setns,?sethostname,?execve,?execveat,?fork,?vfork
     ?pipe2,?pipe,?read,?write,?close,?close_range,?socket,?ioctl,?wait4,?waitid,?kill,?tgkill,\
     ?pidfd_send_signal,?signalfd4,?rt_sigprocmask,?prctl,?rmdir,?unlink,?unlinkat,?exit_group";
 
-/// Those that make devices and terminals, and what tells which file a descriptor is.
-const TERMINALS: &str = "?mknod,?mknodat,?umask,?setsid,?open,?openat,?openat2";
-
 /// One system call as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -29,6 +26,9 @@ pub struct Call {
     /// What the kernel answered: `0`, `PID`, `-1 EPERM (Operation not permitted)`.
     pub result: String,
 }
+
+/// Those that make devices and terminals, and what tells which file a descriptor is.
+const TERMINALS: &str = "?mknod,?mknodat,?umask,?setsid,?open,?openat,?openat2";
 
 /// The calls of one process, until it became another program.
 pub type Calls = Vec<Call>;
@@ -112,6 +112,45 @@ impl Trace {
     pub fn process(&self, which: usize) -> &[Call] {
         self.0.get(which).map_or(&[], Vec::as_slice)
     }
+}
+
+/// A device's number as people write it: `1:3` for `makedev(0x1, 0x3`, whose end was cut.
+fn with_number(arguments: &str) -> String {
+    let number = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    let device = arguments
+        .split_once("makedev(")
+        .and_then(|(before, numbers)| {
+            let (major, minor) = numbers.split_once(", ")?;
+            Some(format!("{before}{}:{}", number(major)?, number(minor)?))
+        });
+    device.unwrap_or_else(|| steady(arguments))
+}
+
+/// The lines of strace with the file's path where a mount has a descriptor's: `/dev` for `/proc/self/fd/7`.
+fn with_names(text: &str) -> String {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut named = String::new();
+    for line in text.lines() {
+        let mut line_named = line.to_owned();
+        if line.starts_with("mount(") || line.starts_with("umount2(") {
+            for (number, path) in &names {
+                for end in ["\"", "/"] {
+                    let unnamed = format!("\"/proc/self/fd/{number}{end}");
+                    line_named = line_named.replace(&unnamed, &format!("\"{path}{end}"));
+                }
+            }
+        }
+        named += &(line_named + "\n");
+        // `7</dev>` is what -y makes of a descriptor; the last one of a line is what came of the call.
+        for (before, behind) in line.match_indices("</").map(|(at, _)| line.split_at(at)) {
+            let number = before.rsplit(|c: char| !c.is_ascii_digit()).next();
+            let path = behind[1..].split('>').next();
+            if let (Some(number), Some(path)) = (number.filter(|it| !it.is_empty()), path) {
+                names.insert(number, path);
+            }
+        }
+    }
+    named
 }
 
 /// The calls up to the one that made the process another program, with that one.
@@ -258,45 +297,6 @@ fn without_ids(text: &str) -> String {
             _ => part.to_owned(),
         })
         .collect()
-}
-
-/// A device's number as people write it: `1:3` for `makedev(0x1, 0x3`, whose end was cut.
-fn with_number(arguments: &str) -> String {
-    let number = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok();
-    let device = arguments
-        .split_once("makedev(")
-        .and_then(|(before, numbers)| {
-            let (major, minor) = numbers.split_once(", ")?;
-            Some(format!("{before}{}:{}", number(major)?, number(minor)?))
-        });
-    device.unwrap_or_else(|| steady(arguments))
-}
-
-/// The lines of strace with the file's path where a mount has a descriptor's: `/dev` for `/proc/self/fd/7`.
-fn with_names(text: &str) -> String {
-    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut named = String::new();
-    for line in text.lines() {
-        let mut line_named = line.to_owned();
-        if line.starts_with("mount(") || line.starts_with("umount2(") {
-            for (number, path) in &names {
-                for end in ["\"", "/"] {
-                    let unnamed = format!("\"/proc/self/fd/{number}{end}");
-                    line_named = line_named.replace(&unnamed, &format!("\"{path}{end}"));
-                }
-            }
-        }
-        named += &(line_named + "\n");
-        // `7</dev>` is what -y makes of a descriptor; the last one of a line is what came of the call.
-        for (before, behind) in line.match_indices("</").map(|(at, _)| line.split_at(at)) {
-            let number = before.rsplit(|c: char| !c.is_ascii_digit()).next();
-            let path = behind[1..].split('>').next();
-            if let (Some(number), Some(path)) = (number.filter(|it| !it.is_empty()), path) {
-                names.insert(number, path);
-            }
-        }
-    }
-    named
 }
 
 /// The traces of two programs side by side, in lines of two columns; of each process the first line that
