@@ -54,7 +54,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step05-tty",
         title: "a terminal of its own",
         page: "05-tty.md",
-        is_whole: false,
+        is_whole: true,
         is_probed: true,
         exercises: step05::EXERCISES,
         attack: TTY,

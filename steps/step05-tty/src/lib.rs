@@ -211,6 +211,7 @@ pub fn open_pty() -> Result<Pty> {
     // ANCHOR_END: exercise_open_pty
 }
 
+// ANCHOR: unlock
 /// Allows the slave of `master` to be opened: TIOCSPTLCK in ioctl_tty(2).
 pub fn unlock(master: &OwnedFd) -> nix::Result<()> {
     let locked: libc::c_int = 0;
@@ -218,7 +219,9 @@ pub fn unlock(master: &OwnedFd) -> nix::Result<()> {
     let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) };
     Errno::result(result).map(drop)
 }
+// ANCHOR_END: unlock
 
+// ANCHOR: open_peer
 /// Opens the slave of `master`: TIOCGPTPEER in ioctl_tty(2).
 pub fn open_peer(master: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
     // SAFETY: takes an integer, and returns a descriptor that nobody else has.
@@ -227,6 +230,7 @@ pub fn open_peer(master: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
         Ok(OwnedFd::from_raw_fd(Errno::result(slave)?))
     }
 }
+// ANCHOR_END: open_peer
 
 // ANCHOR: take_terminal
 /// Begins a session of the calling process's own, and makes `terminal` its controlling terminal.
@@ -247,6 +251,7 @@ pub fn take_terminal(terminal: &OwnedFd) -> Result<()> {
     // ANCHOR_END: exercise_take_terminal
 }
 
+// ANCHOR: set_controlling_terminal
 /// Makes `terminal` the controlling terminal of the caller's session: TIOCSCTTY in ioctl_tty(2).
 pub fn set_controlling_terminal(terminal: &OwnedFd) -> nix::Result<()> {
     let steal: libc::c_int = 0;
@@ -254,6 +259,7 @@ pub fn set_controlling_terminal(terminal: &OwnedFd) -> nix::Result<()> {
     let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, steal) };
     Errno::result(result).map(drop)
 }
+// ANCHOR_END: set_controlling_terminal
 
 // ANCHOR: raw_mode
 /// Runs `body` with `terminal` in raw mode, and puts its old mode back, however `body` ends.

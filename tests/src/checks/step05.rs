@@ -23,7 +23,7 @@ pub const EXERCISES: &[Exercise] = &[
         name: "make_devices",
         heart: "devices are numbers",
         check: make_devices,
-        scenes: &[&["--rootfs", "{root}", "true"]],
+        scenes: &[&["--rootfs", "{root}", "-t", "true"]],
         mistakes: &[],
         read: "mknod(2), umask(2), null(4)",
         show: "cargo progress run 5 -- ls -l /dev",
@@ -38,7 +38,7 @@ pub const EXERCISES: &[Exercise] = &[
         name: "open_pty",
         heart: "ptmx belongs to an instance",
         check: open_pty,
-        scenes: &[],
+        scenes: &[&["--rootfs", "{root}", "-t", "true"]],
         mistakes: &[],
         read: "pty(7), ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER",
         show: "cargo progress run 5 -- -it tty",
@@ -53,9 +53,9 @@ pub const EXERCISES: &[Exercise] = &[
         name: "take_terminal",
         heart: "setsid, then TIOCSCTTY",
         check: take_terminal,
-        scenes: &[],
+        scenes: &[&["--rootfs", "{root}", "-t", "true"]],
         mistakes: &[],
-        read: "setsid(2), TIOCSCTTY in ioctl_tty(2), proc_pid_stat(5)",
+        read: "setsid(2), TIOCSCTTY in ioctl_tty(2), proc(5) on /proc/PID/stat",
         show: "cargo progress run 5 -- -it ps -o pid,sid,tty,tpgid,args",
         hints: [
             "Only the leader of a session that has no terminal yet can take one. Who leads which \
@@ -70,7 +70,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[],
         mistakes: &[],
         read: "termios(3) on raw mode, std::ops::Drop",
-        show: "cargo progress run 5 -- -it cat",
+        show: "cargo progress run 5 -- -it true; stty -a | grep isig",
         hints: [
             "body can end in three ways: a value, an error, a panic. What runs after all three?",
             "tcgetattr; a clone of it through cfmakeraw; tcsetattr(TCSANOW). Then a value whose drop \

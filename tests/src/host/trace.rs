@@ -4,6 +4,7 @@
 use crate::host::container::let_end;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub struct Call {
     pub result: String,
 }
 
+/// Those that make devices and terminals, and what tells which file a descriptor is.
+const TERMINALS: &str = "?mknod,?mknodat,?umask,?setsid,?open,?openat,?openat2";
+
 /// The calls of one process, until it became another program.
 pub type Calls = Vec<Call>;
 
@@ -48,7 +52,7 @@ impl Trace {
         strace
             .args(["-ff", "-qq", "-y", "-s", "120", "-e", "signal=none"])
             .arg("-e")
-            .arg(format!("trace={CALLS},{PRIVILEGES}"))
+            .arg(format!("trace={CALLS},{PRIVILEGES},{TERMINALS}"))
             .arg("-o")
             .arg(folder.path().join("of"))
             .arg(program)
@@ -85,7 +89,7 @@ impl Trace {
             if processes.len() == own {
                 break;
             }
-            let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
+            let text = with_names(&String::from_utf8_lossy(&fs::read(file)?));
             let mut lines = text.lines();
             if processes.is_empty() {
                 lines.next(); // How strace started it.
@@ -111,6 +115,45 @@ impl Trace {
     pub fn process(&self, which: usize) -> &[Call] {
         self.0.get(which).map_or(&[], Vec::as_slice)
     }
+}
+
+/// A device's number as people write it: `1:3` for `makedev(0x1, 0x3`, whose end was cut.
+fn with_number(arguments: &str) -> String {
+    let number = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    let device = arguments
+        .split_once("makedev(")
+        .and_then(|(before, numbers)| {
+            let (major, minor) = numbers.split_once(", ")?;
+            Some(format!("{before}{}:{}", number(major)?, number(minor)?))
+        });
+    device.unwrap_or_else(|| steady(arguments))
+}
+
+/// The lines of strace with the file's path where a mount has a descriptor's: `/dev` for `/proc/self/fd/7`.
+fn with_names(text: &str) -> String {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut named = String::new();
+    for line in text.lines() {
+        let mut line_named = line.to_owned();
+        if line.starts_with("mount(") || line.starts_with("umount2(") {
+            for (number, path) in &names {
+                for end in ["\"", "/"] {
+                    let unnamed = format!("\"/proc/self/fd/{number}{end}");
+                    line_named = line_named.replace(&unnamed, &format!("\"{path}{end}"));
+                }
+            }
+        }
+        named += &(line_named + "\n");
+        // `7</dev>` is what -y makes of a descriptor; the last one of a line is what came of the call.
+        for (before, behind) in line.match_indices("</").map(|(at, _)| line.split_at(at)) {
+            let number = before.rsplit(|c: char| !c.is_ascii_digit()).next();
+            let path = behind[1..].split('>').next();
+            if let (Some(number), Some(path)) = (number.filter(|it| !it.is_empty()), path) {
+                names.insert(number, path);
+            }
+        }
+    }
+    named
 }
 
 /// The calls up to the one that made the process another program, with that one.
@@ -156,7 +199,13 @@ impl Call {
             return None;
         }
         let of_libraries = matches!(name, "read" | "write" | "close" | "ioctl");
-        if of_libraries && !is_ours(arguments) && !arguments.contains("SIOC") {
+        let of_terminals = ["TIOCSPTLCK", "TIOCGPTPEER", "TIOCSCTTY"];
+        let is_ioctl =
+            arguments.contains("SIOC") || of_terminals.iter().any(|one| arguments.contains(one));
+        if of_libraries && !is_ours(arguments) && !is_ioctl {
+            return None;
+        }
+        if name.starts_with("open") && name != "open_tree" && !arguments.contains("ptmx") {
             return None;
         }
         let makes_pid = ["fork", "vfork", "clone", "clone3", "wait4", "waitid"].contains(&name);
@@ -169,6 +218,9 @@ impl Call {
                 .split_once("}, {")
                 .map_or(arguments, |(_, sets)| sets.trim_end_matches('}'))
                 .into(),
+            ("open" | "openat" | "mknod" | "mknodat", _) => {
+                with_number(arguments.trim_start_matches("AT_FDCWD</>, "))
+            }
             ("rt_sigprocmask", _) => "SIG_SETMASK, [… CHLD …]".into(),
             _ => steady(arguments),
         };
@@ -312,6 +364,39 @@ mod tests {
         let call =
             Call::parse("wait4(17, [{WIFEXITED(s) && WEXITSTATUS(s) == 7}], WNOHANG, NULL) = 17");
         assert_eq!(call.unwrap().result, "PID");
+    }
+
+    #[test]
+    fn a_device_has_its_number() {
+        let line = "mknodat(AT_FDCWD</>, \"/dev/full\", S_IFCHR|0666, makedev(0x1, 0xa)) = 0";
+        let call = Call::parse(line).unwrap();
+        assert_eq!(
+            call.to_string(),
+            "mknodat(\"/dev/full\", S_IFCHR|0666, 1:10)"
+        );
+        assert!(
+            Call::parse("openat(AT_FDCWD</>, \"/etc/passwd\", O_RDONLY) = 3</etc/passwd>")
+                .is_none()
+        );
+        let open =
+            Call::parse("openat(AT_FDCWD</>, \"/dev/ptmx\", O_RDWR) = 3</dev/ptmx>").unwrap();
+        assert_eq!(open.arguments, "\"/dev/ptmx\", O_RDWR");
+    }
+
+    #[test]
+    fn a_descriptor_is_named() {
+        let text = "openat2(AT_FDCWD</>, \"/dev\", {…}, 24) = 7</dev>\n\
+                    mount(\"tmpfs\", \"/proc/self/fd/7\", \"tmpfs\", 0, NULL) = 0\n\
+                    mount(\"/proc/self/fd/7/hosts\", \"/proc/self/fd/71\", NULL, MS_BIND, NULL) = 0\n";
+        let named = with_names(text);
+        assert!(
+            named.contains("mount(\"tmpfs\", \"/dev\", \"tmpfs\""),
+            "{named}"
+        );
+        assert!(
+            named.contains("mount(\"/dev/hosts\", \"/proc/self/fd/71\""),
+            "{named}"
+        );
     }
 
     #[test]
