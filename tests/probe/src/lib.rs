@@ -138,9 +138,15 @@ impl Findings {
                 continue;
             }
             let holds = outcome.is_error() || did_it_all_the_same();
-            let why = (!holds).then(|| {
-                format!("the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told")
-            });
+            let why = match (holds, outcome.is_ok()) {
+                (true, _) => None,
+                (_, true) => Some(format!(
+                    "the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told"
+                )),
+                _ => matches!(outcome.ending, Ending::Panicked(_)).then(|| {
+                    "a panic is no error: whoever called can neither tell nor do anything about what the kernel refused".into()
+                }),
+            };
             let expected = format!("{which}, {function} returns an error");
             self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
             let left = left(&outcome);
