@@ -7,19 +7,22 @@
 
 mod claim;
 mod memory;
+mod scene;
 mod state;
 mod subject;
 mod watcher;
 
 pub use claim::Claim;
+pub use scene::{names, own_mounts};
 pub use state::{Descriptor, State};
 pub use subject::{Ending, Outcome, Subject, note, noted};
 pub use watcher::{Call, Verdict, Watcher};
-pub use {anyhow, libc, nix, serde_json};
+pub use {anyhow, libc, nix, serde, serde_json};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -38,6 +41,8 @@ pub enum Line {
 /// What the probe of one exercise has at hand, and where its findings go.
 pub struct Findings {
     exercise: String,
+    /// Whether a claim has failed.
+    has_failed: Cell<bool>,
     /// An empty directory of its own, on a filesystem that can be an overlay's upper layer.
     pub scratch: PathBuf,
     /// A root filesystem, for the chapters that have one.
@@ -55,6 +60,7 @@ impl Findings {
 
     /// Hands on a finding.
     pub fn claim(&self, claim: Claim) {
+        self.has_failed.set(self.has_failed.get() || !claim.holds);
         say(&Line::Claim(claim));
     }
 
@@ -100,9 +106,16 @@ impl Findings {
                 continue;
             }
             let holds = outcome.is_error() || did_it_all_the_same();
-            let why = (!holds).then(|| {
-                format!("the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told")
-            });
+            let why = match outcome.ending {
+                _ if holds => None,
+                Ending::Returned => Some(format!(
+                    "the error of {name} is thrown away: what the kernel refused isn't done, and nobody is told"
+                )),
+                Ending::Panicked(_) => Some(format!(
+                    "the error of {name} becomes a panic. The caller can do nothing about that: `?` hands the error on"
+                )),
+                _ => None,
+            };
             let expected = format!("{which}, {function} returns an error");
             self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
             let left = left(&outcome);
@@ -134,6 +147,7 @@ pub fn main(probes: &[(&str, Probe)]) -> Result<()> {
     let findings = Findings {
         scratch: arguments.next().context("which directory?")?.into(),
         root: arguments.next().map(PathBuf::from),
+        has_failed: Cell::new(false),
         exercise,
     };
     // Whoever loses its parent in here comes to us, and goes.

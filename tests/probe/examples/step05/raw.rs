@@ -1,0 +1,331 @@
+//! 5.4: a terminal in raw mode while something runs, and what it was afterwards.
+
+use crate::terminals::{Terminal, devpts, terminal};
+use probe::anyhow::{Result, bail};
+use probe::libc;
+use probe::nix::errno::Errno;
+use probe::nix::sys::termios::{
+    BaudRate, ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices,
+    Termios, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr,
+};
+use probe::nix::unistd::dup2_stdin;
+use probe::{Claim, Ending, Findings, Outcome, Verdict, Watcher, note, noted, own_mounts};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+pub fn raw_mode(findings: &Findings) -> Result<()> {
+    own_mounts()?;
+    devpts(&findings.scratch.join("pts"))?;
+    findings.scenes(&[
+        meanwhile_it_is_raw,
+        however_it_ends,
+        whatever_the_body_does,
+        what_is_no_terminal,
+        it_cannot_be_raw,
+    ])
+}
+
+/// How often the body has run.
+const RUNS: usize = 0;
+
+/// What a terminal is like when the function is called.
+const MODES: [(&str, fn(&mut Termios)); 4] = [
+    ("a terminal as it was made", |_| {}),
+    ("a terminal that neither echoes nor edits lines", |mode| {
+        mode.local_flags
+            .remove(LocalFlags::ECHO | LocalFlags::ICANON);
+        mode.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
+        mode.control_chars[SpecialCharacterIndices::VTIME as usize] = 7;
+    }),
+    ("a terminal with settings of its user's", |mode| {
+        mode.input_flags
+            .insert(InputFlags::IUTF8 | InputFlags::ISTRIP | InputFlags::INLCR);
+        mode.input_flags.remove(InputFlags::IXON);
+        mode.output_flags.insert(OutputFlags::OLCUC);
+        mode.local_flags.insert(LocalFlags::TOSTOP);
+        mode.control_flags.insert(ControlFlags::HUPCL);
+        mode.control_chars[SpecialCharacterIndices::VINTR as usize] = 7;
+        mode.control_chars[SpecialCharacterIndices::VERASE as usize] = 8;
+        // A pty has no line, and keeps the speed all the same.
+        let _ = cfsetspeed(mode, BaudRate::B9600);
+    }),
+    ("a terminal that is raw already", cfmakeraw),
+];
+
+/// A terminal's settings as they are compared: four masks, the special characters, the speed.
+#[derive(Clone, PartialEq)]
+struct Settings {
+    masks: [u32; 4],
+    characters: Vec<u8>,
+    speed: u32,
+}
+
+const MASKS: [&str; 4] = ["c_iflag", "c_oflag", "c_cflag", "c_lflag"];
+
+impl Settings {
+    fn of(mode: &Termios) -> Settings {
+        let bare: libc::termios = mode.clone().into();
+        Settings {
+            masks: [bare.c_iflag, bare.c_oflag, bare.c_cflag, bare.c_lflag],
+            characters: bare.c_cc[..libc::NCCS.min(19)].to_vec(),
+            speed: bare.c_ospeed,
+        }
+    }
+
+    /// What is otherwise in `now`.
+    fn differs(&self, now: &Settings) -> Vec<String> {
+        let mut differs = Vec::new();
+        for (at, name) in MASKS.iter().enumerate() {
+            let (was, is) = (self.masks[at], now.masks[at]);
+            if was != is {
+                differs.push(format!("{name} is {is:#o}, and not {was:#o}"));
+            }
+        }
+        for (at, (was, is)) in self.characters.iter().zip(&now.characters).enumerate() {
+            if was != is {
+                differs.push(format!("c_cc[{at}] is {is}, and not {was}"));
+            }
+        }
+        if self.speed != now.speed {
+            differs.push("the speed is another one".into());
+        }
+        differs
+    }
+}
+
+/// A terminal for the function, and another one at standard input.
+struct World {
+    wanted: Terminal,
+    other: Terminal,
+}
+
+fn world(findings: &Findings, mode: fn(&mut Termios)) -> Result<World> {
+    let pts = findings.scratch.join("pts");
+    let world = World {
+        other: terminal(&pts)?,
+        wanted: terminal(&pts)?,
+    };
+    change(&world.wanted.slave, mode)?;
+    Ok(world)
+}
+
+fn change(terminal: &OwnedFd, how: fn(&mut Termios)) -> Result<()> {
+    let mut settings = tcgetattr(terminal)?;
+    how(&mut settings);
+    Ok(tcsetattr(terminal, SetArg::TCSANOW, &settings)?)
+}
+
+fn settings(terminal: &OwnedFd) -> Result<Settings> {
+    Ok(Settings::of(&tcgetattr(terminal)?))
+}
+
+/// Calls the function in a process whose standard input is the other terminal.
+fn call<T: probe::serde::Serialize>(
+    subject: probe::Subject,
+    world: &World,
+    body: impl FnOnce() -> Result<T>,
+) -> Result<Outcome> {
+    subject.call_in(
+        || Ok(dup2_stdin(&world.other.slave)?),
+        |()| {
+            step05_tty::raw_mode(world.wanted.slave.as_fd(), || {
+                note(RUNS, noted(RUNS) + 1);
+                body()
+            })
+        },
+        |_| Ok(()),
+    )
+}
+
+/// What isn't as raw mode has it, of a terminal that was as `before` says. See termios(3) on cfmakeraw.
+fn not_raw(before: &Termios, now: &Settings) -> Vec<String> {
+    let mut raw = before.clone();
+    cfmakeraw(&mut raw);
+    let wanted = Settings::of(&raw);
+    let cooked = [
+        (LocalFlags::ICANON, "it waits for whole lines (ICANON)"),
+        (LocalFlags::ECHO, "it echoes (ECHO)"),
+        (LocalFlags::ISIG, "it makes a signal of Ctrl-C (ISIG)"),
+    ];
+    let on = cooked
+        .iter()
+        .filter(|(flag, _)| now.masks[3] & flag.bits() != 0);
+    let mut wrong: Vec<String> = on.map(|(_, words)| (*words).into()).collect();
+    if wrong.is_empty() {
+        wrong = wanted.differs(now);
+    }
+    wrong
+}
+
+fn meanwhile_it_is_raw(findings: &Findings) -> Result<()> {
+    for (what, mode) in MODES {
+        let expected =
+            format!("{what} is in raw mode while body runs, and the other settings are kept");
+        findings.begin(&expected);
+        let world = world(findings, mode)?;
+        let before = tcgetattr(&world.wanted.slave)?;
+        let others = settings(&world.other.slave)?;
+        let outcome = call(findings.subject(), &world, || {
+            let now = tcgetattr(&world.wanted.slave)?;
+            let touched = others != settings(&world.other.slave)?;
+            Ok((not_raw(&before, &Settings::of(&now)), touched))
+        })?;
+        let seen: Option<(Vec<String>, bool)> = outcome.value();
+        let (mut wrong, touched) = seen.unwrap_or_default();
+        if touched {
+            wrong.push("another terminal than the one that is given was changed".into());
+        }
+        findings.holds(&expected, &outcome, &wrong);
+        if outcome.is_ok() && wrong.is_empty() {
+            is_back(
+                findings,
+                &format!("{what} is afterwards what it was"),
+                &world,
+                &before,
+            )?;
+            ran_once(findings);
+            findings.caller_stays(&outcome, &[]);
+        }
+    }
+    Ok(())
+}
+
+fn is_back(findings: &Findings, expected: &str, world: &World, before: &Termios) -> Result<()> {
+    let differs = Settings::of(before).differs(&settings(&world.wanted.slave)?);
+    let seen = match differs.is_empty() {
+        true => "tcgetattr: the same".to_owned(),
+        false => format!("tcgetattr: {}", differs.join("; ")),
+    };
+    findings.claim(Claim::new(expected, seen, differs.is_empty()));
+    Ok(())
+}
+
+fn ran_once(findings: &Findings) {
+    let runs = noted(RUNS);
+    let seen = format!("it ran {runs} times");
+    findings.claim(Claim::new("body runs once", seen, runs == 1));
+}
+
+/// A way in which the body ends, and how the function has to end then.
+type End = (&'static str, fn() -> Result<u32>, Ending);
+
+fn however_it_ends(findings: &Findings) -> Result<()> {
+    let ends: [End; 3] = [
+        ("returns a value", || Ok(4711), Ending::Returned),
+        (
+            "returns an error",
+            || bail!("the body's own words"),
+            Ending::Failed("the body's own words".into()),
+        ),
+        (
+            "panics",
+            || panic!("the body's own panic"),
+            Ending::Panicked("the body's own panic".into()),
+        ),
+    ];
+    for (how, body, ending) in ends {
+        let expected = format!("when body {how}, the terminal is afterwards what it was");
+        findings.begin(&expected);
+        let world = world(findings, MODES[2].1)?;
+        let before = tcgetattr(&world.wanted.slave)?;
+        let outcome = call(findings.subject(), &world, body)?;
+        is_back(findings, &expected, &world, &before)?;
+        let value = ending != Ending::Returned || outcome.value() == Some(4711);
+        let holds = outcome.ending == ending && value;
+        let expected = format!("when body {how}, that is what becomes of raw_mode, too");
+        findings.claim(Claim::new(expected, outcome.in_words(), holds));
+        findings.caller_stays(&outcome, &[]);
+    }
+    Ok(())
+}
+
+fn whatever_the_body_does(findings: &Findings) -> Result<()> {
+    let expected =
+        "when body changes the terminal itself, it is afterwards what it was before raw_mode";
+    findings.begin(expected);
+    let world = world(findings, MODES[1].1)?;
+    let before = tcgetattr(&world.wanted.slave)?;
+    let outcome = call(findings.subject(), &world, || {
+        change(&world.wanted.slave, |mode| {
+            mode.local_flags
+                .insert(LocalFlags::ECHO | LocalFlags::NOFLSH);
+            mode.input_flags.insert(InputFlags::IXOFF);
+            mode.control_chars[SpecialCharacterIndices::VINTR as usize] = 1;
+        })
+    })?;
+    is_back(findings, expected, &world, &before)?;
+    findings.holds("and no error is made of that", &outcome, &[]);
+    Ok(())
+}
+
+fn what_is_no_terminal(findings: &Findings) -> Result<()> {
+    let expected = "where there is no terminal, it returns an error";
+    findings.begin(expected);
+    let null = File::open("/dev/null")?;
+    let outcome = findings.subject().call(|| {
+        step05_tty::raw_mode(null.as_fd(), || {
+            note(RUNS, 1);
+            Ok(())
+        })
+    })?;
+    let why = "the error is thrown away: nobody is told that the terminal isn't in raw mode";
+    findings.refuses(expected, &outcome, Errno::ENOTTY, why);
+    body_did_not_run(findings);
+    findings.caller_stays(&outcome, &[]);
+    Ok(())
+}
+
+fn body_did_not_run(findings: &Findings) {
+    let holds = noted(RUNS) == 0;
+    let seen = if holds { "it didn't run" } else { "it ran" };
+    let expected = "body doesn't run with a terminal that isn't in raw mode";
+    findings.claim(Claim::new(expected, seen, holds));
+}
+
+/// The requests of ioctl_tty(2) by which a terminal's settings are read and set.
+const READING: [u64; 2] = [libc::TCGETS as u64, libc::TCGETS2 as u64];
+const SETTING: [u64; 6] = [
+    libc::TCSETS as u64,
+    libc::TCSETSW as u64,
+    libc::TCSETSF as u64,
+    libc::TCSETS2 as u64,
+    libc::TCSETSW2 as u64,
+    libc::TCSETSF2 as u64,
+];
+
+/// The C library looks again at what it has set, and doesn't mind if that fails: so only the first look is refused.
+fn refuses_before_the_body(requests: &'static [u64], most: usize) -> Watcher {
+    let mut refused = 0;
+    Watcher::new(&[libc::SYS_ioctl], move |call| {
+        let is_it = requests.contains(&call.arguments[1]) && noted(RUNS) == 0;
+        match is_it && refused < most {
+            true => {
+                refused += 1;
+                Verdict::Fail(Errno::EIO)
+            }
+            false => Verdict::Go,
+        }
+    })
+}
+
+fn it_cannot_be_raw(findings: &Findings) -> Result<()> {
+    for (what, requests, most) in [("read", &READING[..], 1), ("set", &SETTING[..], usize::MAX)] {
+        let expected = format!("when the terminal's mode can't be {what}, it returns an error");
+        findings.begin(&expected);
+        let world = world(findings, MODES[1].1)?;
+        let before = tcgetattr(&world.wanted.slave)?;
+        let watcher = refuses_before_the_body(requests, most);
+        let outcome = call(findings.subject().watch(watcher), &world, || Ok(()))?;
+        if !outcome.refused {
+            continue;
+        }
+        let why = "the error is thrown away: nobody is told that the terminal isn't in raw mode";
+        findings.refuses(&expected, &outcome, Errno::EIO, why);
+        body_did_not_run(findings);
+        let expected =
+            format!("when the terminal's mode can't be {what}, it is afterwards what it was");
+        is_back(findings, &expected, &world, &before)?;
+        findings.caller_stays(&outcome, &[]);
+    }
+    Ok(())
+}

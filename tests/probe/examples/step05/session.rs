@@ -1,0 +1,263 @@
+//! 5.3: a session of the caller's own, and its controlling terminal.
+
+use crate::terminals::{Terminal, devpts, terminal};
+use probe::anyhow::{Context, Result};
+use probe::libc::{self, c_long};
+use probe::nix::errno::Errno;
+use probe::nix::sys::stat::{fstat, major, minor};
+use probe::nix::unistd::{
+    ForkResult, Pid, dup2_stdin, fork, getpid, pause, pipe, read, setpgid, setsid, write,
+};
+use probe::{Claim, Findings, Outcome, State, note, noted, own_mounts};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+pub fn take_terminal(findings: &Findings) -> Result<()> {
+    own_mounts()?;
+    devpts(&findings.scratch.join("pts"))?;
+    findings.scenes(&[
+        any_terminal,
+        who_leads_a_group,
+        who_leads_a_session,
+        another_sessions,
+        what_is_no_terminal,
+        a_call_fails,
+    ])
+}
+
+const TAKING: &[(c_long, &str, Errno)] = &[
+    (libc::SYS_setsid, "setsid(2)", Errno::EPERM),
+    (libc::SYS_ioctl, "ioctl(2), TIOCSCTTY", Errno::EIO),
+];
+
+/// The terminal that is to be taken, with others before it and one at standard input.
+struct World {
+    wanted: Terminal,
+    _others: [Terminal; 2],
+}
+
+fn world(findings: &Findings) -> Result<World> {
+    let pts = findings.scratch.join("pts");
+    let others = [terminal(&pts)?, terminal(&pts)?];
+    dup2_stdin(&others[1].slave)?;
+    Ok(World {
+        wanted: terminal(&pts)?,
+        _others: others,
+    })
+}
+
+/// A field of proc_pid_stat(5), counted from the state as 0.
+fn field(state: &State, at: usize) -> i32 {
+    let field = state.stat.get(at).and_then(|field| field.parse().ok());
+    field.unwrap_or_default()
+}
+
+const GROUP: usize = 2;
+const SESSION: usize = 3;
+const TERMINAL: usize = 4;
+const FOREGROUND: usize = 5;
+
+/// Calls the function in a process to which `first` has happened before.
+fn call(
+    findings: &Findings,
+    subject: probe::Subject,
+    first: impl FnOnce() -> Result<()>,
+) -> Result<Outcome> {
+    subject.call_in(
+        || {
+            let world = world(findings)?;
+            first()?;
+            Ok(world)
+        },
+        |world| {
+            let taken = step05_tty::take_terminal(&world.wanted.slave);
+            let number = fstat(&world.wanted.slave).map(|stat| stat.st_rdev);
+            // It stays open for whoever looks from outside.
+            std::mem::forget(world);
+            taken?;
+            Ok((getpid().as_raw(), number?))
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Whether the process leads a session with the terminal: what is otherwise.
+fn wrong(outcome: &Outcome) -> Vec<String> {
+    let (pid, number): (i32, u64) = outcome.value().unwrap_or_default();
+    let after = &outcome.after;
+    let mut wrong = Vec::new();
+    if field(after, SESSION) != pid {
+        wrong.push("it is in another's session (/proc/PID/stat: session)".to_owned());
+    } else if field(after, GROUP) != pid {
+        wrong.push("it doesn't lead its process group (/proc/PID/stat: pgrp)".to_owned());
+    }
+    // Of tty_nr the minor's low byte comes first, and the major above it.
+    let is = field(after, TERMINAL);
+    let wanted = ((major(number) << 8) | minor(number)) as i32;
+    match is {
+        _ if is == wanted => {}
+        0 => wrong.push("it has no controlling terminal (/proc/PID/stat: tty_nr 0)".into()),
+        _ => wrong.push(format!(
+            "its controlling terminal is {}:{}, and not {}:{}, the one that was given (/proc/PID/stat: tty_nr)",
+            is >> 8,
+            is & 0xff,
+            wanted >> 8,
+            wanted & 0xff
+        )),
+    }
+    if wrong.is_empty() && field(after, FOREGROUND) != pid {
+        wrong.push("it isn't in its terminal's foreground (/proc/PID/stat: tpgid)".into());
+    }
+    wrong
+}
+
+/// Why the kernel refuses, when it does: by the order of the two calls.
+fn why(outcome: &Outcome) -> Option<String> {
+    let names: Vec<c_long> = outcome.calls.iter().map(|call| call.number).collect();
+    let text = match names[..] {
+        [libc::SYS_ioctl, ..] => {
+            "the terminal was asked for before setsid(2): only the leader of a session that has none can take one"
+        }
+        [libc::SYS_setsid] => {
+            "setsid(2) begins a session, and takes away the terminal: none was taken then (TIOCSCTTY)"
+        }
+        _ => return None,
+    };
+    Some(text.into())
+}
+
+fn any_terminal(findings: &Findings) -> Result<()> {
+    let expected = "the caller leads a session of its own, and the terminal that is given is its controlling terminal";
+    findings.begin(expected);
+    let watcher = probe::Watcher::records(&[libc::SYS_setsid, libc::SYS_ioctl]);
+    let outcome = call(findings, findings.subject().watch(watcher), || Ok(()))?;
+    let wrong = wrong(&outcome);
+    let holds = outcome.is_ok() && wrong.is_empty();
+    let seen = match outcome.is_ok() && !holds {
+        true => wrong.join("; "),
+        false => outcome.in_words(),
+    };
+    let why = (!holds).then(|| why(&outcome)).flatten();
+    findings.claim(Claim::new(expected, seen, holds).because(why));
+    if holds {
+        findings.caller_stays(&outcome, &["session"]);
+    }
+    Ok(())
+}
+
+fn who_leads_a_group(findings: &Findings) -> Result<()> {
+    let expected = "a caller that leads a process group already is refused";
+    findings.begin(expected);
+    let outcome = call(findings, findings.subject(), || {
+        Ok(setpgid(Pid::from_raw(0), Pid::from_raw(0))?)
+    })?;
+    let why = "the error of setsid(2) is thrown away, or another process was made to lead the session instead";
+    findings.refuses(expected, &outcome, Errno::EPERM, why);
+    findings.caller_stays(&outcome, &[]);
+    Ok(())
+}
+
+fn who_leads_a_session(findings: &Findings) -> Result<()> {
+    let expected = "a caller that leads a session already, and so a process group, is refused";
+    findings.begin(expected);
+    let outcome = call(findings, findings.subject(), || {
+        setsid()?;
+        Ok(())
+    })?;
+    let why = "the error of setsid(2) is thrown away: no session was begun, and nobody is told";
+    findings.refuses(expected, &outcome, Errno::EPERM, why);
+    findings.caller_stays(&outcome, &[]);
+    Ok(())
+}
+
+/// Where a look at the other session leaves its terminal's number, before and after.
+const BEFORE: usize = 0;
+const AFTER: usize = 1;
+
+/// Another process leads a session whose terminal is the one that is given.
+fn another_sessions(findings: &Findings) -> Result<()> {
+    let expected = "a terminal that another session has is refused";
+    findings.begin(expected);
+    let theirs = terminal(&findings.scratch.join("pts"))?;
+    let look = |owner, index| -> Result<()> {
+        note(index, field(&State::of(owner)?, TERMINAL) as u32);
+        Ok(())
+    };
+    let outcome = findings.subject().call_in(
+        || {
+            let owner = owner(&theirs.slave)?;
+            look(owner, BEFORE)?;
+            Ok(owner)
+        },
+        |owner| {
+            let taken = step05_tty::take_terminal(&theirs.slave);
+            look(owner, AFTER)?;
+            taken
+        },
+        |_| Ok(()),
+    )?;
+    let why = "the terminal was stolen (TIOCSCTTY with another argument than 0), or the kernel's refusal is thrown away";
+    findings.refuses(expected, &outcome, Errno::EPERM, why);
+    let holds = noted(BEFORE) == noted(AFTER);
+    let seen = match holds {
+        true => "its tty_nr is what it was",
+        false => "its tty_nr is 0: the terminal was stolen from it",
+    };
+    findings.claim(Claim::new(
+        "the other session keeps its terminal",
+        seen,
+        holds,
+    ));
+    findings.caller_stays(&outcome, &["session"]);
+    Ok(())
+}
+
+/// A process that leads a session with `terminal`. It goes with its parent.
+fn owner(terminal: &OwnedFd) -> Result<Pid> {
+    let (hears, tells) = pipe()?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop(tells);
+            let told = read(&hears, &mut [0])?;
+            (told == 1)
+                .then_some(child)
+                .context("a session with a terminal")
+        }
+        ForkResult::Child => {
+            // SAFETY: takes an integer; ends this process with nothing of the parent's run.
+            unsafe {
+                let taken =
+                    setsid().is_ok() && libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) == 0;
+                if taken && write(&tells, b"x").is_ok() {
+                    pause();
+                }
+                libc::_exit(1)
+            }
+        }
+    }
+}
+
+fn what_is_no_terminal(findings: &Findings) -> Result<()> {
+    let expected = "what is no terminal is refused";
+    findings.begin(expected);
+    let null: OwnedFd = File::open("/dev/null")?.into();
+    let outcome = findings
+        .subject()
+        .call(|| step05_tty::take_terminal(&null))?;
+    let why = "another terminal than the one that is given was taken, or the error is thrown away";
+    findings.refuses(expected, &outcome, Errno::ENOTTY, why);
+    findings.caller_stays(&outcome, &["session"]);
+    Ok(())
+}
+
+fn a_call_fails(findings: &Findings) -> Result<()> {
+    findings.each_call_fails(
+        "take_terminal",
+        TAKING,
+        |subject| call(findings, subject, || Ok(())),
+        || false,
+        |outcome| outcome.changes(&["session"]),
+    )?;
+    Ok(())
+}

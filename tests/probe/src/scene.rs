@@ -1,0 +1,74 @@
+//! What the scenes of many probes have in common: one after the other, the caller afterwards, and refusals.
+
+use crate::{Claim, Findings, Outcome, Probe};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+impl Findings {
+    /// Plays `scenes` in their order, up to the first in which a claim fails: what follows from one fault isn't told as if
+    /// it were another.
+    pub fn scenes(&self, scenes: &[Probe]) -> Result<()> {
+        for scene in scenes {
+            scene(self)?;
+            if self.has_failed.get() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims that the function returned Ok and all of `wrong` is empty: what is otherwise than it should be, in words.
+    pub fn holds(&self, expected: &str, outcome: &Outcome, wrong: &[String]) {
+        let seen = match (outcome.is_ok(), wrong) {
+            (true, [_, ..]) => wrong.join("; "),
+            _ => outcome.in_words(),
+        };
+        let holds = outcome.is_ok() && wrong.is_empty();
+        self.claim(Claim::new(expected, seen, holds));
+    }
+
+    /// Claims that the caller is what it was, except for `may_change`: see [`crate::State::changes`].
+    pub fn caller_stays(&self, outcome: &Outcome, may_change: &[&str]) {
+        let changes = outcome.changes(may_change);
+        let holds = changes.is_empty();
+        let why = match holds {
+            true => None,
+            false => Some(
+                "the function does more than its docs say, or doesn't put back what it changed"
+                    .into(),
+            ),
+        };
+        let expected = "nothing else is changed in the process that calls it";
+        self.claim(Claim::new(expected, changes.join("; "), holds).because(why));
+    }
+
+    /// Claims that the function returned an error which tells `errno`. Returns whether it did.
+    pub fn refuses(&self, expected: &str, outcome: &Outcome, errno: Errno, why: &str) -> bool {
+        let holds = outcome.is_error() && names(outcome.error(), errno);
+        let why = match outcome.is_ok() {
+            true => Some(why.to_owned()),
+            false => None,
+        };
+        let expected = format!("{expected}: {errno:?}");
+        self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));
+        holds
+    }
+}
+
+/// Whether the text of an error tells `errno`, in one of the ways in which errors do.
+pub fn names(error: &str, errno: Errno) -> bool {
+    let number = format!("os error {}", errno as i32);
+    [&format!("{errno:?}"), errno.desc(), &number]
+        .iter()
+        .any(|way| error.contains(*way))
+}
+
+/// Gives the calling process mounts of its own, which nobody else sees and which go with it.
+pub fn own_mounts() -> Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).context("mounts of the probe's own")
+}
