@@ -133,8 +133,8 @@ pub const LINKS: &[(&str, &str)] = &[
 /// Makes `devices`, each with just its mode and owner.
 ///
 /// The mode that `mknod` gets loses the bits of the process's umask, and a container's devices
-/// are for all of its users. The umask doesn't stay at 0: afterwards it is [`COMMANDS_UMASK`], or again what
-/// it was. See mknod(2), umask(2).
+/// are for all of its users. The umask doesn't stay at 0: afterwards, also after an error, it is
+/// [`COMMANDS_UMASK`], or again what it was. See mknod(2), umask(2).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM for want of CAP_MKNOD in the initial user namespace, EEXIST
@@ -143,16 +143,18 @@ pub fn make_devices(devices: &[Device]) -> Result<()> {
     // ANCHOR_END: make_devices
     // ANCHOR: exercise_make_devices
     umask(Mode::empty());
-    for device in devices {
+    let made = devices.iter().try_for_each(|device| {
         let (path, mode) = (&*device.path, Mode::from_bits_truncate(device.mode));
         call!(mknod(path, device.kind, mode, device.number))?;
         if device.owner != (0, 0) {
             let (uid, gid) = device.owner;
             call!(chown(path, Some(Uid::from(uid)), Some(Gid::from(gid))))?;
         }
-    }
+        Ok(())
+    });
+    // After an error, too: whoever goes on makes files.
     umask(COMMANDS_UMASK);
-    Ok(())
+    made
     // ANCHOR_END: exercise_make_devices
 }
 

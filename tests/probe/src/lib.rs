@@ -125,6 +125,10 @@ impl Findings {
                 let claim = Claim::new(expected, left.join("; "), false);
                 self.claim(claim.because(Some(why.into())));
             }
+            // What one mistake does at every call is told once.
+            if self.has_failed() {
+                break;
+            }
         }
         Ok(made.len())
     }

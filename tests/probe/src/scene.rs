@@ -12,21 +12,35 @@ impl Findings {
     pub fn scenes(&self, scenes: &[Probe]) -> Result<()> {
         for scene in scenes {
             scene(self)?;
-            if self.has_failed.get() {
+            if self.has_failed() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Claims that the function returned Ok and all of `wrong` is empty: what is otherwise than it should be, in words.
-    pub fn holds(&self, expected: &str, outcome: &Outcome, wrong: &[String]) {
-        let seen = match (outcome.is_ok(), wrong) {
-            (true, [_, ..]) => wrong.join("; "),
-            _ => outcome.in_words(),
-        };
+    /// Whether a claim has failed by now.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.get()
+    }
+
+    /// Claims that the function returned Ok, and that nothing is `wrong`: what is otherwise than it should be, in words.
+    /// `why` says why it is so, if it isn't and there is one reason only. Returns whether it holds.
+    pub fn holds(
+        &self,
+        expected: &str,
+        outcome: &Outcome,
+        wrong: &[String],
+        why: impl FnOnce() -> Option<String>,
+    ) -> bool {
         let holds = outcome.is_ok() && wrong.is_empty();
-        self.claim(Claim::new(expected, seen, holds));
+        let seen = match outcome.is_ok() && !holds {
+            true => wrong.join("; "),
+            false => outcome.in_words(),
+        };
+        let why = (!holds).then(why).flatten();
+        self.claim(Claim::new(expected, seen, holds).because(why));
+        holds
     }
 
     /// Claims that the caller is what it was, except for `may_change`: see [`crate::State::changes`].

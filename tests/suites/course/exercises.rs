@@ -163,6 +163,16 @@ fn mistakes_of_chapter_4() {
     every_mistake_is_caught_by_the_check_that_names_it(4);
 }
 
+#[test]
+fn mistakes_of_chapter_5() {
+    every_mistake_is_caught_by_the_check_that_names_it(5);
+}
+
+#[test]
+fn mistakes_of_chapter_6() {
+    every_mistake_is_caught_by_the_check_that_names_it(6);
+}
+
 /// Its page is still short, and only the mistakes of its last exercise are known already.
 #[test]
 fn mistakes_of_chapter_8() {

@@ -20,8 +20,8 @@ pub fn make_devices(findings: &Findings) -> Result<()> {
     ])
 }
 
-/// The umask of the processes that call: it takes away all that others may.
-const NARROW: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
+/// The umask of the processes that call, 0037: nobody else has the same.
+const NARROW: Mode = Mode::S_IWGRP.union(Mode::S_IXGRP).union(Mode::S_IRWXO);
 
 /// The calls that make a device file what it is to be.
 const MAKING: &[(c_long, &str, Errno)] = &[
@@ -153,16 +153,9 @@ fn whatever_the_umask(findings: &Findings) -> Result<()> {
     findings.begin(expected);
     let outcome = call(findings.subject(), &devices)?;
     let wrong = all_wrong(&devices);
-    let seen = match outcome.is_ok() && !wrong.is_empty() {
-        true => wrong.join("; "),
-        false => outcome.in_words(),
-    };
-    let holds = outcome.is_ok() && wrong.is_empty();
-    let why = (!holds).then(|| why(&devices, &outcome)).flatten();
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-    if holds {
+    if findings.holds(expected, &outcome, &wrong, || why(&devices, &outcome)) {
         nothing_else(findings, &folder, &devices)?;
-        umask_afterwards(findings, &outcome);
+        umask_afterwards(findings, &outcome, "afterwards");
         findings.caller_stays(&outcome, &["Umask"]);
     }
     Ok(())
@@ -182,17 +175,22 @@ fn nothing_else(findings: &Findings, folder: &Path, devices: &[Device]) -> Resul
     Ok(())
 }
 
-fn umask_afterwards(findings: &Findings, outcome: &Outcome) {
+/// What the umask is afterwards, if it isn't what it may be.
+fn umask_left(outcome: &Outcome) -> Option<String> {
     let [before, after] = [&outcome.before, &outcome.after].map(|state| state.status("Umask"));
     let commands = format!("{:04o}", COMMANDS_UMASK.bits());
     let holds = after == before || after == commands;
-    let expected =
-        format!("afterwards the umask is {commands}, COMMANDS_UMASK, or the caller's own again");
-    let why = (!holds).then(|| {
+    (!holds).then(|| format!("/proc/PID/status: Umask: {after}, before {before}"))
+}
+
+fn umask_afterwards(findings: &Findings, outcome: &Outcome, when: &str) {
+    let left = umask_left(outcome);
+    let why = left.as_ref().map(|_| {
         "the umask stays as it was set for mknod(2), and whatever the process makes later gets modes by it".into()
     });
-    let seen = format!("/proc/PID/status: Umask: {after}, before {before}");
-    findings.claim(Claim::new(expected, seen, holds).because(why));
+    let expected = format!("{when} the umask is COMMANDS_UMASK, or the caller's own again");
+    let holds = left.is_none();
+    findings.claim(Claim::new(expected, left.unwrap_or_default(), holds).because(why));
 }
 
 fn nothing_to_make(findings: &Findings) -> Result<()> {
@@ -201,15 +199,15 @@ fn nothing_to_make(findings: &Findings) -> Result<()> {
     let folder = findings.scratch.join("empty");
     begin_again(&folder)?;
     let outcome = call(findings.subject(), &[])?;
-    findings.holds(expected, &outcome, &[]);
+    findings.holds(expected, &outcome, &[], || None);
     findings.caller_stays(&outcome, &["Umask"]);
     Ok(())
 }
 
 /// What may be where a device is to be.
 const THERE: [&str; 4] = [
-    "a link that leads nowhere",
     "a link to a file",
+    "a link that leads nowhere",
     "a file",
     "the same device",
 ];
@@ -256,15 +254,25 @@ fn something_is_there(findings: &Findings) -> Result<()> {
         put(what, &devices[1], &aim)?;
         let before = (look(second), look(&aim));
         let outcome = call(findings.subject(), &devices)?;
-        let why = "what was there is taken for the device, or was replaced: mknod(2) says EEXIST, and nobody is told";
-        findings.refuses(&expected, &outcome, Errno::EEXIST, why);
-        let holds = before == (look(second), look(&aim));
+        let stays = before == (look(second), look(&aim));
+        let why = match stays {
+            true => {
+                "the error of mknod(2), EEXIST, is thrown away: what is there is taken for the device"
+            }
+            false => {
+                "what is there was changed or replaced, or what it leads to: only mknod(2) itself may decide that the place is free"
+            }
+        };
+        if !findings.refuses(&expected, &outcome, Errno::EEXIST, why) {
+            break;
+        }
         let expected = format!("{what} at a device's path stays as it is");
-        let seen = match holds {
+        let seen = match stays {
             true => "as it was",
             false => "it was replaced or changed, or what it leads to",
         };
-        findings.claim(Claim::new(expected, seen, holds));
+        findings.claim(Claim::new(expected, seen, stays));
+        umask_afterwards(findings, &outcome, "after an error");
         findings.caller_stays(&outcome, &["Umask"]);
     }
     Ok(())

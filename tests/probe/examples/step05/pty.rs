@@ -8,8 +8,8 @@ use probe::nix::mount::{MsFlags, mount};
 use probe::nix::sys::stat::fstat;
 use probe::nix::sys::termios::{LocalFlags, OutputFlags, tcgetattr};
 use probe::nix::unistd::{read, setsid, write};
-use probe::serde_json::{Value, json};
-use probe::{Claim, Findings, Outcome, own_mounts};
+use probe::serde::{Deserialize, Serialize};
+use probe::{Claim, Findings, Outcome, Watcher, names, own_mounts};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -75,44 +75,75 @@ fn world(dev: Dev, open: usize) -> Result<Vec<OwnedFd>> {
     Ok(kept)
 }
 
+/// What is wrong about two ends, and why, if there is one reason only.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(crate = "probe::serde")]
+struct Fault {
+    seen: String,
+    why: Option<String>,
+}
+
+impl Fault {
+    fn new(seen: impl Into<String>, why: &str) -> Option<Fault> {
+        Some(Fault {
+            seen: seen.into(),
+            why: (!why.is_empty()).then(|| why.into()),
+        })
+    }
+}
+
 /// What is otherwise than it should be about the two ends, seen from the process that has them.
-fn wrong(pty: &Pty) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
+fn fault(pty: &Pty) -> Result<Option<Fault>> {
     let mut number: libc::c_int = -1;
     // SAFETY: the kernel writes an int.
     let told = unsafe { libc::ioctl(pty.master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
     if told < 0 {
-        return Ok(vec!["master is no master of a pseudo-terminal".into()]);
+        return Ok(Fault::new("master is no master of a pseudo-terminal", ""));
     }
     let (devpts, slave) = (fs::metadata("/dev/pts")?.dev(), fstat(&pty.slave)?);
     if slave.st_dev != devpts {
-        wrong.push("slave isn't of the devpts at /dev/pts, but of another one".into());
-        return Ok(wrong);
+        return Ok(Fault::new(
+            "slave isn't of the devpts at /dev/pts, but of another one",
+            "each devpts has a ptmx of its own. That of the devpts at /dev/pts is /dev/pts/ptmx; the one that was opened is another's",
+        ));
     }
     let file = fs::metadata(format!("/dev/pts/{number}"))?;
     if slave.st_ino != file.ino() {
-        wrong.push("slave isn't the other end of master, but another terminal".into());
-        return Ok(wrong);
+        return Ok(Fault::new(
+            format!("master is number {number} of its devpts, and slave is another one"),
+            "the slave of a new master has the number that the devpts gave it, which isn't always the same",
+        ));
     }
-    if (file.mode() & 0o7777, file.uid(), file.gid()) != (0o620, 0, 5) {
-        wrong.push(format!(
-            "/dev/pts/{number} has mode {:04o} and owner {}:{}, and devpts made it with 0620 and 0:5",
-            file.mode() & 0o7777,
-            file.uid(),
-            file.gid()
+    let is = (file.mode() & 0o7777, file.uid(), file.gid());
+    if is != (0o620, 0, 5) {
+        let seen = format!(
+            "/dev/pts/{number}: mode {:04o}, owner {}:{}, and not 0620, 0:5",
+            is.0, is.1, is.2
+        );
+        return Ok(Fault::new(
+            seen,
+            "the devpts has given mode and owner already, as its mount says",
         ));
     }
     let settings = tcgetattr(&pty.slave)?;
     let cooked = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
-    if !settings.local_flags.contains(cooked) || !settings.output_flags.contains(OutputFlags::OPOST)
-    {
-        wrong.push(
-            "the new terminal isn't as it was made any more: its mode (termios) was changed".into(),
-        );
-    } else if !carries(pty)? {
-        wrong.push("what is written into slave doesn't come out of master".into());
+    let output = settings.output_flags.contains(OutputFlags::OPOST);
+    if !settings.local_flags.contains(cooked) || !output {
+        return Ok(Fault::new(
+            "tcgetattr: the new terminal doesn't echo, edit lines or make signals any more",
+            "the new terminal's mode was changed: it is the host's terminal that is to be raw, and not this one",
+        ));
     }
-    Ok(wrong)
+    if step05_tty::size(&pty.slave)? != (0, 0) {
+        return Ok(Fault::new(
+            "the new terminal has a size already (TIOCGWINSZ)",
+            "a size was set, which nobody asked for here: that is for the caller to do",
+        ));
+    }
+    Ok(match carries(pty)? {
+        true => None,
+        false => Fault::new("what is written into slave doesn't come out of master", ""),
+    })
 }
 
 /// Whether a byte comes from one end to the other.
@@ -123,28 +154,32 @@ fn carries(pty: &Pty) -> Result<bool> {
 }
 
 /// Opens one more, with those open that are `kept`.
-fn opened(kept: Vec<OwnedFd>, looks: bool) -> Result<Value> {
+fn opened(kept: Vec<OwnedFd>, looks: bool) -> Result<Told> {
     std::mem::forget(kept);
     told(step05_tty::open_pty()?, looks)
 }
 
 /// What the subject tells of the ends that it got.
-fn told(pty: Pty, looks: bool) -> Result<Value> {
-    let wrong = match looks {
-        true => wrong(&pty)?,
-        false => Vec::new(),
+#[derive(Serialize, Deserialize)]
+#[serde(crate = "probe::serde")]
+struct Told {
+    ends: Vec<i32>,
+    fault: Option<Fault>,
+}
+
+fn told(pty: Pty, looks: bool) -> Result<Told> {
+    let fault = match looks {
+        true => fault(&pty)?,
+        false => None,
     };
-    let ends = [pty.master.as_raw_fd(), pty.slave.as_raw_fd()];
+    let ends = vec![pty.master.as_raw_fd(), pty.slave.as_raw_fd()];
     // They stay open for whoever looks from outside.
     std::mem::forget(pty);
-    Ok(json!({ "ends": ends, "wrong": wrong }))
+    Ok(Told { ends, fault })
 }
 
 fn ends(outcome: &Outcome) -> Vec<i32> {
-    let numbers = outcome.value["ends"].as_array().into_iter().flatten();
-    numbers
-        .filter_map(|number| number.as_i64().map(|number| number as i32))
-        .collect()
+    outcome.value().map_or(Vec::new(), |told: Told| told.ends)
 }
 
 /// What the flags of the two ends lack, and what is open beside them.
@@ -182,20 +217,27 @@ fn controls(outcome: &Outcome) -> bool {
     outcome.after.stat.get(4) != outcome.before.stat.get(4)
 }
 
+/// Why there is no pseudo-terminal: what was asked of the master tells.
+fn why_refused(outcome: &Outcome) -> Option<String> {
+    let mut requests = outcome.calls.iter().map(|call| call.arguments[1]);
+    let unlocks = requests.any(|request| request == libc::TIOCSPTLCK as u64);
+    let is_locked = names(outcome.error(), Errno::EIO) && !unlocks;
+    is_locked.then(|| {
+        "a new slave is locked: it can't be opened before it is unlocked (TIOCSPTLCK)".into()
+    })
+}
+
 fn judge(findings: &Findings, expected: &str, outcome: &Outcome) {
-    let wrong: Vec<String> = outcome.value["wrong"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|text| text.as_str().map(String::from))
-        .collect();
-    findings.holds(expected, outcome, &wrong);
-    if !outcome.is_ok() || !wrong.is_empty() {
+    let fault = outcome.value().and_then(|told: Told| told.fault);
+    let (wrong, why) = fault.map_or((Vec::new(), None), |fault| (vec![fault.seen], fault.why));
+    if !findings.holds(expected, outcome, &wrong, || {
+        why.or_else(|| why_refused(outcome))
+    }) {
         return;
     }
     let wrong = flags_and_others(outcome);
     let expected = "both ends, and nothing else, are opened with O_RDWR and O_CLOEXEC";
-    findings.holds(expected, outcome, &wrong);
+    findings.holds(expected, outcome, &wrong, || None);
     let holds = !controls(outcome);
     let why = (!holds).then(|| {
         "a session's leader that opens a terminal without O_NOCTTY gets it for its controlling terminal".into()
@@ -218,9 +260,12 @@ fn judge(findings: &Findings, expected: &str, outcome: &Outcome) {
 
 fn open_in(findings: &Findings, expected: &str, dev: Dev, open: usize) -> Result<Outcome> {
     findings.begin(expected);
-    findings
-        .subject()
-        .call_in(|| world(dev, open), |kept| opened(kept, true), |_| Ok(()))
+    let watcher = Watcher::records(&[libc::SYS_ioctl]);
+    findings.subject().watch(watcher).call_in(
+        || world(dev, open),
+        |kept| opened(kept, true),
+        |_| Ok(()),
+    )
 }
 
 fn the_first_one(findings: &Findings) -> Result<()> {

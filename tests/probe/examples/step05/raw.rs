@@ -25,8 +25,9 @@ pub fn raw_mode(findings: &Findings) -> Result<()> {
     ])
 }
 
-/// How often the body has run.
+/// Where it is noted how often the body has run, and how often a mode was set before.
 const RUNS: usize = 0;
+const SET: usize = 1;
 
 /// What a terminal is like when the function is called.
 const MODES: [(&str, fn(&mut Termios)); 4] = [
@@ -60,6 +61,19 @@ struct Settings {
     speed: u32,
 }
 
+/// The names of the flags `bits` in the mask at `at`: termios(3).
+fn flags(at: usize, bits: u32) -> String {
+    let shown = match at {
+        0 => format!("{:?}", InputFlags::from_bits_truncate(bits)),
+        1 => format!("{:?}", OutputFlags::from_bits_truncate(bits)),
+        2 => format!("{:?}", ControlFlags::from_bits_truncate(bits)),
+        _ => format!("{:?}", LocalFlags::from_bits_truncate(bits)),
+    };
+    // LocalFlags(ECHO | ISIG)
+    let names = shown.split_once('(').map_or(&*shown, |(_, names)| names);
+    names.trim_end_matches(')').replace(" |", "")
+}
+
 const MASKS: [&str; 4] = ["c_iflag", "c_oflag", "c_cflag", "c_lflag"];
 
 impl Settings {
@@ -77,8 +91,10 @@ impl Settings {
         let mut differs = Vec::new();
         for (at, name) in MASKS.iter().enumerate() {
             let (was, is) = (self.masks[at], now.masks[at]);
-            if was != is {
-                differs.push(format!("{name} is {is:#o}, and not {was:#o}"));
+            for (bits, words) in [(is & !was, "on"), (was & !is, "off")] {
+                if bits != 0 {
+                    differs.push(format!("{name}: {words}: {}", flags(at, bits)));
+                }
             }
         }
         for (at, (was, is)) in self.characters.iter().zip(&now.characters).enumerate() {
@@ -157,6 +173,30 @@ fn not_raw(before: &Termios, now: &Settings) -> Vec<String> {
     wrong
 }
 
+/// What is wrong while the body runs, and why, if there is one reason only.
+fn meanwhile(
+    before: &Termios,
+    now: &Settings,
+    is_other_touched: bool,
+) -> (Vec<String>, &'static str) {
+    if is_other_touched {
+        let seen = "another terminal, which is at standard input, was changed";
+        return (
+            vec![seen.into()],
+            "it isn't any terminal that is to be raw, but the one that is given",
+        );
+    }
+    let why = match noted(SET) {
+        _ if Settings::of(before) != *now => "",
+        0 => "no mode was set before body ran (tcsetattr)",
+        1 => "the mode that was set is the old one: it is to be changed by cfmakeraw before",
+        _ => {
+            "raw mode was set, and put back before body ran: a value that is bound to _ is dropped at once"
+        }
+    };
+    (not_raw(before, now), why)
+}
+
 fn meanwhile_it_is_raw(findings: &Findings) -> Result<()> {
     for (what, mode) in MODES {
         let expected =
@@ -165,39 +205,60 @@ fn meanwhile_it_is_raw(findings: &Findings) -> Result<()> {
         let world = world(findings, mode)?;
         let before = tcgetattr(&world.wanted.slave)?;
         let others = settings(&world.other.slave)?;
-        let outcome = call(findings.subject(), &world, || {
+        let outcome = call(findings.subject().watch(counts_settings()), &world, || {
             let now = tcgetattr(&world.wanted.slave)?;
             let touched = others != settings(&world.other.slave)?;
-            Ok((not_raw(&before, &Settings::of(&now)), touched))
+            let (wrong, why) = meanwhile(&before, &Settings::of(&now), touched);
+            Ok((wrong, why.to_owned()))
         })?;
-        let seen: Option<(Vec<String>, bool)> = outcome.value();
-        let (mut wrong, touched) = seen.unwrap_or_default();
-        if touched {
-            wrong.push("another terminal than the one that is given was changed".into());
-        }
-        findings.holds(&expected, &outcome, &wrong);
-        if outcome.is_ok() && wrong.is_empty() {
-            is_back(
-                findings,
-                &format!("{what} is afterwards what it was"),
-                &world,
-                &before,
-            )?;
+        let (wrong, why): (Vec<String>, String) = outcome.value().unwrap_or_default();
+        let why = || Some(why).filter(|why| !why.is_empty());
+        if findings.holds(&expected, &outcome, &wrong, why) {
+            let expected = format!("{what} is afterwards what it was");
+            is_back(findings, &expected, &world, &before)?;
             ran_once(findings);
             findings.caller_stays(&outcome, &[]);
+        }
+        if findings.has_failed() {
+            break;
         }
     }
     Ok(())
 }
 
+/// Counts how often a terminal's mode is set before the body runs.
+fn counts_settings() -> Watcher {
+    Watcher::new(&[libc::SYS_ioctl], |call| {
+        if SETTING.contains(&call.arguments[1]) && noted(RUNS) == 0 {
+            note(SET, noted(SET) + 1);
+        }
+        Verdict::Go
+    })
+}
+
+/// Claims that the terminal is what it was `before`.
 fn is_back(findings: &Findings, expected: &str, world: &World, before: &Termios) -> Result<()> {
-    let differs = Settings::of(before).differs(&settings(&world.wanted.slave)?);
-    let seen = match differs.is_empty() {
+    let now = settings(&world.wanted.slave)?;
+    let differs = Settings::of(before).differs(&now);
+    let holds = differs.is_empty();
+    let seen = match holds {
         true => "tcgetattr: the same".to_owned(),
         false => format!("tcgetattr: {}", differs.join("; ")),
     };
-    findings.claim(Claim::new(expected, seen, differs.is_empty()));
+    let why = (!holds).then(|| still_raw_or_made_up(before, &now));
+    findings.claim(Claim::new(expected, seen, holds).because(why));
     Ok(())
+}
+
+/// Why a terminal isn't what it was: it is still raw, or somebody thought up a mode for it.
+fn still_raw_or_made_up(before: &Termios, now: &Settings) -> String {
+    let text = match not_raw(before, now).is_empty() {
+        true => "it is still raw: the old mode wasn't put back on this way out",
+        false => {
+            "it isn't raw any more, and not what it was: the mode that is put back has to be the one that was read before anything was changed"
+        }
+    };
+    text.into()
 }
 
 fn ran_once(findings: &Findings) {
@@ -231,10 +292,20 @@ fn however_it_ends(findings: &Findings) -> Result<()> {
         let outcome = call(findings.subject(), &world, body)?;
         is_back(findings, &expected, &world, &before)?;
         let value = ending != Ending::Returned || outcome.value() == Some(4711);
-        let holds = outcome.ending == ending && value;
-        let expected = format!("when body {how}, that is what becomes of raw_mode, too");
-        findings.claim(Claim::new(expected, outcome.in_words(), holds));
+        // Who adds something to the error hands it on all the same.
+        let is_it = match (&outcome.ending, &ending) {
+            (Ending::Failed(is), Ending::Failed(wanted)) => is.contains(wanted),
+            (is, wanted) => is == wanted,
+        };
+        let is_caught = !outcome.is_ok() && matches!(ending, Ending::Panicked(_));
+        let why = (!is_it && is_caught).then(|| "the panic was caught, and doesn't go on".into());
+        let expected = format!("when body {how}, so does raw_mode");
+        let claim = Claim::new(expected, outcome.in_words(), is_it && value);
+        findings.claim(claim.because(why));
         findings.caller_stays(&outcome, &[]);
+        if findings.has_failed() {
+            break;
+        }
     }
     Ok(())
 }
@@ -254,7 +325,7 @@ fn whatever_the_body_does(findings: &Findings) -> Result<()> {
         })
     })?;
     is_back(findings, expected, &world, &before)?;
-    findings.holds("and no error is made of that", &outcome, &[]);
+    findings.holds("and no error is made of that", &outcome, &[], || None);
     Ok(())
 }
 

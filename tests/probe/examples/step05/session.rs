@@ -5,6 +5,7 @@ use probe::anyhow::{Context, Result};
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sys::stat::{fstat, major, minor};
+use probe::nix::sys::termios::tcgetattr;
 use probe::nix::unistd::{
     ForkResult, Pid, dup2_stdin, fork, getpid, pause, pipe, read, setpgid, setsid, write,
 };
@@ -17,6 +18,7 @@ pub fn take_terminal(findings: &Findings) -> Result<()> {
     devpts(&findings.scratch.join("pts"))?;
     findings.scenes(&[
         any_terminal,
+        the_terminal_itself,
         who_leads_a_group,
         who_leads_a_session,
         another_sessions,
@@ -46,6 +48,13 @@ fn world(findings: &Findings) -> Result<World> {
     })
 }
 
+/// What a terminal has that is nobody's to change here: its mode, its size, its file's mode and owner.
+fn look(terminal: &OwnedFd) -> Result<impl PartialEq> {
+    let file = fstat(terminal)?;
+    let (mode, size) = (tcgetattr(terminal)?, step05_tty::size(terminal)?);
+    Ok((file.st_mode, file.st_uid, file.st_gid, mode, size))
+}
+
 /// A field of proc_pid_stat(5), counted from the state as 0.
 fn field(state: &State, at: usize) -> i32 {
     let field = state.stat.get(at).and_then(|field| field.parse().ok());
@@ -70,12 +79,13 @@ fn call(
             Ok(world)
         },
         |world| {
-            let taken = step05_tty::take_terminal(&world.wanted.slave);
-            let number = fstat(&world.wanted.slave).map(|stat| stat.st_rdev);
+            let slave = &world.wanted.slave;
+            let number = fstat(slave)?.st_rdev;
+            let taken = step05_tty::take_terminal(slave);
             // It stays open for whoever looks from outside.
             std::mem::forget(world);
             taken?;
-            Ok((getpid().as_raw(), number?))
+            Ok((getpid().as_raw(), number))
         },
         |_| Ok(()),
     )
@@ -115,6 +125,9 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
 fn why(outcome: &Outcome) -> Option<String> {
     let names: Vec<c_long> = outcome.calls.iter().map(|call| call.number).collect();
     let text = match names[..] {
+        [libc::SYS_ioctl] => {
+            "setsid(2) was never called: only the leader of a session that has no terminal yet can take one"
+        }
         [libc::SYS_ioctl, ..] => {
             "the terminal was asked for before setsid(2): only the leader of a session that has none can take one"
         }
@@ -132,16 +145,25 @@ fn any_terminal(findings: &Findings) -> Result<()> {
     let watcher = probe::Watcher::records(&[libc::SYS_setsid, libc::SYS_ioctl]);
     let outcome = call(findings, findings.subject().watch(watcher), || Ok(()))?;
     let wrong = wrong(&outcome);
-    let holds = outcome.is_ok() && wrong.is_empty();
-    let seen = match outcome.is_ok() && !holds {
-        true => wrong.join("; "),
-        false => outcome.in_words(),
-    };
-    let why = (!holds).then(|| why(&outcome)).flatten();
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-    if holds {
+    if findings.holds(expected, &outcome, &wrong, || why(&outcome)) {
         findings.caller_stays(&outcome, &["session"]);
     }
+    Ok(())
+}
+
+fn the_terminal_itself(findings: &Findings) -> Result<()> {
+    let expected =
+        "the terminal's mode and size, and its file's owner and permissions, stay as they were";
+    findings.begin(expected);
+    let world = world(findings)?;
+    let slave = &world.wanted.slave;
+    let before = look(slave)?;
+    let outcome = findings
+        .subject()
+        .call(|| step05_tty::take_terminal(slave))?;
+    let stays = look(slave)? == before;
+    let wrong = (!stays).then(|| "one of them is otherwise".to_owned());
+    findings.holds(expected, &outcome, wrong.as_slice(), || None);
     Ok(())
 }
 
@@ -152,8 +174,9 @@ fn who_leads_a_group(findings: &Findings) -> Result<()> {
         Ok(setpgid(Pid::from_raw(0), Pid::from_raw(0))?)
     })?;
     let why = "the error of setsid(2) is thrown away, or another process was made to lead the session instead";
-    findings.refuses(expected, &outcome, Errno::EPERM, why);
-    findings.caller_stays(&outcome, &[]);
+    if findings.refuses(expected, &outcome, Errno::EPERM, why) {
+        findings.caller_stays(&outcome, &[]);
+    }
     Ok(())
 }
 
@@ -165,8 +188,9 @@ fn who_leads_a_session(findings: &Findings) -> Result<()> {
         Ok(())
     })?;
     let why = "the error of setsid(2) is thrown away: no session was begun, and nobody is told";
-    findings.refuses(expected, &outcome, Errno::EPERM, why);
-    findings.caller_stays(&outcome, &[]);
+    if findings.refuses(expected, &outcome, Errno::EPERM, why) {
+        findings.caller_stays(&outcome, &[]);
+    }
     Ok(())
 }
 
@@ -196,19 +220,25 @@ fn another_sessions(findings: &Findings) -> Result<()> {
         },
         |_| Ok(()),
     )?;
-    let why = "the terminal was stolen (TIOCSCTTY with another argument than 0), or the kernel's refusal is thrown away";
-    findings.refuses(expected, &outcome, Errno::EPERM, why);
     let holds = noted(BEFORE) == noted(AFTER);
-    let seen = match holds {
-        true => "its tty_nr is what it was",
-        false => "its tty_nr is 0: the terminal was stolen from it",
+    let (why, seen) = match holds {
+        true => (
+            "the kernel refuses to take a terminal from another session, and its error is thrown away",
+            "its tty_nr is what it was",
+        ),
+        false => (
+            "the terminal was stolen: TIOCSCTTY with the argument 1 takes it from whoever has it",
+            "its tty_nr is 0: the terminal was taken from it",
+        ),
     };
-    findings.claim(Claim::new(
-        "the other session keeps its terminal",
-        seen,
-        holds,
-    ));
-    findings.caller_stays(&outcome, &["session"]);
+    if findings.refuses(expected, &outcome, Errno::EPERM, why) {
+        findings.claim(Claim::new(
+            "the other session keeps its terminal",
+            seen,
+            holds,
+        ));
+        findings.caller_stays(&outcome, &["session"]);
+    }
     Ok(())
 }
 
@@ -246,8 +276,9 @@ fn what_is_no_terminal(findings: &Findings) -> Result<()> {
         .subject()
         .call(|| step05_tty::take_terminal(&null))?;
     let why = "another terminal than the one that is given was taken, or the error is thrown away";
-    findings.refuses(expected, &outcome, Errno::ENOTTY, why);
-    findings.caller_stays(&outcome, &["session"]);
+    if findings.refuses(expected, &outcome, Errno::ENOTTY, why) {
+        findings.caller_stays(&outcome, &["session"]);
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! 6.2: four of the five sets.
 
 use crate::process::{
-    CHOWN, KILL, NET_RAW, SETGID, SETPCAP, SETUID, SYS_ADMIN, SYSLOG, WAKE_ALARM, hold, in_words,
+    CHOWN, KILL, NET_RAW, SETGID, SETPCAP, SETUID, SYS_ADMIN, SYSLOG, WAKE_ALARM, differs, hold,
     mask, securebits, set,
 };
 use probe::anyhow::Result;
@@ -34,11 +34,11 @@ const SETTING: &[(c_long, &str, Errno)] = &[
 /// Where the securebits are left, before and after.
 const BITS: [usize; 2] = [0, 1];
 
-/// Sets with the capabilities that this machine lets us have, and with all in the bounding set.
+/// Sets with the capabilities that this machine lets us have. The bounding set is a smaller one than the caller's.
 fn sets(permitted: &[u32], effective: &[u32], inheritable: &[u32], ambient: &[u32]) -> CapSets {
     let ours = step06_caps::capabilities::permitted();
     CapSets {
-        bounding: u64::MAX,
+        bounding: ours & !set(&[NET_RAW, WAKE_ALARM]),
         permitted: set(permitted) & ours,
         effective: set(effective) & ours,
         inheritable: set(inheritable) & ours,
@@ -70,17 +70,11 @@ fn wrong(outcome: &Outcome, sets: &CapSets) -> Vec<String> {
         sets.ambient,
     ];
     let pairs = LINES.into_iter().zip(wanted);
-    let differs = pairs.filter_map(|(line, wanted)| {
+    let wrong = pairs.filter_map(|(line, wanted)| {
         let seen = mask(&outcome.after, line);
-        (seen != wanted).then(|| {
-            format!(
-                "/proc/PID/status: {line}: {}, and not {}",
-                in_words(seen),
-                in_words(wanted)
-            )
-        })
+        (seen != wanted).then(|| format!("/proc/PID/status: {line}: {}", differs(seen, wanted)))
     });
-    differs.collect()
+    wrong.collect()
 }
 
 fn raises(call: &&Call) -> bool {
@@ -115,6 +109,9 @@ fn why(outcome: &Outcome, sets: &CapSets) -> Option<String> {
         _ if mask(state, "CapPrm") != sets.permitted && mask(state, "CapEff") == sets.effective => {
             "what is only taken out of the effective set is taken up again: the permitted set has to be smaller, too"
         }
+        _ if sets.effective != sets.permitted && mask(state, "CapEff") == sets.permitted => {
+            "sets.effective isn't looked at: all that is permitted became effective"
+        }
         (_, None) if sets.ambient != 0 => {
             "no ambient capability was raised: capset(2) doesn't know that set (PR_CAP_AMBIENT_RAISE)"
         }
@@ -134,14 +131,7 @@ fn judge(
     let subject = findings.subject().watch(Watcher::records(&numbers));
     let outcome = call(subject, sets, first)?;
     let wrong = wrong(&outcome, sets);
-    let holds = outcome.is_ok() && wrong.is_empty();
-    let seen = match outcome.is_ok() && !holds {
-        true => wrong.join("; "),
-        false => outcome.in_words(),
-    };
-    let why = (!holds).then(|| why(&outcome, sets)).flatten();
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-    if holds {
+    if findings.holds(expected, &outcome, &wrong, || why(&outcome, sets)) {
         findings.caller_stays(&outcome, &LINES);
         let [before, after] = BITS.map(noted);
         let expected = "the securebits are what they were";

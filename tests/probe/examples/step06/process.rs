@@ -4,6 +4,7 @@ use probe::State;
 use probe::anyhow::Result;
 use probe::libc;
 use probe::nix::errno::Errno;
+use step06_caps::capabilities::Capability;
 
 /// CAP_SETGID, CAP_SETUID … by their numbers: capabilities(7).
 pub const CHOWN: u32 = 0;
@@ -43,7 +44,28 @@ pub fn securebits() -> i32 {
     unsafe { libc::prctl(libc::PR_GET_SECUREBITS) & !KEEP_CAPS }
 }
 
-/// `CAP_5, CAP_7` of a set; the learner finds the names in capabilities(7).
-pub fn in_words(set: u64) -> String {
-    format!("{set:016x}")
+/// What a set has too much and too little, by the names of the capabilities.
+pub fn differs(seen: u64, wanted: u64) -> String {
+    let parts = [
+        ("more than asked", seen & !wanted),
+        ("missing", wanted & !seen),
+    ];
+    let parts = parts.iter().filter(|(_, set)| *set != 0);
+    let parts: Vec<_> = parts
+        .map(|(words, set)| format!("{words}: {}", names(*set)))
+        .collect();
+    parts.join("; ")
+}
+
+/// The names of at most four capabilities of a set, and how many others there are.
+fn names(set: u64) -> String {
+    const MOST: usize = 4;
+    let of_set = Capability::all().filter(|each| set & each.bit() != 0);
+    let mut names: Vec<_> = of_set.map(|each| format!("CAP_{}", each.name())).collect();
+    let others = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    match others {
+        0 => names.join(", "),
+        others => format!("{} and {others} others", names.join(", ")),
+    }
 }

@@ -1,6 +1,6 @@
 //! 6.1: a process's user and groups.
 
-use crate::process::{SETGID, SETUID, hold, in_words, mask, securebits, set};
+use crate::process::{SETGID, SETUID, differs, hold, mask, securebits, set};
 use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
@@ -92,29 +92,41 @@ fn wrong(outcome: &Outcome, user: &User) -> Vec<String> {
     differs.collect()
 }
 
-/// Why the kernel refuses groups: the order of the calls tells.
-fn why(outcome: &Outcome) -> Option<String> {
-    let at = |table: &[(c_long, &str, Errno)]| -> Option<usize> {
-        let is_one = |number| table.iter().any(|(known, ..)| *known == number);
-        outcome.calls.iter().position(|call| is_one(call.number))
+/// Whether the user was changed before a call that changes groups.
+fn is_user_first(outcome: &Outcome) -> bool {
+    let is_in =
+        |table: &[(c_long, &str, Errno)], number| table.iter().any(|(known, ..)| *known == number);
+    let mut calls = outcome.calls.iter().map(|call| call.number);
+    let user = calls.position(|number| is_in(USERS, number));
+    user.is_some() && calls.any(|number| is_in(GROUPS, number))
+}
+
+/// Why it is so, where the calls or the numbers leave one reason only.
+fn why(outcome: &Outcome, user: &User) -> Option<String> {
+    let is_only_effective = |line, wanted| {
+        let numbers = numbers(outcome, line);
+        numbers.get(1) == Some(&wanted) && numbers.iter().any(|number| *number != wanted)
     };
-    let last_group = {
-        let is_one = |number| GROUPS.iter().any(|(known, ..)| *known == number);
-        outcome.calls.iter().rposition(|call| is_one(call.number))
-    };
-    let user_first = at(USERS).is_some_and(|user| last_group.is_some_and(|group| user < group));
-    let never = outcome.calls_of(libc::SYS_setgroups).is_empty();
-    match (user_first, never) {
-        (true, _) => Some(
+    let sets_groups = !outcome.calls_of(libc::SYS_setgroups).is_empty();
+    let text = match outcome.is_ok() {
+        false if is_user_first(outcome) => {
             "the user was changed before the groups: with the last uid 0 the effective capabilities are gone, CAP_SETGID among them"
-                .into(),
-        ),
-        (false, true) => Some(
-            "setgroups(2) was never called: the supplementary groups are still those of whoever started the program"
-                .into(),
-        ),
-        _ => None,
-    }
+        }
+        false => return None,
+        true if is_only_effective("Uid", user.uid) || is_only_effective("Gid", user.gid) => {
+            "not all of the real, the effective and the saved ID were changed: from one that is kept the process can go back"
+        }
+        true if numbers(outcome, "Uid") != [user.uid; 4]
+            || numbers(outcome, "Gid") != [user.gid; 4] =>
+        {
+            return None;
+        }
+        true if !sets_groups => {
+            "setgroups(2) wasn't called: the supplementary groups are still those of whoever started the program"
+        }
+        true => "the groups that were set aren't just those of the user",
+    };
+    Some(text.into())
 }
 
 fn watched() -> Watcher {
@@ -128,14 +140,7 @@ fn judge(findings: &Findings, expected: &str, user: &User) -> Result<Outcome> {
     findings.begin(expected);
     let outcome = call(findings.subject().watch(watched()), user, || Ok(()))?;
     let wrong = wrong(&outcome, user);
-    let holds = outcome.is_ok() && wrong.is_empty();
-    let seen = match outcome.is_ok() && !holds {
-        true => wrong.join("; "),
-        false => outcome.in_words(),
-    };
-    let why = (!holds).then(|| why(&outcome)).flatten();
-    findings.claim(Claim::new(expected, seen, holds).because(why));
-    if holds {
+    if findings.holds(expected, &outcome, &wrong, || why(&outcome, user)) {
         its_capabilities(findings, &outcome);
         securebits_stay(findings);
         let may_change = ["Uid", "Gid", "Groups", "CapPrm", "CapEff"];
@@ -152,11 +157,7 @@ fn its_capabilities(findings: &Findings, outcome: &Outcome) {
     });
     let expected =
         "the permitted capabilities are kept, for drop_capabilities to say which of them remain";
-    let seen = format!(
-        "/proc/PID/status: CapPrm: {}, before {}",
-        in_words(after),
-        in_words(before)
-    );
+    let seen = format!("/proc/PID/status: CapPrm: {}", differs(after, before));
     findings.claim(Claim::new(expected, seen, holds).because(why));
 }
 
