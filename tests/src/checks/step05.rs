@@ -31,7 +31,7 @@ pub const EXERCISES: &[Exercise] = &[
             "ls -l shows a device's two numbers where a file's size would be. What takes bits away \
              from the mode that mknod gets?",
             "umask(Mode::empty()); for each device mknod(path, kind, mode, number), and chown where \
-             the owner isn't root; then umask(COMMANDS_UMASK).",
+             the owner isn't root; then umask(COMMANDS_UMASK), after an error, too.",
         ],
     },
     Exercise {

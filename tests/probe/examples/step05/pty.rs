@@ -98,30 +98,41 @@ fn fault(pty: &Pty) -> Result<Option<Fault>> {
     // SAFETY: the kernel writes an int.
     let told = unsafe { libc::ioctl(pty.master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
     if told < 0 {
-        return Ok(Fault::new("master is no master of a pseudo-terminal", ""));
+        return Ok(Fault::new(
+            "master is no master of a pseudo-terminal (TIOCGPTN)",
+            "the master is the end that opening ptmx gives",
+        ));
     }
     let (devpts, slave) = (fs::metadata("/dev/pts")?.dev(), fstat(&pty.slave)?);
     if slave.st_dev != devpts {
         return Ok(Fault::new(
             "slave isn't of the devpts at /dev/pts, but of another one",
-            "each devpts has a ptmx of its own. That of the devpts at /dev/pts is /dev/pts/ptmx; the one that was opened is another's",
+            OTHERS_PTMX,
         ));
     }
-    let file = fs::metadata(format!("/dev/pts/{number}"))?;
-    if slave.st_ino != file.ino() {
+    if slave.st_ino != fs::metadata(format!("/dev/pts/{number}"))?.ino() {
         return Ok(Fault::new(
             format!("master is number {number} of its devpts, and slave is another one"),
             "the slave of a new master has the number that the devpts gave it, which isn't always the same",
         ));
     }
+    match changed(pty, number)? {
+        None if !carries(pty)? => Ok(Fault::new(
+            "what is written into slave doesn't come out of master",
+            "",
+        )),
+        changed => Ok(changed),
+    }
+}
+
+/// What of the new terminal isn't as it was made.
+fn changed(pty: &Pty, number: libc::c_int) -> Result<Option<Fault>> {
+    let file = fs::metadata(format!("/dev/pts/{number}"))?;
     let is = (file.mode() & 0o7777, file.uid(), file.gid());
     if is != (0o620, 0, 5) {
-        let seen = format!(
-            "/dev/pts/{number}: mode {:04o}, owner {}:{}, and not 0620, 0:5",
-            is.0, is.1, is.2
-        );
+        let (mode, uid, gid) = is;
         return Ok(Fault::new(
-            seen,
+            format!("/dev/pts/{number}: mode {mode:04o}, owner {uid}:{gid}, and not 0620, 0:5"),
             "the devpts has given mode and owner already, as its mount says",
         ));
     }
@@ -134,16 +145,13 @@ fn fault(pty: &Pty) -> Result<Option<Fault>> {
             "the new terminal's mode was changed: it is the host's terminal that is to be raw, and not this one",
         ));
     }
-    if step05_tty::size(&pty.slave)? != (0, 0) {
-        return Ok(Fault::new(
+    match step05_tty::size(&pty.slave)? {
+        (0, 0) => Ok(None),
+        _ => Ok(Fault::new(
             "the new terminal has a size already (TIOCGWINSZ)",
             "a size was set, which nobody asked for here: that is for the caller to do",
-        ));
+        )),
     }
-    Ok(match carries(pty)? {
-        true => None,
-        false => Fault::new("what is written into slave doesn't come out of master", ""),
-    })
 }
 
 /// Whether a byte comes from one end to the other.
@@ -217,14 +225,23 @@ fn controls(outcome: &Outcome) -> bool {
     outcome.after.stat.get(4) != outcome.before.stat.get(4)
 }
 
-/// Why there is no pseudo-terminal: what was asked of the master tells.
+const OTHERS_PTMX: &str = "each devpts has a ptmx of its own. That of the devpts at /dev/pts is /dev/pts/ptmx; the one that was opened is another's";
+
+/// Why there is no pseudo-terminal: what was opened, and what was asked of the master, tells.
 fn why_refused(outcome: &Outcome) -> Option<String> {
-    let mut requests = outcome.calls.iter().map(|call| call.arguments[1]);
-    let unlocks = requests.any(|request| request == libc::TIOCSPTLCK as u64);
-    let is_locked = names(outcome.error(), Errno::EIO) && !unlocks;
-    is_locked.then(|| {
-        "a new slave is locked: it can't be opened before it is unlocked (TIOCSPTLCK)".into()
-    })
+    let opens = |call: &probe::Call| [0, 1].iter().any(|at| call.text(*at) == "/dev/ptmx");
+    let unlocks = |call: &probe::Call| {
+        call.number == libc::SYS_ioctl && call.arguments[1] == libc::TIOCSPTLCK as u64
+    };
+    let calls = &outcome.calls;
+    let text = match outcome.is_error() {
+        true if calls.iter().any(opens) => OTHERS_PTMX,
+        true if names(outcome.error(), Errno::EIO) && !calls.iter().any(unlocks) => {
+            "a new slave is locked: it can't be opened before it is unlocked (TIOCSPTLCK)"
+        }
+        _ => return None,
+    };
+    Some(text.into())
 }
 
 fn judge(findings: &Findings, expected: &str, outcome: &Outcome) {
@@ -260,7 +277,8 @@ fn judge(findings: &Findings, expected: &str, outcome: &Outcome) {
 
 fn open_in(findings: &Findings, expected: &str, dev: Dev, open: usize) -> Result<Outcome> {
     findings.begin(expected);
-    let watcher = Watcher::records(&[libc::SYS_ioctl]);
+    let numbers: Vec<_> = OPENING.iter().map(|(number, ..)| *number).collect();
+    let watcher = Watcher::records(&numbers);
     findings.subject().watch(watcher).call_in(
         || world(dev, open),
         |kept| opened(kept, true),

@@ -220,22 +220,25 @@ fn another_sessions(findings: &Findings) -> Result<()> {
         },
         |_| Ok(()),
     )?;
-    let holds = noted(BEFORE) == noted(AFTER);
-    let (why, seen) = match holds {
-        true => (
-            "the kernel refuses to take a terminal from another session, and its error is thrown away",
-            "its tty_nr is what it was",
-        ),
-        false => (
-            "the terminal was stolen: TIOCSCTTY with the argument 1 takes it from whoever has it",
-            "its tty_nr is 0: the terminal was taken from it",
-        ),
+    let keeps = noted(BEFORE) == noted(AFTER);
+    let why = match keeps {
+        true => {
+            "the kernel refuses to take a terminal from another session, and its error is thrown away"
+        }
+        false => {
+            "the terminal was stolen: TIOCSCTTY with the argument 1 takes it from whoever has it"
+        }
     };
     if findings.refuses(expected, &outcome, Errno::EPERM, why) {
+        let seen = format!(
+            "its tty_nr is {:#x}, and was {:#x}",
+            noted(AFTER),
+            noted(BEFORE)
+        );
         findings.claim(Claim::new(
             "the other session keeps its terminal",
             seen,
-            holds,
+            keeps,
         ));
         findings.caller_stays(&outcome, &["session"]);
     }

@@ -179,15 +179,15 @@ fn what_the_caller_has_not(findings: &Findings) -> Result<()> {
     let expected = "a capability that the caller hasn't got is refused";
     findings.begin(expected);
     let wanted = [CHOWN, SYS_ADMIN];
-    let outcome = call(
-        findings.subject(),
-        &sets(&wanted, &wanted, &[], &[]),
-        || {
-            let rest = permitted() & !set(&[SYS_ADMIN]);
-            hold(rest, rest, 0)
-        },
-    )?;
-    let why = "what the kernel refuses was left out, or its error is thrown away: nobody is told";
+    let sets = sets(&wanted, &wanted, &[], &[]);
+    let outcome = call(findings.subject(), &sets, || {
+        let rest = permitted() & !set(&[SYS_ADMIN]);
+        hold(rest, rest, 0)
+    })?;
+    let why = match outcome.changes(&[]).is_empty() {
+        true => "the error of capset(2) is thrown away: the caller has all that it had",
+        false => "what the caller hasn't got was left out, and nobody is told",
+    };
     findings.refuses(expected, &outcome, Errno::EPERM, why);
     Ok(())
 }
@@ -197,9 +197,16 @@ fn ambient_without_inheritable(findings: &Findings) -> Result<()> {
     findings.begin(expected);
     let held = [CHOWN, KILL];
     let sets = sets(&held, &held, &[CHOWN], &[KILL]);
-    let outcome = call(findings.subject(), &sets, || Ok(()))?;
-    let why =
-        "what the kernel refuses was left out or made inheritable, or its error is thrown away";
+    let watcher = Watcher::records(&[libc::SYS_prctl]);
+    let outcome = call(findings.subject().watch(watcher), &sets, || Ok(()))?;
+    let is_inheritable = mask(&outcome.after, "CapInh") != sets.inheritable;
+    let why = match outcome.calls.iter().any(|call| raises(&call)) {
+        _ if is_inheritable => "the capability was made inheritable, which nobody asked for",
+        true => {
+            "the error of PR_CAP_AMBIENT_RAISE is thrown away: the ambient capability isn't there, and nobody is told"
+        }
+        false => "the ambient capability was left out, and nobody is told",
+    };
     findings.refuses(expected, &outcome, Errno::EPERM, why);
     Ok(())
 }

@@ -51,6 +51,9 @@ const FLAGS: [(&str, MsFlags); 4] = [
     ),
 ];
 
+/// Where it is mounted: every machine has such a directory.
+const TOP: &str = "/tmp";
+
 /// A filesystem in the process's own mounts: directories `pro`, `process` and `a path`, with files.
 struct World {
     top: PathBuf,
@@ -58,12 +61,9 @@ struct World {
 
 impl World {
     /// Is made in the process that calls the function, and goes with it.
-    fn make(findings: &Findings, flags: MsFlags) -> Result<World> {
+    fn make(flags: MsFlags) -> Result<World> {
         own_mounts()?;
-        let world = World {
-            top: findings.scratch.join("fs"),
-        };
-        fs::create_dir_all(&world.top)?;
+        let world = World { top: TOP.into() };
         tmpfs(&world.top, MsFlags::MS_NODEV)?;
         // A second one over it: what is below is nobody's any more.
         tmpfs(&world.top, flags)?;
@@ -145,7 +145,6 @@ fn look(world: &World, name: &str) -> Vec<String> {
 }
 
 fn call(
-    findings: &Findings,
     subject: Subject,
     name: &str,
     flags: MsFlags,
@@ -154,7 +153,7 @@ fn call(
 ) -> Result<Outcome> {
     subject.call_in(
         || {
-            let world = World::make(findings, flags)?;
+            let world = World::make(flags)?;
             more(&world)?;
             Ok(world)
         },
@@ -233,7 +232,6 @@ fn judge(findings: &Findings, name: &str, (words, flags): (&str, MsFlags)) -> Re
         format!("on a mount with {words} just {name:?} becomes read-only, and keeps these flags");
     findings.begin(&expected);
     let outcome = call(
-        findings,
         findings.subject(),
         name,
         flags,
@@ -241,11 +239,11 @@ fn judge(findings: &Findings, name: &str, (words, flags): (&str, MsFlags)) -> Re
         |world| look(world, name),
     )?;
     let mut wrong: Vec<String> = outcome.value().unwrap_or_default();
-    let top = findings.scratch.join("fs");
+    let top = Path::new(TOP);
     if wrong.is_empty() {
-        wrong = flags_kept(&outcome, &top, name, words);
+        wrong = flags_kept(&outcome, top, name, words);
     }
-    let reason = || why(&outcome, &top, name, words);
+    let reason = || why(&outcome, top, name, words);
     if findings.holds(&expected, &outcome, &wrong, reason) {
         findings.caller_stays(&outcome, &["mounts"]);
     }
@@ -279,17 +277,10 @@ fn a_file(findings: &Findings) -> Result<()> {
         wrong
     };
     let (words, flags) = FLAGS[0];
-    let outcome = call(
-        findings,
-        findings.subject(),
-        "process/file",
-        flags,
-        |_| Ok(()),
-        look,
-    )?;
+    let outcome = call(findings.subject(), "process/file", flags, |_| Ok(()), look)?;
     let mut wrong: Vec<String> = outcome.value().unwrap_or_default();
-    let top = findings.scratch.join("fs");
-    wrong.extend(flags_kept(&outcome, &top, "process/file", words));
+    let top = Path::new(TOP);
+    wrong.extend(flags_kept(&outcome, top, "process/file", words));
     findings.holds(expected, &outcome, &wrong, || None);
     Ok(())
 }
@@ -312,7 +303,7 @@ fn with_a_mount_below(findings: &Findings) -> Result<()> {
         }
     };
     let (_, flags) = FLAGS[0];
-    let outcome = call(findings, findings.subject(), "process", flags, more, look)?;
+    let outcome = call(findings.subject(), "process", flags, more, look)?;
     let wrong: Vec<String> = outcome.value().unwrap_or_default();
     findings.holds(expected, &outcome, &wrong, || {
         let text = "the mount below came along (MS_REC), and has flags of its own: a remount changes one mount only";
@@ -334,11 +325,11 @@ fn a_mount_itself(findings: &Findings) -> Result<()> {
         _ => vec!["process/file can be written, or isn't there any more".to_owned()],
     };
     let (_, flags) = FLAGS[0];
-    let outcome = call(findings, findings.subject(), "process", flags, more, look)?;
+    let outcome = call(findings.subject(), "process", flags, more, look)?;
     let mut wrong: Vec<String> = outcome.value().unwrap_or_default();
-    let top = findings.scratch.join("fs");
+    let top = Path::new(TOP);
     if wrong.is_empty() {
-        wrong = flags_kept(&outcome, &top, "process", "nodev,relatime");
+        wrong = flags_kept(&outcome, top, "process", "nodev,relatime");
     }
     findings.holds(expected, &outcome, &wrong, || None);
     Ok(())
@@ -353,13 +344,16 @@ fn where_nothing_is(findings: &Findings) -> Result<()> {
             false => Vec::new(),
         };
         let (_, flags) = FLAGS[0];
-        let outcome = call(findings, findings.subject(), name, flags, |_| Ok(()), look)?;
+        let outcome = call(findings.subject(), name, flags, |_| Ok(()), look)?;
         let wrong: Vec<String> = outcome.value().unwrap_or_default();
         findings.holds(&expected, &outcome, &wrong, || {
             let is_told = names(outcome.error(), Errno::ENOENT);
             is_told.then(|| "not every kernel has every path: ENOENT is no error here".into())
         });
         findings.caller_stays(&outcome, &[]);
+        if findings.has_failed() {
+            break;
+        }
     }
     Ok(())
 }
@@ -367,13 +361,12 @@ fn where_nothing_is(findings: &Findings) -> Result<()> {
 fn a_call_fails(findings: &Findings) -> Result<()> {
     let is_done = Cell::new(false);
     let (words, flags) = FLAGS[0];
-    let top = findings.scratch.join("fs");
+    let top = Path::new(TOP);
     findings.each_call_fails(
         "make_read_only",
         MOUNTING,
         |subject| {
             let outcome = call(
-                findings,
                 subject,
                 "process",
                 flags,
@@ -381,8 +374,7 @@ fn a_call_fails(findings: &Findings) -> Result<()> {
                 |world| look(world, "process"),
             )?;
             let wrong: Vec<String> = outcome.value().unwrap_or_default();
-            is_done
-                .set(wrong.is_empty() && flags_kept(&outcome, &top, "process", words).is_empty());
+            is_done.set(wrong.is_empty() && flags_kept(&outcome, top, "process", words).is_empty());
             Ok(outcome)
         },
         || is_done.get(),
