@@ -4,6 +4,7 @@ use crate::terminals::{devpts, terminal};
 use probe::anyhow::{Context, Result};
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
+use probe::nix::fcntl::{FcntlArg, OFlag, fcntl};
 use probe::nix::mount::{MsFlags, mount};
 use probe::nix::sys::stat::fstat;
 use probe::nix::sys::termios::{LocalFlags, OutputFlags, tcgetattr};
@@ -11,7 +12,7 @@ use probe::nix::unistd::{read, setsid, write};
 use probe::serde::{Deserialize, Serialize};
 use probe::{Claim, Findings, Outcome, Watcher, names, own_mounts};
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -61,10 +62,7 @@ fn world(dev: Dev, open: usize) -> Result<Vec<OwnedFd>> {
         Dev::Containers => symlink("pts/ptmx", "/dev/ptmx")?,
         _ => {
             devpts(Path::new("/dev/others"))?;
-            File::create("/dev/ptmx")?;
-            let none = None::<&str>;
-            let others = Some("/dev/others/ptmx");
-            mount(others, "/dev/ptmx", none, MsFlags::MS_BIND, none)?;
+            symlink("others/ptmx", "/dev/ptmx")?;
         }
     }
     let mut kept = Vec::new();
@@ -154,8 +152,14 @@ fn changed(pty: &Pty, number: libc::c_int) -> Result<Option<Fault>> {
     }
 }
 
-/// Whether a byte comes from one end to the other.
+/// Whether a byte comes from one end to the other. How they were opened is told by their flags.
 fn carries(pty: &Pty) -> Result<bool> {
+    for end in [&pty.master, &pty.slave] {
+        let flags = OFlag::from_bits_truncate(fcntl(end, FcntlArg::F_GETFL)?);
+        if flags & OFlag::O_ACCMODE != OFlag::O_RDWR {
+            return Ok(true);
+        }
+    }
     let mut byte = [0];
     write(&pty.slave, b"x")?;
     Ok(read(&pty.master, &mut byte)? == 1 && byte == *b"x")

@@ -187,7 +187,9 @@ fn meanwhile(
         );
     }
     let why = match noted(SET) {
-        _ if Settings::of(before) != *now => "",
+        _ if Settings::of(before) != *now => {
+            "the mode that was set isn't the one that cfmakeraw makes of the old one"
+        }
         0 => "no mode was set before body ran (tcsetattr)",
         1 => "the mode that was set is the old one: it is to be changed by cfmakeraw before",
         _ => {

@@ -141,7 +141,7 @@ fn why(outcome: &Outcome, has_filter: bool, nnp: bool) -> Option<String> {
     );
     let text = match (pair, has_filter, nnp) {
         ((false, true), _, false) => {
-            "no_new_privs is turned on whatever the second parameter says, and nobody can turn it off: setuid programs don't work any more"
+            "no_new_privs is turned on though `no_new_privileges` is false, and nobody can turn it off again: setuid programs don't work any more"
         }
         ((false, true), false, true) => {
             "without a filter the function is through before it turns no_new_privs on: these are two things, and each is asked for by itself"
@@ -220,7 +220,11 @@ fn its_flags(findings: &Findings) -> Result<()> {
     findings.holds(expected, &outcome, &wrong, || {
         let text = match given {
             _ if !outcome.is_ok() => return None,
-            Some(_) => "filter.flags isn't looked at",
+            Some(0) => "filter.flags isn't looked at",
+            Some(flags) if flags & filter.flags == filter.flags => {
+                "a flag was added to the filter's own, which nobody asked for"
+            }
+            Some(_) => return None,
             None => "prctl(PR_SET_SECCOMP) takes no flags: only seccomp(2) does",
         };
         Some(text.into())

@@ -76,6 +76,18 @@ fn numbers(outcome: &Outcome, line: &str) -> Vec<u32> {
     numbers
 }
 
+/// What a long list lacks, and what it has too much.
+fn in_short(seen: &[u32], wanted: &[u32]) -> String {
+    let lacks = wanted.iter().filter(|number| !seen.contains(number));
+    let others = seen.iter().filter(|number| !wanted.contains(number));
+    format!(
+        "{} of {} are missing, and {} are others",
+        lacks.count(),
+        wanted.len(),
+        others.count()
+    )
+}
+
 /// What isn't as `user` says.
 fn wrong(outcome: &Outcome, user: &User) -> Vec<String> {
     let mut groups = user.groups.clone();
@@ -87,7 +99,10 @@ fn wrong(outcome: &Outcome, user: &User) -> Vec<String> {
     ];
     let differs = wanted.into_iter().filter_map(|(line, wanted)| {
         let seen = numbers(outcome, line);
-        (seen != wanted).then(|| format!("/proc/PID/status: {line}: {seen:?}, and not {wanted:?}"))
+        (seen != wanted).then(|| match wanted.len() {
+            0..8 => format!("/proc/PID/status: {line}: {seen:?}, and not {wanted:?}"),
+            _ => format!("/proc/PID/status: {line}: {}", in_short(&seen, &wanted)),
+        })
     });
     differs.collect()
 }
@@ -115,6 +130,9 @@ fn why(outcome: &Outcome, user: &User) -> Option<String> {
         false => return None,
         true if is_only_effective("Uid", user.uid) || is_only_effective("Gid", user.gid) => {
             "not all of the real, the effective and the saved ID were changed: from one that is kept the process can go back"
+        }
+        true if user.uid == 0 && outcome.changes(&[]).is_empty() => {
+            "nothing was done for uid 0: root has a group and groups, too"
         }
         true if numbers(outcome, "Uid") != [user.uid; 4]
             || numbers(outcome, "Gid") != [user.gid; 4] =>
