@@ -1,4 +1,4 @@
-// /dev/ptmx may be the host's, or any other devpts's.
+// What is at /dev/ptmx may be the host's, or any other devpts's.
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = call!(open("/dev/ptmx", flags, Mode::empty()))?;
     call!(unlock(&master))?;

@@ -1,10 +1,14 @@
 //! What the scenes of many probes have in common: one after the other, the caller afterwards, and refusals.
 
-use crate::{Claim, Findings, Outcome, Probe};
+use crate::{Claim, Ending, Findings, Outcome, Probe};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
+/// Why a panic isn't what the docs call an error.
+const PANICS: &str =
+    "an error becomes a panic, with which the caller can do nothing: `?` hands the error on";
 
 impl Findings {
     /// Plays `scenes` in their order, up to the first in which a claim fails: what follows from one fault isn't told as if
@@ -61,9 +65,13 @@ impl Findings {
     /// Claims that the function returned an error which tells `errno`. Returns whether it did.
     pub fn refuses(&self, expected: &str, outcome: &Outcome, errno: Errno, why: &str) -> bool {
         let holds = outcome.is_error() && names(outcome.error(), errno);
-        let why = match outcome.is_ok() {
-            true => Some(why.to_owned()),
-            false => None,
+        let why = match outcome.ending {
+            Ending::Returned => Some(why.to_owned()),
+            // What unwrap and expect say of it.
+            Ending::Panicked(ref text) if text.contains("errno: ") || names(text, errno) => {
+                Some(PANICS.to_owned())
+            }
+            _ => None,
         };
         let expected = format!("{expected}: {errno:?}");
         self.claim(Claim::new(expected, outcome.in_words(), holds).because(why));

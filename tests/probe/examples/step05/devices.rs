@@ -4,7 +4,7 @@ use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod, umask};
-use probe::{Claim, Findings, Outcome, Subject};
+use probe::{Claim, Findings, Outcome, State, Subject};
 use std::borrow::Cow;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -94,8 +94,9 @@ fn wrong(device: &Device) -> Option<String> {
     (is != wanted).then(|| format!("{name} is {is}, and not {wanted}"))
 }
 
+/// The first two that aren't as they are to be: what is wrong with more is mostly the same.
 fn all_wrong(devices: &[Device]) -> Vec<String> {
-    devices.iter().filter_map(wrong).collect()
+    devices.iter().filter_map(wrong).take(2).collect()
 }
 
 /// Why devices are as they are, if one mistake explains all of them.
@@ -113,7 +114,7 @@ fn why(devices: &[Device], outcome: &Outcome) -> Option<String> {
         is == (device.number.major.into(), device.number.minor.into())
             && seen.mode() & libc::S_IFMT == device.kind.bits()
     });
-    let umask = u32::from_str_radix(outcome.before.status("Umask"), 8).unwrap_or_default();
+    let umask = mask(&outcome.before);
     let lost = pairs
         .iter()
         .all(|(device, seen)| seen.mode() & 0o7777 == device.mode & !umask);
@@ -122,10 +123,14 @@ fn why(devices: &[Device], outcome: &Outcome) -> Option<String> {
             "the process's umask, {umask:04o}, was taken away from the modes that mknod(2) got"
         )),
         (false, true, false) => {
-            Some("mknod(2) gives a file to its maker: another owner has to be set".into())
+            Some("mknod(2) gives a file to its maker: another owner or group has to be set".into())
         }
         _ => None,
     }
+}
+
+fn mask(state: &State) -> u32 {
+    u32::from_str_radix(state.status("Umask"), 8).unwrap_or_default()
 }
 
 fn begin_again(folder: &Path) -> Result<()> {
@@ -185,8 +190,9 @@ fn umask_left(outcome: &Outcome) -> Option<String> {
 
 fn umask_afterwards(findings: &Findings, outcome: &Outcome, when: &str) {
     let left = umask_left(outcome);
-    let why = left.as_ref().map(|_| {
-        "the umask stays as it was set for mknod(2), and whatever the process makes later gets modes by it".into()
+    let is_none = mask(&outcome.after) == 0;
+    let why = (left.is_some() && is_none).then(|| {
+        "the umask stays as it was set for mknod(2): what the process makes later is for everybody to write".into()
     });
     let expected = format!("{when} the umask is COMMANDS_UMASK, or the caller's own again");
     let holds = left.is_none();
@@ -274,6 +280,9 @@ fn something_is_there(findings: &Findings) -> Result<()> {
         findings.claim(Claim::new(expected, seen, stays));
         umask_afterwards(findings, &outcome, "after an error");
         findings.caller_stays(&outcome, &["Umask"]);
+        if findings.has_failed() {
+            break;
+        }
     }
     Ok(())
 }

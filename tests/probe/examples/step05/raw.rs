@@ -99,7 +99,12 @@ impl Settings {
         }
         for (at, (was, is)) in self.characters.iter().zip(&now.characters).enumerate() {
             if was != is {
-                differs.push(format!("c_cc[{at}] is {is}, and not {was}"));
+                let name = match at {
+                    libc::VMIN => "VMIN",
+                    libc::VTIME => "VTIME",
+                    _ => "a special character (c_cc)",
+                };
+                differs.push(format!("{name} is {is}, and not {was}"));
             }
         }
         if self.speed != now.speed {

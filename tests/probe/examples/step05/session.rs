@@ -126,11 +126,8 @@ fn wrong(outcome: &Outcome) -> Vec<String> {
 fn why(outcome: &Outcome) -> Option<String> {
     let names: Vec<c_long> = outcome.calls.iter().map(|call| call.number).collect();
     let text = match names[..] {
-        [libc::SYS_ioctl] => {
-            "setsid(2) was never called: only the leader of a session that has no terminal yet can take one"
-        }
         [libc::SYS_ioctl, ..] => {
-            "the terminal was asked for before setsid(2): only the leader of a session that has none can take one"
+            "the terminal was asked for without a session before (setsid): only the leader of one that has no terminal yet can take it"
         }
         [libc::SYS_setsid] => {
             "setsid(2) begins a session, and takes away the terminal: none was taken then (TIOCSCTTY)"
