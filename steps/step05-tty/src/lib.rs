@@ -133,7 +133,8 @@ pub const LINKS: &[(&str, &str)] = &[
 /// Makes `devices`, each with just its mode and owner.
 ///
 /// The mode that `mknod` gets loses the bits of the process's umask, and a container's devices
-/// are for all of its users. See mknod(2), umask(2).
+/// are for all of its users. The umask doesn't stay at 0: afterwards, also after an error, it is
+/// [`COMMANDS_UMASK`], or again what it was. See mknod(2), umask(2).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM for want of CAP_MKNOD in the initial user namespace, EEXIST
@@ -142,16 +143,18 @@ pub fn make_devices(devices: &[Device]) -> Result<()> {
     // ANCHOR_END: make_devices
     // ANCHOR: exercise_make_devices
     umask(Mode::empty());
-    for device in devices {
+    let made = devices.iter().try_for_each(|device| {
         let (path, mode) = (&*device.path, Mode::from_bits_truncate(device.mode));
         call!(mknod(path, device.kind, mode, device.number))?;
         if device.owner != (0, 0) {
             let (uid, gid) = device.owner;
             call!(chown(path, Some(Uid::from(uid)), Some(Gid::from(gid))))?;
         }
-    }
+        Ok(())
+    });
+    // After an error, too: whoever goes on makes files.
     umask(COMMANDS_UMASK);
-    Ok(())
+    made
     // ANCHOR_END: exercise_make_devices
 }
 
@@ -194,10 +197,16 @@ pub struct Pty {
     pub slave: OwnedFd,
 }
 
-/// Opens a new pseudo-terminal of the devpts that is mounted at /dev/pts.
+/// Opens a new pseudo-terminal of the devpts that is mounted at /dev/pts: by its own ptmx in there, as what is at
+/// /dev/ptmx may belong to another.
 ///
 /// A pseudo-terminal from the host's devpts would work, but `tty` in the container would say "not a tty":
-/// the terminal's name is in a filesystem that isn't there. See ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER.
+/// the terminal's name is in a filesystem that isn't there. Both ends can be read and written (O_RDWR) and are
+/// closed by `execve` (O_CLOEXEC), and neither becomes the caller's controlling terminal (O_NOCTTY): see open(2).
+/// See ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER.
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): ENOENT without a devpts at /dev/pts. Neither end stays open.
 pub fn open_pty() -> Result<Pty> {
     // ANCHOR_END: open_pty
     // ANCHOR: exercise_open_pty
@@ -241,7 +250,7 @@ pub fn open_peer(master: &OwnedFd, flags: OFlag) -> nix::Result<OwnedFd> {
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM when the caller leads a process group already, or the
-/// terminal is another session's.
+/// terminal is another session's, which keeps it; ENOTTY when `terminal` is none.
 pub fn take_terminal(terminal: &OwnedFd) -> Result<()> {
     // ANCHOR_END: take_terminal
     // ANCHOR: exercise_take_terminal
@@ -266,7 +275,10 @@ pub fn set_controlling_terminal(terminal: &OwnedFd) -> nix::Result<()> {
 ///
 /// A terminal in raw mode hands on each key as it is: Ctrl-C is a byte, and nothing is echoed. The
 /// container's own terminal acts on Ctrl-C and echoes. If the host's terminal stays raw, its user can't
-/// type in it any more. See termios(3).
+/// type in it any more. Settings that raw mode doesn't name are kept. See termios(3) on cfmakeraw.
+///
+/// # Errors
+/// What `body` returns; a panic of its goes on, too. ENOTTY when `terminal` is none: then `body` doesn't run.
 pub fn raw_mode<T>(terminal: BorrowedFd, body: impl FnOnce() -> Result<T>) -> Result<T> {
     // ANCHOR_END: raw_mode
     // ANCHOR: exercise_raw_mode

@@ -112,11 +112,12 @@ pub fn drop_from_bounding_set(number: u32) -> nix::Result<()> {
 }
 
 // ANCHOR: become_user
-/// Gives the calling process its user and groups, real, effective and saved.
+/// Gives the calling process its user and groups, real, effective and saved. Afterwards its supplementary
+/// groups are just those of `user`. A caller that is that user already gets the groups, too, and stays it.
 ///
 /// The supplementary groups are those of the host's root until they are replaced. A process loses its
-/// permitted capabilities with the last of its three uids 0, unless they are kept on purpose. See
-/// credentials(7).
+/// permitted capabilities with the last of its three uids 0, unless they are kept on purpose. Here they are
+/// kept, for [`drop_capabilities`] says which of them remain. See credentials(7), PR_SET_KEEPCAPS(2const).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM for want of CAP_SETUID or CAP_SETGID.
@@ -140,10 +141,12 @@ pub fn become_user(user: &User) -> Result<()> {
 /// Sets the calling process's permitted, effective and inheritable capabilities, and then the
 /// ambient ones, which can only be among the permitted and inheritable.
 ///
-/// Call [`lower_bounding_set`] before, while CAP_SETPCAP is still there. See capabilities(7).
+/// The bounding set stays as it is: call [`lower_bounding_set`] before, while CAP_SETPCAP is still there. See
+/// capabilities(7).
 ///
 /// # Errors
-/// [`Refused`](step01_uts::Refused): EPERM for a capability that the caller hasn't got.
+/// [`Refused`](step01_uts::Refused): EPERM for a capability that the caller hasn't got, and for an ambient one
+/// that isn't inheritable.
 pub fn drop_capabilities(sets: &CapSets) -> Result<()> {
     // ANCHOR_END: drop_capabilities
     // ANCHOR: exercise_drop_capabilities
@@ -186,9 +189,9 @@ pub fn raise_ambient(capability: Capability) -> nix::Result<()> {
 }
 
 // ANCHOR: filter
-/// Has the kernel run `filter` before each system call of the calling process and its descendants, from
-/// the next call on. With `no_new_privileges`, `execve` gives no new privileges from now on. Neither can
-/// be undone.
+/// Has the kernel run `filter`, with its flags, before each system call of the calling process and its
+/// descendants, from the next call on. With `no_new_privileges`, `execve` gives no new privileges from now on.
+/// Neither can be undone, and each comes without the other where only one is asked for.
 ///
 /// A filter can make a setuid program fail where the program never fails otherwise, so that it does harm.
 /// The kernel therefore wants no_new_privs first, unless the caller has CAP_SYS_ADMIN. See seccomp(2),
@@ -225,13 +228,16 @@ pub fn seccomp(operation: libc::c_uint, filter: &Filter) -> nix::Result<()> {
 }
 
 // ANCHOR: make_read_only
-/// Makes `path`, and what is below it, read-only, while the rest of its filesystem stays as it is.
-/// Nothing happens where there is no such path.
+/// Makes `path`, and what is below it, read-only, while the rest of its filesystem stays as it is. No mount
+/// below it can be written afterwards, either. Nothing happens where there is no such path.
 ///
 /// Only a mount can be read-only, so the path becomes a mount. `mount` does one thing at a time: the
 /// first call makes the mount, and only the second heeds MS_RDONLY. The second call sets *all* flags of
 /// the mount: nosuid, nodev and noexec are lost unless they are given again. See MS_BIND and MS_REMOUNT
 /// in mount(2).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused), for whatever else than a missing path: then `path` may still be written.
 pub fn make_read_only(path: &str) -> Result<()> {
     // ANCHOR_END: make_read_only
     // ANCHOR: exercise_make_read_only

@@ -8,6 +8,7 @@
 mod claim;
 mod descriptors;
 mod memory;
+mod scene;
 mod state;
 mod subject;
 mod watcher;
@@ -15,6 +16,7 @@ pub mod world;
 
 pub use claim::Claim;
 pub use descriptors::{high_number, place};
+pub use scene::names;
 pub use state::{Descriptor, State};
 pub use subject::{Ending, Outcome, Rest, Subject, at_rest, note, noted, told, until};
 pub use watcher::{Call, Verdict, Watcher};

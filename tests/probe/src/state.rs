@@ -179,10 +179,11 @@ impl State {
         });
         new.map(|(number, descriptor)| {
             let target = descriptor.target.display().to_string();
-            format!(
-                "descriptor {number} is left open: {}",
-                without_digits(&target)
-            )
+            let what = match self.descriptors.contains_key(number) {
+                true => "leads elsewhere now",
+                false => "is left open",
+            };
+            format!("descriptor {number} {what}: {}", without_digits(&target))
         })
         .collect()
     }

@@ -163,37 +163,41 @@ fn mistakes_of_chapter_4() {
     every_mistake_is_caught_by_the_check_that_names_it(4);
 }
 
-/// Its page is still short, and its mistakes are known already.
+#[test]
+fn mistakes_of_chapter_5() {
+    every_mistake_is_caught_by_the_check_that_names_it(5);
+}
+
+#[test]
+fn mistakes_of_chapter_6() {
+    every_mistake_is_caught_by_the_check_that_names_it(6);
+}
+
 #[test]
 fn mistakes_of_chapter_7() {
     every_mistake_is_caught_by_the_check_that_names_it(7);
 }
 
-/// As those of chapter 7.
 #[test]
 fn mistakes_of_chapter_8() {
     every_mistake_is_caught_by_the_check_that_names_it(8);
 }
 
-/// Its page is still short, and its mistakes are known already.
 #[test]
 fn mistakes_of_chapter_9() {
     every_mistake_is_caught_by_the_check_that_names_it(9);
 }
 
-/// As those of chapter 9.
 #[test]
 fn mistakes_of_chapter_10() {
     every_mistake_is_caught_by_the_check_that_names_it(10);
 }
 
-/// Its page is still short, and its mistakes are known already.
 #[test]
 fn mistakes_of_chapter_11() {
     every_mistake_is_caught_by_the_check_that_names_it(11);
 }
 
-/// As those of chapter 11.
 #[test]
 fn mistakes_of_chapter_12() {
     every_mistake_is_caught_by_the_check_that_names_it(12);
@@ -211,7 +215,8 @@ fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
     let mut told = String::new();
     for (position, exercise) in chapter.exercises.iter().enumerate() {
         let mistakes = mistakes(chapter.package, exercise.name);
-        let is_to_come = !chapter.is_whole && mistakes.is_empty();
+        // The last two chapters are about others' formats, and know those of some exercises.
+        let is_to_come = !chapter.is_probed && mistakes.is_empty();
         assert!(mistakes.len() >= 3 || is_to_come, "{}", exercise.name);
         for mistake in mistakes {
             let text = fs::read_to_string(&mistake).unwrap();

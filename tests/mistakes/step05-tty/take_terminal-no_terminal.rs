@@ -1,0 +1,4 @@
+// A session by itself has no terminal.
+    let _ = terminal;
+    call!(setsid())?;
+    Ok(())

@@ -1,0 +1,3 @@
+// The fifth set isn't looked at.
+    call!(capset(sets.effective, sets.permitted, sets.inheritable))?;
+    Ok(())
