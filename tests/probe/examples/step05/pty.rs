@@ -235,7 +235,7 @@ const OTHERS_PTMX: &str = "each devpts has a ptmx of its own. That of the devpts
 fn why_refused(outcome: &Outcome) -> Option<String> {
     let opens = |call: &probe::Call| [0, 1].iter().any(|at| call.text(*at) == "/dev/ptmx");
     let unlocks = |call: &probe::Call| {
-        call.number == libc::SYS_ioctl && call.arguments[1] == libc::TIOCSPTLCK as u64
+        call.number == libc::SYS_ioctl && call.arguments[1] == libc::TIOCSPTLCK
     };
     let calls = &outcome.calls;
     let text = match outcome.is_error() {

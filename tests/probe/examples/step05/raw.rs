@@ -29,8 +29,11 @@ pub fn raw_mode(findings: &Findings) -> Result<()> {
 const RUNS: usize = 0;
 const SET: usize = 1;
 
+/// Changes a terminal's settings.
+type Change = fn(&mut Termios);
+
 /// What a terminal is like when the function is called.
-const MODES: [(&str, fn(&mut Termios)); 4] = [
+const MODES: [(&str, Change); 4] = [
     ("a terminal as it was made", |_| {}),
     ("a terminal that neither echoes nor edits lines", |mode| {
         mode.local_flags
@@ -120,7 +123,7 @@ struct World {
     other: Terminal,
 }
 
-fn world(findings: &Findings, mode: fn(&mut Termios)) -> Result<World> {
+fn world(findings: &Findings, mode: Change) -> Result<World> {
     let pts = findings.scratch.join("pts");
     let world = World {
         other: terminal(&pts)?,
@@ -130,7 +133,7 @@ fn world(findings: &Findings, mode: fn(&mut Termios)) -> Result<World> {
     Ok(world)
 }
 
-fn change(terminal: &OwnedFd, how: fn(&mut Termios)) -> Result<()> {
+fn change(terminal: &OwnedFd, how: Change) -> Result<()> {
     let mut settings = tcgetattr(terminal)?;
     how(&mut settings);
     Ok(tcsetattr(terminal, SetArg::TCSANOW, &settings)?)
@@ -361,14 +364,14 @@ fn body_did_not_run(findings: &Findings) {
 }
 
 /// The requests of ioctl_tty(2) by which a terminal's settings are read and set.
-const READING: [u64; 2] = [libc::TCGETS as u64, libc::TCGETS2 as u64];
+const READING: [u64; 2] = [libc::TCGETS, libc::TCGETS2];
 const SETTING: [u64; 6] = [
-    libc::TCSETS as u64,
-    libc::TCSETSW as u64,
-    libc::TCSETSF as u64,
-    libc::TCSETS2 as u64,
-    libc::TCSETSW2 as u64,
-    libc::TCSETSF2 as u64,
+    libc::TCSETS,
+    libc::TCSETSW,
+    libc::TCSETSF,
+    libc::TCSETS2,
+    libc::TCSETSW2,
+    libc::TCSETSF2,
 ];
 
 /// The C library looks again at what it has set, and doesn't mind if that fails: so only the first look is refused.
