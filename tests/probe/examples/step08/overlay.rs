@@ -216,7 +216,9 @@ fn layers(findings: &Findings) -> Result<()> {
         texts[0], texts[1], texts[2]
     );
     findings.claim(Claim::new(expected, seen, holds).because(why.map(Into::into)));
-    changes_are_above(findings, &place);
+    if holds {
+        changes_are_above(findings, &place);
+    }
     nothing_more(findings, &different, false);
     findings.claim(outcome.keeps_caller("mount_overlay", &[]));
     Ok(())
@@ -433,16 +435,17 @@ fn no_target(findings: &Findings) -> Result<()> {
     let place = Place::make(findings, &[LOW])?;
     let missing = place.0.join("missing");
     let outcome = refused(findings, &place, &missing, false)?;
-    claim_refused(findings, &outcome, expected, Errno::ENOENT);
-    findings.claim(Claim::new(
-        "mount_overlay makes no directory",
-        if missing.exists() {
-            "target was made"
-        } else {
-            "target isn't there"
-        },
-        !missing.exists(),
-    ));
+    let was_made = missing.exists();
+    let seen = match was_made {
+        true => "the target was made",
+        false => "the target isn't there",
+    };
+    let why = "nobody asked for a directory: where the target is missing something is wrong, and the caller has to know";
+    let claim = Claim::new("mount_overlay makes no directory", seen, !was_made);
+    findings.claim(claim.because(was_made.then(|| why.into())));
+    if !was_made {
+        claim_refused(findings, &outcome, expected, Errno::ENOENT);
+    }
     Ok(())
 }
 
