@@ -126,11 +126,8 @@ impl State {
         ] {
             let (was, is) = (&self.directories[at], &after.directories[at]);
             if is_watched(name) && was != is {
-                changes.push(format!(
-                    "{words} was {}, and is {}",
-                    was.display(),
-                    is.display()
-                ));
+                let [was, is] = [was, is].map(|path| without_pid(&path.display().to_string()));
+                changes.push(format!("{words} was {was}, and is {is}"));
             }
         }
         for (name, was) in &self.namespaces {
@@ -205,6 +202,19 @@ impl State {
             state => format!("a child is left behind (State: {state})"),
         })
         .collect()
+    }
+}
+
+/// `/proc/4711/fd` as `/proc/self/fd`: the number tells nothing.
+fn without_pid(path: &str) -> String {
+    let below = path
+        .strip_prefix("/proc/")
+        .and_then(|path| path.split_once('/'));
+    match below {
+        Some((pid, below)) if pid.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("/proc/self/{below}")
+        }
+        _ => path.to_owned(),
     }
 }
 

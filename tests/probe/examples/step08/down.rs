@@ -63,7 +63,7 @@ impl Yard {
             yard.volume.join("file"),
             yard.folder.join("upper/file-link"),
         )?;
-        fs::set_permissions(yard.folder.join("upper/a"), Permissions::from_mode(0))?;
+        fs::set_permissions(yard.folder.join("upper/a"), Permissions::from_mode(0o000))?;
         Ok(yard)
     }
 
@@ -139,6 +139,9 @@ fn claim_gone(
     );
     let eaten = "files were removed through a mount, or through a link: they are somebody else's";
     findings.claim(claim.because((!lost.is_empty()).then(|| eaten.into())));
+    if !lost.is_empty() {
+        return;
+    }
     let holds = outcome.is_ok() && yard.is_gone();
     let inside = fs::read_dir(&yard.folder).map_or(0, Iterator::count);
     let (seen, why) = match (outcome.is_ok(), yard.is_gone()) {
@@ -189,6 +192,9 @@ fn absent(findings: &Findings) -> Result<()> {
 
 /// Claims that nothing is mounted in the folder any more.
 fn claim_unmounted(findings: &Findings, yard: &Yard, outcome: &Outcome) {
+    if !findings.all_hold() {
+        return;
+    }
     let left: Vec<PathBuf> = outcome.value().unwrap_or_default();
     let inside: Vec<String> = left
         .iter()
@@ -326,12 +332,10 @@ fn each_call(findings: &Findings) -> Result<()> {
         |outcome| {
             let mut left = outcome.changes(&["mounts"]);
             left.extend(yard.lost());
-            let is_unmounting = outcome
-                .calls
-                .iter()
-                .any(|call| call.number == libc::SYS_umount2);
+            let lines = &outcome.after.mounts;
+            let is_mounted = lines.iter().any(|line| line.contains("over/upper/mnt "));
             let is_whole = OWN.iter().all(|own| yard.folder.join(own).exists());
-            if is_unmounting && outcome.is_error() && !is_whole {
+            if is_mounted && !is_whole {
                 left.push("files were removed, although a mount in there hadn't gone".into());
             }
             left

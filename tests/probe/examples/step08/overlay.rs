@@ -162,6 +162,7 @@ fn looked_through(findings: &Findings, place: &Place, volatile: bool) -> Result<
     findings.subject().call_in(
         || {
             private_mounts()?;
+            chdir(&place.0)?;
             Ok((
                 Parts::open(place, &["high", "low"])?,
                 options_of_ours(&place.0, volatile)?,
@@ -318,12 +319,24 @@ fn read_through(
     )
 }
 
+/// A text without what is too long to be read in it.
+fn shortened(text: &str) -> String {
+    const ENDS: usize = 150;
+    let length = text.chars().count();
+    if length <= 3 * ENDS {
+        return text.to_owned();
+    }
+    let first: String = text.chars().take(ENDS).collect();
+    let last: String = text.chars().skip(length - ENDS).collect();
+    format!("{first} … {last}")
+}
+
 /// Claims that the overlay shows a file of its last layer.
 fn shows(findings: &Findings, outcome: &Outcome, expected: &str, why: &str) {
     let text: Option<String> = outcome.value();
     let seen = match &text {
         Some(text) => format!("a file of the last layer has {text:?}"),
-        None => outcome.in_words(),
+        None => shortened(&outcome.in_words()),
     };
     let holds = text.as_deref() == Some("last");
     let is_it = outcome.is_error();
@@ -378,6 +391,7 @@ fn refused(findings: &Findings, place: &Place, target: &Path, on_two: bool) -> R
     findings.subject().call_in(
         || {
             private_mounts()?;
+            chdir(&place.0)?;
             if on_two {
                 tmpfs(&place.0.join("work"), MsFlags::empty())?;
             }
@@ -461,6 +475,7 @@ fn each_call(findings: &Findings) -> Result<()> {
             subject.call_in(
                 || {
                     private_mounts()?;
+                    chdir(&place.0)?;
                     Parts::open(&place, &["low"])
                 },
                 |parts| std::mem::ManuallyDrop::new(parts).mount(false, &target),
