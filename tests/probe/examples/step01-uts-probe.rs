@@ -29,7 +29,7 @@ fn host() -> Result<String> {
 fn enter_uts(findings: &Findings) -> Result<()> {
     let before = host()?;
     let call = || {
-        told(step01_uts::enter_uts("inside"))?;
+        told(step01_uts::enter_uts("inside.a-b"))?;
         let domain = fs::read_to_string("/proc/sys/kernel/domainname")?;
         Ok((host()?, domain))
     };
@@ -69,7 +69,7 @@ fn enter_uts(findings: &Findings) -> Result<()> {
         "in there the hostname is the one that was given",
         "/proc/sys/kernel/hostname",
         &name.as_str(),
-        &"inside",
+        &"inside.a-b",
     ));
     findings.claim(Claim::equal(
         "the domain name is what it was",

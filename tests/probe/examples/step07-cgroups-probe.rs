@@ -6,10 +6,14 @@ mod enter;
 mod find;
 #[path = "step07/groups.rs"]
 mod groups;
+#[path = "step07/haste.rs"]
+mod haste;
 #[path = "step07/limit.rs"]
 mod limit;
 #[path = "step07/remove.rs"]
 mod remove;
+#[path = "step07/stays.rs"]
+mod stays;
 
 fn main() -> probe::anyhow::Result<()> {
     probe::main(&[

@@ -126,11 +126,8 @@ impl State {
         ] {
             let (was, is) = (&self.directories[at], &after.directories[at]);
             if is_watched(name) && was != is {
-                changes.push(format!(
-                    "{words} was {}, and is {}",
-                    was.display(),
-                    is.display()
-                ));
+                let [was, is] = [was, is].map(|path| without_pid(&path.display().to_string()));
+                changes.push(format!("{words} was {was}, and is {is}"));
             }
         }
         for (name, was) in &self.namespaces {
@@ -160,7 +157,12 @@ impl State {
         ];
         for (name, words) in KEPT {
             let (was, is) = (self.status(name), after.status(name));
-            if is_watched(name) && was != is {
+            // The signals that the C library takes for its threads are nobody's choice.
+            let is_the_same = match name.starts_with("Sig") {
+                true => without_internal_signals(was) == without_internal_signals(is),
+                false => was == is,
+            };
+            if is_watched(name) && !is_the_same {
                 changes.push(format!(
                     "the caller's {words}: before {was}, after {is} ({name})"
                 ));
@@ -171,11 +173,13 @@ impl State {
 
     /// The descriptors that are open in `after` and weren't.
     pub fn left_open(&self, after: &State) -> Vec<String> {
+        // In another mount namespace the same file has another path.
+        let is_elsewhere = self.namespaces.get("mnt") != after.namespaces.get("mnt");
         let new = after.descriptors.iter().filter(|(number, descriptor)| {
             // A number may have been given anew.
             self.descriptors
                 .get(number)
-                .is_none_or(|was| was.target != descriptor.target)
+                .is_none_or(|was| was.target != descriptor.target && !is_elsewhere)
         });
         new.map(|(number, descriptor)| {
             let target = descriptor.target.display().to_string();
@@ -200,6 +204,25 @@ impl State {
         })
         .collect()
     }
+}
+
+/// `/proc/4711/fd` as `/proc/self/fd`: the number tells nothing.
+fn without_pid(path: &str) -> String {
+    let below = path
+        .strip_prefix("/proc/")
+        .and_then(|path| path.split_once('/'));
+    match below {
+        Some((pid, below)) if pid.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("/proc/self/{below}")
+        }
+        _ => path.to_owned(),
+    }
+}
+
+/// A set of signals without the two that the C library takes for itself, 32 and 33: nptl(7).
+fn without_internal_signals(set: &str) -> Option<u64> {
+    let set = u64::from_str_radix(set, 16).ok()?;
+    Some(set & !(0b11 << 31))
 }
 
 /// `pipe:[4711]` without the number, which tells nothing.

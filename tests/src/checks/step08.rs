@@ -57,7 +57,7 @@ pub const EXERCISES: &[Exercise] = &[
             "remove_dir_all goes down into every directory, whosever it is. What must not be mounted in \
              there when it does?",
             "umount2(MNT_DETACH) of each of mounted_below(folder), the last one first; then \
-             remove_dir_all, for which NotFound is no error.",
+             remove_tree(folder).",
         ],
     },
     Exercise {

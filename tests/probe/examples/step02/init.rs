@@ -24,6 +24,7 @@ pub fn judge(findings: &Findings) -> Result<()> {
     takes_every_orphan(findings)?;
     waits_for_nobody_else(findings)?;
     passes_signals_on(findings)?;
+    kills_nobody_for_being_deaf(findings)?;
     hears_of_an_early_end(findings)?;
     tells_what_the_kernel_refuses(findings)
 }
@@ -167,7 +168,13 @@ fn takes_every_orphan(findings: &Findings) -> Result<()> {
     let mut seen = String::new();
     let mut holds = false;
     let outcome = run(findings.subject(), &script, |pid| {
-        until(pid, || ready.exists() && children(pid).len() == 4);
+        let orphans = |pid| {
+            children(pid)
+                .into_iter()
+                .filter(|(pid, _)| is_orphan(pid))
+                .count()
+        };
+        until(pid, || ready.exists() && orphans(pid) == 3);
         kill(pid, Signal::SIGSTOP)?;
         until(pid, || super::state(pid) == "T");
         let orphans: Vec<Pid> = children(pid)
@@ -295,6 +302,35 @@ fn passes_signals_on(findings: &Findings) -> Result<()> {
             break;
         }
     }
+    Ok(())
+}
+
+/// A command that ignores SIGTERM is asked again and again.
+fn kills_nobody_for_being_deaf(findings: &Findings) -> Result<()> {
+    let expected = "a command that ignores SIGTERM goes on, however often PID 1 gets it";
+    findings.begin(expected);
+    let ready = findings.scratch.join("deaf");
+    let script = format!("trap '' TERM; echo >{}; exec sleep 1000", ready.display());
+    let mut lives = false;
+    let outcome = run(findings.subject(), &script, |pid| {
+        until(pid, || ready.exists());
+        for _ in 0..5 {
+            until(pid, || at_rest(pid) == Rest::Waits);
+            kill(pid, Signal::SIGTERM)?;
+        }
+        lives = at_rest(pid) == Rest::Waits && children(pid).iter().any(|(_, state)| state == "S");
+        kill(pid, Signal::SIGKILL)?;
+        Ok(())
+    })?;
+    remove(&[&ready]);
+    let seen = match lives {
+        true => "it goes on".to_owned(),
+        false => format!("it was killed: {}", outcome.in_words()),
+    };
+    findings.claim(Claim::new(expected, seen, lives).why(
+        "PID 1 insists: it kills a command that doesn't end. That is for a parent outside; with an init the command hears \
+         each signal, and may ignore it",
+    ));
     Ok(())
 }
 

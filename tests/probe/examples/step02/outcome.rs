@@ -1,7 +1,7 @@
 //! 2.3: what went wrong in the child is known to the parent.
 
 use super::{child, told, until_it_ends};
-use probe::anyhow::{Context, Result, anyhow};
+use probe::anyhow::{Context, Error, Result, anyhow};
 use probe::libc;
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{Signal, kill, raise};
@@ -106,6 +106,18 @@ fn an_error_comes_home(findings: &Findings) -> Result<()> {
         .iter()
         .all(|part| outcome.error().contains(part));
     findings.claim(Claim::new(expected, outcome.in_words(), holds));
+
+    let expected = "a refused call with causes around it comes with these, too";
+    findings.begin(expected);
+    let outcome = run(findings.subject(), false, || {
+        Err(Error::new(refusal()).context("the outermost"))
+    })?;
+    let holds = ["outermost", "made_up(1)"]
+        .iter()
+        .all(|part| outcome.error().contains(part));
+    findings.claim(Claim::new(expected, outcome.in_words(), holds).why(
+        "of the report only a part was taken: Report::into_error makes the whole error of it",
+    ));
 
     let expected = "a report of 60,000 letters arrives whole";
     findings.begin(expected);

@@ -4,7 +4,7 @@ use crate::groups::{Container, is_member, mounts_of};
 use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::mount::{MntFlags, umount2};
-use probe::nix::unistd::getpid;
+use probe::nix::unistd::{getpid, getppid};
 use probe::{Claim, Findings, Outcome, libc};
 use std::fs;
 use std::mem::ManuallyDrop;
@@ -26,8 +26,9 @@ pub fn enter(findings: &Findings) -> Result<()> {
     findings.play(&[on_v2, without_paths, here, each_call_on_v2, each_call])
 }
 
-/// What was seen from inside: for each group whether the caller is in it, and its /proc/self/cgroup.
-type Seen = (Vec<(String, bool)>, String);
+/// What was seen from inside: for each group whether the caller is in it, its /proc/self/cgroup, and whether its parent is
+/// in one of the groups.
+type Seen = (Vec<(String, bool)>, String, bool);
 
 /// Enters the groups of `container`, with their paths or without.
 fn entered(
@@ -53,10 +54,13 @@ fn entered(
             let own = fs::read_to_string("/proc/self/cgroup")?;
             // They stay open, as whatever the caller has.
             let mut members = ManuallyDrop::new(members);
+            let is_parent_in = members
+                .iter_mut()
+                .any(|(_, file)| is_member(file, getppid()));
             let each = members
                 .iter_mut()
                 .map(|(list, file)| (list.clone(), is_member(file, getpid())));
-            Ok::<Seen, _>((each.collect(), own))
+            Ok::<Seen, _>((each.collect(), own, is_parent_in))
         },
         |_| Ok(()),
     )
@@ -76,7 +80,13 @@ fn on_v2(findings: &Findings) -> Result<()> {
     findings.begin("enter joins the group on a machine that has version 2 alone");
     if let Some(container) = Container::on_v2(findings)? {
         let outcome = entered(findings, &container, &Limits::default(), true)?;
-        judge(findings, &container, &outcome, None);
+        judge(
+            findings,
+            &container,
+            &outcome,
+            "on a machine that has version 2 alone",
+            None,
+        );
     }
     Ok(())
 }
@@ -87,7 +97,13 @@ fn without_paths(findings: &Findings) -> Result<()> {
     if let Some(container) = Container::on_v2(findings)? {
         let outcome = entered(findings, &container, &Limits::default(), false)?;
         let why = "a path was looked up again, and here it leads nowhere; the files of the groups are open already";
-        judge(findings, &container, &outcome, Some(why));
+        judge(
+            findings,
+            &container,
+            &outcome,
+            "where the groups are mounted nowhere any more",
+            Some(why),
+        );
     }
     Ok(())
 }
@@ -97,13 +113,19 @@ fn here(findings: &Findings) -> Result<()> {
     findings.begin("enter joins all of the groups");
     let container = Container::here(findings)?;
     let outcome = entered(findings, &container, &everywhere(), true)?;
-    judge(findings, &container, &outcome, None);
+    judge(findings, &container, &outcome, "on this machine", None);
     Ok(())
 }
 
 /// The claims of one entry. `why` is told when it doesn't get as far as into the groups.
-fn judge(findings: &Findings, container: &Container, outcome: &Outcome, why: Option<&str>) {
-    let (groups, own) = outcome.value::<Seen>().unwrap_or_default();
+fn judge(
+    findings: &Findings,
+    container: &Container,
+    outcome: &Outcome,
+    machine: &str,
+    why: Option<&str>,
+) {
+    let (groups, own, is_parent_in) = outcome.value::<Seen>().unwrap_or_default();
     let outside: Vec<&str> = groups
         .iter()
         .filter(|(_, is_in)| !is_in)
@@ -119,11 +141,15 @@ fn judge(findings: &Findings, container: &Container, outcome: &Outcome, why: Opt
         && groups.len() > 1
         && outside.len() == groups.len() - 1
         && groups.first().is_some_and(|(_, is_in)| *is_in);
-    let why = match only_first {
-        true => Some("the first group was joined alone: each hierarchy has a group of its own"),
-        false => why.filter(|_| !matches!(outcome.ending, probe::Ending::Panicked(_))),
+    let why = if is_parent_in {
+        Some("its parent was moved: a process that joins by itself writes 0, and no other's pid")
+    } else if only_first {
+        Some("the first group was joined alone: each hierarchy has a group of its own")
+    } else {
+        why.filter(|_| outcome.is_error())
     };
-    let expected = "the caller is a member of all of the groups (cgroup.procs)";
+    let expected =
+        format!("{machine}, the caller is a member of all of the groups afterwards (cgroup.procs)");
     let claim = Claim::new(expected, seen, joined);
     findings.claim(claim.because(why.filter(|_| !joined).map(Into::into)));
     if joined {

@@ -2,8 +2,9 @@
 
 use probe::anyhow::Result;
 use probe::{Claim, Findings, Watcher, libc};
+use std::path::Path;
 use step07_cgroups::Version::{self, V1, V2};
-use step07_cgroups::find as hierarchy_of;
+use step07_cgroups::{find as hierarchy_of, unescaped};
 
 /// A folder and its version.
 type Answer = Option<(&'static str, Version)>;
@@ -343,7 +344,15 @@ fn try_on(findings: &Findings, machine: &Machine) -> Result<()> {
     };
     let mut mistakes = machine.mistakes.iter();
     let mistake = mistakes.find(|(answer, _)| found == Some(*answer));
-    let why = mistake.map(|(_, why)| String::from(*why));
+    let mut why = mistake.map(|(_, why)| String::from(*why));
+    if let Some(Some((folder, _))) = found {
+        let is_known = mountinfo
+            .split(' ')
+            .any(|field| unescaped(field) == Path::new(folder));
+        let unknown = "no line of mountinfo has that folder: where a hierarchy is mounted differs from machine to machine";
+        why = why.or((!is_known).then(|| unknown.into()));
+    }
+    let why = why.filter(|_| found != Some(wanted));
     findings.claim(Claim::new(expected, seen, found == Some(wanted)).because(why));
     let looked = outcome.calls.first();
     let expected = "find goes by the texts that it is given";

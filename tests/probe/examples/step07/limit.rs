@@ -65,8 +65,11 @@ fn names(folder: &PathBuf) -> Vec<String> {
     names
 }
 
+/// Writes as they come: the file's name and the text of each.
+type Notes = Arc<Mutex<Vec<(String, String)>>>;
+
 /// A watcher that notes each write: the file's name and the text.
-fn notes_writes() -> (Watcher, Arc<Mutex<Vec<(String, String)>>>) {
+fn notes_writes() -> (Watcher, Notes) {
     let written = Arc::new(Mutex::new(Vec::new()));
     let notes = written.clone();
     let watcher = Watcher::new(&[libc::SYS_write, libc::SYS_pwrite64], move |call| {
@@ -289,7 +292,7 @@ fn refused(findings: &Findings, required: bool, at: usize) -> Result<()> {
     });
     let subject = findings.subject().watch(watcher);
     let outcome = subject.call(|| write_all_of(&folder, &settings))?;
-    let why = outcome.is_ok().then(|| match required {
+    let why = outcome.is_ok().then_some(match required {
         true => "the error of write(2) is thrown away: the limit doesn't hold, and nobody is told",
         false => "`required` is about a file that isn't there, and about no other error",
     });

@@ -1,18 +1,17 @@
 //! 7.4: groups that are removed: empty ones, busy ones, and ones that stay busy.
 
-use crate::groups::{Container, is_member};
+use crate::groups::Container;
+use crate::haste::{BUSY, RELEASED, TRIED, WAITING, hurried};
+use crate::stays::{busy_for_ever, busy_for_ever_on_v2};
 use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{Signal, kill};
-use probe::nix::sys::wait::waitpid;
 use probe::nix::unistd::{ForkResult, Pid, fork, pause};
 use probe::{Call, Claim, Findings, Outcome, Verdict, Watcher, libc, note, noted};
 use std::fs;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 use step07_cgroups::Cgroup;
 use step07_cgroups::limits::Limits;
 
@@ -21,30 +20,6 @@ const REMOVING: &[(libc::c_long, &str, Errno)] = &[
     (libc::SYS_rmdir, "rmdir(2)", Errno::EPERM),
     (libc::SYS_unlinkat, "unlinkat(2)", Errno::EPERM),
 ];
-
-/// The calls by which somebody waits for a time.
-const WAITING: &[libc::c_long] = &[
-    libc::SYS_nanosleep,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-    libc::SYS_select,
-    libc::SYS_pselect6,
-];
-
-// What is noted: who is in the groups, whether it had to be ended, for how many milliseconds the function wanted to
-// wait, how often it tried, whether it has come back.
-const BUSY: usize = 0;
-const RELEASED: usize = 1;
-const WAITED: usize = 2;
-const TRIED: usize = 3;
-const IS_OVER: usize = 4;
-
-/// The patience that the docs name, and what it can't be taken for.
-const PATIENCE: u32 = 10_000;
-const TOO_LONG: u32 = 12_000;
 
 pub fn remove(findings: &Findings) -> Result<()> {
     findings.play(&[
@@ -62,15 +37,15 @@ pub fn remove(findings: &Findings) -> Result<()> {
 }
 
 /// What is said of who waits where nothing will change.
-const ENDLESS: &str = "it waits on and on, for more than twelve seconds";
+pub const ENDLESS: &str = "it waits on and on, for more than twelve seconds";
 
 /// What was seen: the error, how many groups aren't forgotten, and for each folder whether it is there.
-type Seen = (Option<String>, usize, Vec<(String, bool)>);
+pub type Seen = (Option<String>, usize, Vec<(String, bool)>);
 
-type Kept = ManuallyDrop<Cgroup>;
+pub type Kept = ManuallyDrop<Cgroup>;
 
 /// Has the learner's function remove the groups, and looks.
-fn removed(container: &Container, cgroup: &mut Cgroup, folders: &[PathBuf]) -> Seen {
+pub fn removed(container: &Container, cgroup: &mut Cgroup, folders: &[PathBuf]) -> Seen {
     let error = cgroup.remove().err().map(|error| format!("{error:#}"));
     let there = folders
         .iter()
@@ -143,7 +118,7 @@ fn why_not_gone(outcome: &Outcome) -> Option<&'static str> {
 }
 
 /// What is otherwise in the caller, but for the files of the groups that have gone: these are closed with them.
-fn changes(outcome: &Outcome) -> Vec<String> {
+pub fn changes(outcome: &Outcome) -> Vec<String> {
     let mut changes = outcome.changes(&["descriptors"]);
     changes.extend(outcome.before.left_open(&outcome.after));
     changes
@@ -255,7 +230,7 @@ fn with_groups_below(findings: &Findings) -> Result<()> {
 }
 
 /// Starts a process that does nothing, a child of the caller, and puts it into these groups.
-fn occupy(folders: &[PathBuf]) -> Result<Pid> {
+pub fn occupy(folders: &[PathBuf]) -> Result<Pid> {
     // SAFETY: the child of a process with one thread, which only waits.
     let child = match unsafe { fork() }? {
         ForkResult::Parent { child } => child,
@@ -274,7 +249,7 @@ fn occupy(folders: &[PathBuf]) -> Result<Pid> {
 }
 
 /// Ends who is in the groups.
-fn release() {
+pub fn release() {
     note(RELEASED, 1);
     let _ = kill(Pid::from_raw(noted(BUSY) as i32), Signal::SIGKILL);
 }
@@ -311,260 +286,6 @@ fn busy_for_a_while(findings: &Findings) -> Result<()> {
     findings.claim(claim.because(why.map(Into::into)));
     findings.claim(Claim::leaves_the_caller("remove", &changes(&outcome)));
     Ok(())
-}
-
-/// For how long a call would wait, where its arguments tell.
-fn asked_for(call: &Call) -> Option<Duration> {
-    let number = |at: usize| {
-        let bytes = call.bytes(at, 16);
-        let half = |from: usize| {
-            Some(u64::from_ne_bytes(
-                bytes.get(from..from + 8)?.try_into().ok()?,
-            ))
-        };
-        Some((half(0)?, half(8)?))
-    };
-    let nanoseconds = |at| number(at).map(|(s, ns)| Duration::new(s, ns as u32));
-    let milliseconds = |at: usize| u64::try_from(call.arguments[at] as i32).ok();
-    match call.number {
-        libc::SYS_clock_nanosleep if call.arguments[1] == 0 => nanoseconds(2),
-        libc::SYS_nanosleep => nanoseconds(0),
-        libc::SYS_poll => milliseconds(2).map(Duration::from_millis),
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => milliseconds(3).map(Duration::from_millis),
-        libc::SYS_ppoll if call.arguments[2] != 0 => nanoseconds(2),
-        libc::SYS_pselect6 if call.arguments[4] != 0 => nanoseconds(4),
-        libc::SYS_select if call.arguments[4] != 0 => {
-            number(4).map(|(s, us)| Duration::new(s, us as u32 * 1000))
-        }
-        _ => None,
-    }
-}
-
-/// A watcher that lets no time pass: who wants to wait has waited, at first. `and_then` is asked about who wants to wait
-/// for longer than anybody should: it gets the call and the moment of the first one.
-fn without_time(mut and_then: impl FnMut(&Call, Instant) + Send + 'static) -> Watcher {
-    let (mut waited, mut since) = (Duration::ZERO, None);
-    Watcher::new(WAITING, move |call| {
-        let since = *since.get_or_insert_with(Instant::now);
-        let Some(time) = asked_for(call) else {
-            return Verdict::Go;
-        };
-        waited += time;
-        note(WAITED, waited.as_millis() as u32);
-        if waited <= Duration::from_millis(TOO_LONG.into()) {
-            return Verdict::Return(0);
-        }
-        and_then(call, since);
-        Verdict::Go
-    })
-}
-
-/// For scenes in which there is nothing to wait for: who waits for too long is ended.
-fn hurried() -> Watcher {
-    without_time(|call, _| {
-        note(RELEASED, 1);
-        let _ = kill(call.pid, Signal::SIGKILL);
-    })
-}
-
-/// For a group that stays busy: who has a clock of its own then waits in earnest, and in the end the group is free.
-fn hurried_at_first() -> Watcher {
-    without_time(|_, since| {
-        let is_too_long = since.elapsed() > Duration::from_millis(TOO_LONG.into());
-        if is_too_long && noted(RELEASED) == 0 {
-            release();
-        }
-    })
-}
-
-/// What was seen where a group stays busy: the first try, whether who is in there was left alone, and a second try.
-type Stayed = (Seen, bool, Option<Seen>);
-
-/// Somebody is in the group, and stays, on a machine that has version 2 alone.
-fn busy_for_ever_on_v2(findings: &Findings) -> Result<()> {
-    match Container::on_v2(findings)? {
-        Some(container) => stays_busy(findings, &container),
-        None => Ok(()),
-    }
-}
-
-/// Somebody is in one of the groups, and stays.
-fn busy_for_ever(findings: &Findings) -> Result<()> {
-    stays_busy(findings, &Container::here(findings)?)
-}
-
-fn stays_busy(findings: &Findings, container: &Container) -> Result<()> {
-    let expected = "a group that is still in use after ten seconds is an error";
-    findings.begin(expected);
-    let subject = findings.subject().watch(hurried_at_first());
-    let outcome = subject.call_in(
-        || {
-            let cgroup = container.make(&Limits::default())?;
-            let folders = container.folders(&cgroup);
-            let at = folders.len() / 2;
-            let child = occupy(&folders[at..=at])?;
-            let list = container.members(&cgroup)?.swap_remove(at).1;
-            Ok((cgroup, folders, child, list))
-        },
-        |(mut cgroup, folders, child, mut list): (Kept, _, _, _)| {
-            let _over = Over;
-            let first = removed(container, &mut cgroup, &folders);
-            let is_left_alone = is_member(&mut list, child);
-            let _ = kill(child, Signal::SIGKILL);
-            let _ = waitpid(child, None);
-            let again = first.0.is_some();
-            let second = again.then(|| removed(container, &mut cgroup, &folders));
-            Ok::<Stayed, _>((first, is_left_alone, second))
-        },
-        |_| {
-            keep_saying(findings, expected);
-            Ok(())
-        },
-    )?;
-    judge_patience(findings, container, &outcome, expected);
-    Ok(())
-}
-
-/// Says at its end that the function has come back, also by a panic.
-struct Over;
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        note(IS_OVER, 1);
-    }
-}
-
-/// Says again and again what is judged, as long as the function waits: that takes ten seconds by the clock, and is no hang.
-fn keep_saying(findings: &Findings, expected: &str) {
-    let (mut said, begun) = (Instant::now(), Instant::now());
-    let longest = Duration::from_millis((2 * TOO_LONG).into());
-    while noted(IS_OVER) == 0 && begun.elapsed() < longest {
-        sleep(Duration::from_millis(2));
-        if said.elapsed() > Duration::from_secs(3) {
-            findings.begin(expected);
-            said = Instant::now();
-        }
-    }
-}
-
-fn judge_patience(findings: &Findings, container: &Container, outcome: &Outcome, expected: &str) {
-    let Some((first, is_left_alone, second)) = outcome.value::<Stayed>() else {
-        let claim = Claim::new(expected, outcome.in_words(), false);
-        findings.claim(claim.because(outcome.why_no_error()));
-        return;
-    };
-    let (error, kept, folders) = first;
-    let waited = noted(WAITED);
-    let seconds = f64::from(waited) / 1000.0;
-    let (holds, why) = match &error {
-        None if noted(RELEASED) != 0 => {
-            (false, "it waits for ever: a process in there may never end")
-        }
-        None if !is_left_alone => (
-            false,
-            "who is in the group was ended or moved away: the group is to be removed once it is empty, and not emptied",
-        ),
-        None => (
-            false,
-            "a group is still there, and nobody is told: the error was thrown away",
-        ),
-        Some(_) if waited < PATIENCE * 9 / 10 => (
-            false,
-            "it gives up too early: the kernel may take a while to finish with a process",
-        ),
-        Some(_) => (true, ""),
-    };
-    let told = match &error {
-        Some(error) => format!("the error: {}", error.replace(container.id(), "ID")),
-        None => "Ok".into(),
-    };
-    let seen = match noted(RELEASED) {
-        0 => format!("after waiting for {seconds:.1} s it returned {told}"),
-        _ => ENDLESS.into(),
-    };
-    findings.claim(Claim::new(expected, seen, holds).because((!holds).then(|| why.into())));
-    if holds {
-        findings.claim(left_alone(is_left_alone));
-        let stay = those_that_stay(kept, &folders);
-        if stay.holds {
-            findings.claim(tried_again(container, second));
-        }
-        findings.claim(stay);
-        findings.claim(Claim::leaves_the_caller("remove", &changes(outcome)));
-    }
-}
-
-/// A claim that whoever was in a group still is.
-fn left_alone(holds: bool) -> Claim {
-    let why = "the group is to be removed once it is empty, and not emptied";
-    let seen = match holds {
-        true => "it is still in there",
-        false => "it isn't in there any more",
-    };
-    let claim = Claim::new("a process that is in a group is left alone", seen, holds);
-    claim.because((!holds).then(|| why.into()))
-}
-
-/// A claim about the groups before and after the busy one, which is that in the middle.
-fn those_that_stay(kept: usize, folders: &[(String, bool)]) -> Claim {
-    let at = folders.len() / 2;
-    let there: Vec<&str> = folders
-        .iter()
-        .filter(|(_, is_there)| *is_there)
-        .map(|(folder, _)| &**folder)
-        .collect();
-    let holds = kept == at + 1
-        && folders
-            .iter()
-            .enumerate()
-            .all(|(index, (_, is_there))| *is_there == (index <= at));
-    let is_there =
-        |range: std::ops::Range<usize>| folders[range].iter().any(|(_, is_there)| *is_there);
-    let is_any_gone =
-        |range: std::ops::Range<usize>| folders[range].iter().any(|(_, is_there)| !is_there);
-    let why = match (is_any_gone(0..at), is_there(at + 1..folders.len())) {
-        (true, true) => {
-            "it began with the first group: what a crash leaves is found by that one, which goes last"
-        }
-        (true, false) => {
-            "it went on to the groups before the busy one: what a crash leaves is found by the first one, which goes last"
-        }
-        (false, true) => "the groups behind the busy one weren't removed",
-        (false, false) if kept < at + 1 => {
-            "a group that is still there was forgotten: nobody removes it any more"
-        }
-        (false, false) => "groups that have gone aren't forgotten",
-    };
-    let expected = format!(
-        "the busy group, {}, and those before it stay and aren't forgotten: {} of {}",
-        folders[at].0,
-        at + 1,
-        folders.len()
-    );
-    let seen = format!(
-        "there still is {}; hierarchies() has {kept}",
-        there.join(", ")
-    );
-    Claim::new(expected, seen, holds).because((!holds).then(|| why.into()))
-}
-
-/// A claim about a second try, once nobody is in there.
-fn tried_again(container: &Container, second: Option<Seen>) -> Claim {
-    let (error, kept, folders) = second.unwrap_or_default();
-    let there = folders.iter().filter(|(_, is_there)| *is_there).count();
-    let holds = error.is_none() && kept == 0 && there == 0;
-    let seen = match error {
-        Some(error) => format!(
-            "it returned the error: {}",
-            error.replace(container.id(), "ID")
-        ),
-        None => format!("{there} of them are still there, hierarchies() has {kept}"),
-    };
-    Claim::new(
-        "who calls again, once nobody is in there, has them removed",
-        seen,
-        holds,
-    )
 }
 
 /// Whatever else the kernel says is an error, at once: on a machine that has version 2 alone.

@@ -162,6 +162,7 @@ fn looked_through(findings: &Findings, place: &Place, volatile: bool) -> Result<
     findings.subject().call_in(
         || {
             private_mounts()?;
+            chdir(&place.0)?;
             Ok((
                 Parts::open(place, &["high", "low"])?,
                 options_of_ours(&place.0, volatile)?,
@@ -216,7 +217,9 @@ fn layers(findings: &Findings) -> Result<()> {
         texts[0], texts[1], texts[2]
     );
     findings.claim(Claim::new(expected, seen, holds).because(why.map(Into::into)));
-    changes_are_above(findings, &place);
+    if holds {
+        changes_are_above(findings, &place);
+    }
     nothing_more(findings, &different, false);
     findings.caller_stays(&outcome, &[]);
     Ok(())
@@ -316,12 +319,24 @@ fn read_through(
     )
 }
 
+/// A text without what is too long to be read in it.
+fn shortened(text: &str) -> String {
+    const ENDS: usize = 150;
+    let length = text.chars().count();
+    if length <= 3 * ENDS {
+        return text.to_owned();
+    }
+    let first: String = text.chars().take(ENDS).collect();
+    let last: String = text.chars().skip(length - ENDS).collect();
+    format!("{first} … {last}")
+}
+
 /// Claims that the overlay shows a file of its last layer.
 fn shows(findings: &Findings, outcome: &Outcome, expected: &str, why: &str) {
     let text: Option<String> = outcome.value();
     let seen = match &text {
         Some(text) => format!("a file of the last layer has {text:?}"),
-        None => outcome.in_words(),
+        None => shortened(&outcome.in_words()),
     };
     let holds = text.as_deref() == Some("last");
     let is_it = outcome.is_error();
@@ -376,6 +391,7 @@ fn refused(findings: &Findings, place: &Place, target: &Path, on_two: bool) -> R
     findings.subject().call_in(
         || {
             private_mounts()?;
+            chdir(&place.0)?;
             if on_two {
                 tmpfs(&place.0.join("work"), MsFlags::empty())?;
             }
@@ -433,16 +449,17 @@ fn no_target(findings: &Findings) -> Result<()> {
     let place = Place::make(findings, &[LOW])?;
     let missing = place.0.join("missing");
     let outcome = refused(findings, &place, &missing, false)?;
-    claim_refused(findings, &outcome, expected, Errno::ENOENT);
-    findings.claim(Claim::new(
-        "mount_overlay makes no directory",
-        if missing.exists() {
-            "target was made"
-        } else {
-            "target isn't there"
-        },
-        !missing.exists(),
-    ));
+    let was_made = missing.exists();
+    let seen = match was_made {
+        true => "the target was made",
+        false => "the target isn't there",
+    };
+    let why = "nobody asked for a directory: where the target is missing something is wrong, and the caller has to know";
+    let claim = Claim::new("mount_overlay makes no directory", seen, !was_made);
+    findings.claim(claim.because(was_made.then(|| why.into())));
+    if !was_made {
+        claim_refused(findings, &outcome, expected, Errno::ENOENT);
+    }
     Ok(())
 }
 
@@ -458,6 +475,7 @@ fn each_call(findings: &Findings) -> Result<()> {
             subject.call_in(
                 || {
                     private_mounts()?;
+                    chdir(&place.0)?;
                     Parts::open(&place, &["low"])
                 },
                 |parts| std::mem::ManuallyDrop::new(parts).mount(false, &target),
