@@ -178,6 +178,7 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
     let words = chapter.exercises[0].scenes[0].iter();
     let words: Vec<&str> = words.copied().collect();
     let words = words.join(" ").replace("--rootfs {root} ", "");
+    let words = words.replace("--image {root} ", "");
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 480 {y}\" \
          role=\"img\" aria-label=\"The system calls of {package} in order of time\">\n\
