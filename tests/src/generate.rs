@@ -304,7 +304,12 @@ struct Gathered<'a> {
 /// one file of a group.
 fn gathered(calls: &[Call]) -> Vec<Gathered<'_>> {
     let mut all: Vec<Gathered> = Vec::new();
-    for call in calls.iter().filter(|call| !is_shared(call)) {
+    // What others have left behind is removed first, and only where somebody has.
+    let swept = |call: &&Call| call.name == "rmdir";
+    let made = calls.iter().position(|call| call.is("mkdir", "/cgroup"));
+    let (before, own) = calls.split_at(made.unwrap_or(0));
+    let calls = before.iter().filter(|call| !swept(call)).chain(own);
+    for call in calls.filter(|call| !is_shared(call)) {
         if let Some(hierarchy) = hierarchy(call) {
             let last = all
                 .last_mut()

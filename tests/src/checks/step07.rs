@@ -2,7 +2,7 @@
 
 use crate::course::Exercise;
 use crate::course::workbench::{READY, Workbench, in_its_own};
-use crate::host::container::{Container, eventually};
+use crate::host::container::{Container, eventually, run};
 use crate::host::evidence::Process;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -142,9 +142,7 @@ pub fn find(bench: &Workbench) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
     for controller in controllers() {
         let (folder, _) = group(container.first_process(), controller)?;
-        let inside = folder
-            .parent()
-            .is_some_and(|parent| parent.ends_with("ten-steps"));
+        let inside = is_below_ours(&folder);
         claims.push(Claim::new(
             format!("for {controller} the container is in a group of its own, /ten-steps/ID"),
             format!("/proc/PID/cgroup: {}", last_names(&folder)),
@@ -152,6 +150,12 @@ pub fn find(bench: &Workbench) -> Result<Vec<Claim>> {
         ));
     }
     Ok(claims)
+}
+
+/// Whether a folder is that of a container's group.
+fn is_below_ours(folder: &std::path::Path) -> bool {
+    let parent = folder.parent();
+    parent.is_some_and(|parent| parent.ends_with("ten-steps"))
 }
 
 /// A path without the container's name, which differs each time.
@@ -194,16 +198,12 @@ pub fn limit(bench: &Workbench) -> Result<Vec<Claim>> {
         let seen = fs::read_to_string(folder.join(file))?;
         claims.push(Claim::equal(flag, file, &seen.trim(), &wanted));
     }
-    let refused = crate::host::container::run(
-        &bench.program,
-        // More bytes than the kernel can count in pages: it says EINVAL, or takes less.
-        &bench.in_root(&["--pids-limit", "4194304", "--cpu-shares", "2"], &["true"])?,
-    )?;
-    claims.push(Claim::equal(
-        "the smallest and the largest value are taken",
-        "exit code",
-        &refused.code,
-        &0,
+    let extremes = ["--pids-limit", "4194304", "--cpu-shares", "2"];
+    let ran = run(&bench.program, &bench.in_root(&extremes, &["true"])?)?;
+    claims.push(Claim::new(
+        "the smallest number of shares and the largest of processes are taken",
+        ran.in_words(),
+        ran.code == 0,
     ));
     Ok(claims)
 }
@@ -219,17 +219,17 @@ pub fn enter(bench: &Workbench) -> Result<Vec<Claim>> {
     let (folder, version) = group(first, "pids")?;
     let members = fs::read_to_string(folder.join("cgroup.procs"))?;
     let pid = first.0.to_string();
+    let is_member = members.lines().any(|member| member == pid);
+    let is_its_own = is_below_ours(&folder);
     let mut claims = vec![
         Claim::new(
-            "PID 1 is a member of its group",
-            match members.lines().any(|member| member == pid) {
-                true => "cgroup.procs: it is",
-                false => "cgroup.procs: it isn't",
+            "PID 1 is a member of the container's group, /ten-steps/ID",
+            match (is_member, is_its_own) {
+                (true, true) => "cgroup.procs: it is".into(),
+                (true, false) => format!("it is a member of {} instead", last_names(&folder)),
+                (false, _) => format!("{}/cgroup.procs: it isn't", last_names(&folder)),
             },
-            members.lines().any(|member| member == pid)
-                && folder
-                    .parent()
-                    .is_some_and(|parent| parent.ends_with("ten-steps")),
+            is_member && is_its_own,
         ),
         in_its_own(&container, "cgroup")?,
     ];
@@ -280,21 +280,15 @@ pub fn remove(bench: &Workbench) -> Result<Vec<Claim>> {
         container.finish()?;
         eventually(|| kept.iter().all(JoinHandle::is_finished).then_some(()));
         for (folder, _) in folders {
-            let own = folder
-                .parent()
-                .is_some_and(|parent| parent.ends_with("ten-steps"));
+            let seen = match (is_below_ours(&folder), folder.exists()) {
+                (false, _) => format!("it was in {}, no group of its own", last_names(&folder)),
+                (true, true) => format!("{} is there", last_names(&folder)),
+                (true, false) => format!("{} isn't there", last_names(&folder)),
+            };
             claims.push(Claim::new(
                 format!("when the command has {how}, its group is gone"),
-                format!(
-                    "{}: {}",
-                    last_names(&folder),
-                    if folder.exists() {
-                        "is there"
-                    } else {
-                        "isn't there"
-                    }
-                ),
-                own && !folder.exists(),
+                seen,
+                is_below_ours(&folder) && !folder.exists(),
             ));
         }
     }

@@ -188,15 +188,18 @@ pub fn clone_tree(bench: &Workbench) -> Result<Vec<Claim>> {
                     format!("/proc/PID/mountinfo: {place}: {options}"),
                     options.split(',').next() == Some(wanted),
                 ));
-                let tags = mount.map_or("not mounted".into(), |mount| mount.tags.join(" "));
-                claims.push(Claim::new(
-                    format!("{place} tells the host of no mounts"),
-                    format!(
-                        "/proc/PID/mountinfo: {place}: {}",
-                        if tags.is_empty() { "private" } else { "shared" }
-                    ),
-                    tags.is_empty(),
-                ));
+                // Of what isn't there nothing more is to be said.
+                if let Some(mount) = mount {
+                    let tags = match mount.tags.is_empty() {
+                        true => "private".into(),
+                        false => mount.tags.join(" "),
+                    };
+                    claims.push(Claim::new(
+                        format!("{place} tells the host of no mounts"),
+                        format!("/proc/PID/mountinfo: {place}: {tags}"),
+                        mount.tags.is_empty(),
+                    ));
+                }
             }
         }
         Ok(claims)

@@ -478,12 +478,18 @@ fn judge_patience(findings: &Findings, container: &Container, outcome: &Outcome,
         Some(error) => format!("the error: {}", error.replace(container.id(), "ID")),
         None => "Ok".into(),
     };
-    let seen = format!("after waiting for {seconds:.1} s it returned {told}");
+    let seen = match noted(RELEASED) {
+        0 => format!("after waiting for {seconds:.1} s it returned {told}"),
+        _ => ENDLESS.into(),
+    };
     findings.claim(Claim::new(expected, seen, holds).because((!holds).then(|| why.into())));
     if holds {
         findings.claim(left_alone(is_left_alone));
-        findings.claim(those_that_stay(kept, &folders));
-        findings.claim(tried_again(container, second));
+        let stay = those_that_stay(kept, &folders);
+        if stay.holds {
+            findings.claim(tried_again(container, second));
+        }
+        findings.claim(stay);
         findings.claim(Claim::leaves_the_caller("remove", &changes(outcome)));
     }
 }

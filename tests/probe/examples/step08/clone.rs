@@ -32,9 +32,6 @@ struct Copy {
     less: [&'static [&'static str]; 3],
     /// How each is tied to others.
     tied: [&'static str; 3],
-    /// Why it isn't, where only the first mount is as it should be; and where none is.
-    why_below: Option<&'static str>,
-    why: Option<&'static str>,
 }
 
 const PLAIN: MountAttributes = MountAttributes {
@@ -47,8 +44,6 @@ const PLAIN: MountAttributes = MountAttributes {
 const NOTHING: [&[&str]; 3] = [&[]; 3];
 /// How the three mounts of the original are tied to others.
 const AS_BEFORE: [&str; 3] = ["shared", "shared", ""];
-const EACH_BELOW: &str = "every mount has options of its own: those below the topmost are changed only if that is asked \
-                          for (AT_RECURSIVE)";
 
 const COPIES: &[Copy] = &[
     Copy {
@@ -57,10 +52,6 @@ const COPIES: &[Copy] = &[
         more: NOTHING,
         less: NOTHING,
         tied: AS_BEFORE,
-        why_below: None,
-        why: Some(
-            "nobody asked for that: where no attribute is named, the copy has what the original has",
-        ),
     },
     Copy {
         claim: "with MOUNT_ATTR_RDONLY all of it is read-only, and nothing else is different",
@@ -71,8 +62,6 @@ const COPIES: &[Copy] = &[
         more: [&["ro"]; 3],
         less: [&["rw"]; 3],
         tied: AS_BEFORE,
-        why_below: Some(EACH_BELOW),
-        why: None,
     },
     Copy {
         claim: "with `topmost` only the topmost mount is changed",
@@ -84,8 +73,6 @@ const COPIES: &[Copy] = &[
         more: [&["ro"], &[], &[]],
         less: [&["rw"], &[], &[]],
         tied: AS_BEFORE,
-        why_below: Some("`topmost` isn't heeded: the mounts below keep what they have"),
-        why: None,
     },
     Copy {
         claim: "what is to be cleared is cleared, and what is to be set is set",
@@ -101,8 +88,6 @@ const COPIES: &[Copy] = &[
         ],
         less: [&["nosuid"]; 3],
         tied: AS_BEFORE,
-        why_below: Some(EACH_BELOW),
-        why: None,
     },
     Copy {
         claim: "with MS_PRIVATE nothing ties the copy to other mounts",
@@ -113,8 +98,6 @@ const COPIES: &[Copy] = &[
         more: NOTHING,
         less: NOTHING,
         tied: ["", "", ""],
-        why_below: Some(EACH_BELOW),
-        why: None,
     },
     Copy {
         claim: "with MS_SLAVE the copy hears of the original's mounts, and tells it of none",
@@ -125,8 +108,6 @@ const COPIES: &[Copy] = &[
         more: NOTHING,
         less: NOTHING,
         tied: ["master", "master", ""],
-        why_below: Some(EACH_BELOW),
-        why: None,
     },
     Copy {
         claim: "with MS_SHARED all of it tells others of its mounts",
@@ -137,8 +118,6 @@ const COPIES: &[Copy] = &[
         more: NOTHING,
         less: NOTHING,
         tied: ["shared", "shared", "shared"],
-        why_below: None,
-        why: None,
     },
     Copy {
         claim: "with MS_UNBINDABLE and an option all of it gets both",
@@ -150,8 +129,6 @@ const COPIES: &[Copy] = &[
         more: [&["ro"]; 3],
         less: [&["rw"]; 3],
         tied: ["unbindable"; 3],
-        why_below: Some(EACH_BELOW),
-        why: None,
     },
 ];
 
@@ -313,32 +290,77 @@ fn wanted(copy: &Copy, original: &[Row]) -> Vec<Row> {
     .collect()
 }
 
+/// A row, but for the numbers of its tags.
+fn plain((name, options, tags): &Row) -> Row {
+    (name.clone(), options.clone(), vec![kinds(tags)])
+}
+
+/// The options that some mount of `rows` has and the same mount of `others` hasn't.
+fn more_options(rows: &[Row], others: &[Row]) -> Vec<String> {
+    let pairs = rows.iter().zip(others);
+    let each = pairs.flat_map(|((_, options, _), (_, others, _))| options.difference(others));
+    each.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Why a copy isn't what was wanted, as far as one mistake alone leads to it.
+fn what_is_wrong(copy: &Copy, seen: &[Row], wanted: &[Row], original: &[Row]) -> Option<String> {
+    let tied =
+        |rows: &[Row]| -> Vec<String> { rows.iter().map(|(.., tags)| kinds(tags)).collect() };
+    let topmost = copy.attributes.topmost;
+    let (more, less) = (more_options(seen, wanted), more_options(wanted, seen));
+    let beyond = more_options(seen, original);
+    let unasked: Vec<&str> = beyond
+        .iter()
+        .map(String::as_str)
+        .filter(|option| !copy.more.iter().any(|more| more.contains(option)))
+        .collect();
+    Some(if seen.len() < wanted.len() && topmost {
+        "the mounts below aren't copied: `topmost` says whose attributes are changed, and not what is copied".into()
+    } else if seen.len() < wanted.len() {
+        "the mounts below aren't copied: open_tree copies them with AT_RECURSIVE alone".into()
+    } else if !unasked.is_empty() {
+        format!("nobody asked for {}", unasked.join(","))
+    } else if topmost && !more.is_empty() {
+        "`topmost` isn't heeded: the mounts below keep what they have".into()
+    } else if copy.attributes != PLAIN && seen == original {
+        "the attributes aren't heeded: the copy is like the original".into()
+    } else if seen[0] == wanted[0] && seen[1..] == original[1..] {
+        "every mount has attributes of its own: those below the topmost are changed only with AT_RECURSIVE".into()
+    } else if copy.attributes.propagation == 0 && tied(seen) != tied(original) {
+        "nobody asked for another propagation: with 0 the copy is tied to others as the original is"
+            .into()
+    } else if copy.attributes.propagation != 0
+        && more.is_empty()
+        && less.is_empty()
+        && tied(seen) == tied(original)
+    {
+        "`propagation` isn't heeded".into()
+    } else if less.is_empty()
+        && more
+            .iter()
+            .all(|option| copy.less.iter().any(|less| less.contains(&&**option)))
+    {
+        "`clear` isn't heeded: what the original has, and the copy isn't to have, is still there"
+            .into()
+    } else {
+        return None;
+    })
+}
+
 fn judge(findings: &Findings, copy: &Copy, outcome: &Outcome) {
     let Some((new, closes, mounts, original)) = outcome.value::<Seen>() else {
         findings.claim(Claim::new(copy.claim, outcome.in_words(), false));
         return;
     };
     let wanted = wanted(copy, &original);
-    let is_right = |at: usize| {
-        let plain = |(name, options, tags): &Row| (name.clone(), options.clone(), kinds(tags));
-        mounts.get(at).map(plain) == wanted.get(at).map(plain)
-    };
-    let holds = mounts.len() == wanted.len() && (0..wanted.len()).all(is_right);
+    let [seen, due, was] =
+        [&mounts, &wanted, &original].map(|rows| rows.iter().map(plain).collect::<Vec<_>>());
+    let holds = seen == due;
+    let why = what_is_wrong(copy, &seen, &due, &was);
     let words = |rows: &[Row]| rows.iter().map(row_in_words).collect::<Vec<_>>().join("; ");
-    let missing = match copy.attributes.topmost {
-        true => {
-            "the mounts below aren't copied: `topmost` says whose attributes are changed, and not what is copied"
-        }
-        false => "the mounts below aren't copied: open_tree copies them with AT_RECURSIVE alone",
-    };
-    let why = match (mounts.len() < wanted.len(), is_right(0)) {
-        (true, _) => Some(missing),
-        (false, true) => copy.why_below,
-        (false, false) => copy.why,
-    };
     let expected = format!("{}: {}", copy.claim, words(&wanted));
     let claim = Claim::new(expected, words(&mounts), holds);
-    findings.claim(claim.because(why.filter(|_| !holds).map(Into::into)));
+    findings.claim(claim.because(why.filter(|_| !holds)));
     let seen = match new.is_empty() {
         true => "the table of mounts is the same".into(),
         false => new.join("; "),

@@ -6,7 +6,7 @@ use probe::nix::errno::Errno;
 use probe::nix::fcntl::OFlag;
 use probe::nix::sys::resource::{Resource, getrlimit, setrlimit};
 use probe::nix::unistd::{Pid, chdir, pipe2, setpgid};
-use probe::{Claim, Descriptor, Findings, Outcome, State, high_number, place};
+use probe::{Claim, Descriptor, Ending, Findings, Outcome, State, high_number, place};
 use std::cell::RefCell;
 use std::fs::{File, create_dir_all};
 use std::os::fd::RawFd;
@@ -17,7 +17,7 @@ use step09_detach::detach;
 const KEPT: [RawFd; 2] = [40, 300];
 
 /// Descriptors that nobody wants, and another one with a number as high as can be.
-const OTHERS: [RawFd; 5] = [41, 42, 43, 45, 301];
+const OTHERS: [RawFd; 5] = [3, 42, 43, 45, 301];
 
 /// What may not fail without anybody's knowing. A close(2) that fails has closed all the same.
 const CALLS: &[(c_long, &str, Errno)] = &[
@@ -55,12 +55,13 @@ fn world(folder: &Path) -> Result<()> {
     place(&writer, 2, 0)?;
     place(&file, KEPT[0], libc::O_CLOEXEC)?;
     place(&writer, KEPT[1], 0)?;
-    place(&file, OTHERS[0], 0)?;
     place(&directory, OTHERS[1], 0)?;
     place(&writer, OTHERS[2], libc::O_CLOEXEC)?;
     place(&reader, OTHERS[3], 0)?;
     place(&directory, OTHERS[4], libc::O_CLOEXEC)?;
     place(&file, high_number()?, 0)?;
+    drop((file, directory, reader, writer));
+    place(&std::io::stdin(), OTHERS[0], 0)?;
     // Who counts up to this limit doesn't come to those that were opened before it was lowered.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, 64, hard)?)
@@ -92,9 +93,10 @@ fn from_everything(findings: &Findings, folder: &PathBuf) -> Result<()> {
 }
 
 fn it_comes_back(outcome: &Outcome) -> Claim {
-    let why = outcome.came_back_twice.then(|| {
-        "a child came back from detach, and not the process that called it: whoever calls detach goes on in the same \
-         process, which begins a session by itself when it doesn't lead its group"
+    let is_another = outcome.came_back_twice || matches!(outcome.ending, Ending::Left(..128));
+    let why = is_another.then(|| {
+        "the process that called detach has ended, or a child came back in its place: whoever calls goes on in the same \
+         process. It begins a session by itself, unless it leads its group"
             .into()
     });
     Claim::new(

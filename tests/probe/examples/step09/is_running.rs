@@ -2,6 +2,7 @@
 
 use probe::anyhow::{Context, Result};
 use probe::libc;
+use probe::nix::errno::Errno;
 use probe::nix::sys::prctl::set_name;
 use probe::nix::sys::signal::{Signal, kill};
 use probe::nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -43,6 +44,7 @@ fn comm(pid: Pid) -> Vec<u8> {
 pub fn judge(findings: &Findings) -> Result<()> {
     who_runs(findings)?;
     stopped(findings)?;
+    traced(findings)?;
     of_another_user(findings)?;
     its_own_zombie(findings)?;
     who_has_ended(findings)?;
@@ -90,6 +92,31 @@ fn stopped(findings: &Findings) -> Result<()> {
     says(
         findings,
         "a process that is stopped is still there",
+        who,
+        true,
+        why,
+    )
+}
+
+/// A debugger has it.
+fn traced(findings: &Findings) -> Result<()> {
+    let why = "state t, stopped by a debugger, was taken for an end: only Z, a zombie, and X, which is about to go, have ended";
+    let who = || {
+        let known = child(c"traced", false)?;
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+            // SAFETY: both requests take no address and no data.
+            Errno::result(unsafe { libc::ptrace(request, known.pid, nothing, nothing) })?;
+        }
+        waitid(
+            Id::Pid(Pid::from_raw(known.pid)),
+            WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT,
+        )?;
+        Ok(known)
+    };
+    says(
+        findings,
+        "a process that is being debugged is still there",
         who,
         true,
         why,

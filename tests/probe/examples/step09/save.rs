@@ -71,11 +71,14 @@ fn replaces(findings: &Findings, records: &Records) -> Result<()> {
     let outcome = findings
         .subject()
         .call(|| save(&records.path, NEW, false))?;
-    findings.claim(Claim::new(
-        "save replaces the whole of the old text",
-        format!("{}; {}", outcome.in_words(), records.in_words()),
-        outcome.is_ok() && records.has(NEW),
-    ));
+    let why = outcome.error().contains("os error 18").then(|| {
+        "the new file was written on another filesystem, from which it can't be renamed (EXDEV): it belongs beside the old one"
+            .into()
+    });
+    let expected = "save replaces the whole of the old text";
+    let seen = format!("{}; {}", outcome.in_words(), records.in_words());
+    let holds = outcome.is_ok() && records.has(NEW);
+    findings.claim(Claim::new(expected, seen, holds).because(why));
     if !outcome.is_ok() {
         return Ok(());
     }

@@ -117,6 +117,16 @@ fn has_ended(findings: &Findings, what: &str, played: &Played, why: &str) {
     findings.claim(Claim::new(expected, seen, holds).because(why));
 }
 
+/// Claims that what was waited for had no limit but the patience.
+fn has_no_other_limit(findings: &Findings, expected: &str, played: &Played, why: &str) {
+    let limit = played.play.limit();
+    let seen = limit.map_or("no other limit was seen".into(), |millis| {
+        format!("it waits for {millis} ms, and each time for what is left of them")
+    });
+    let why = limit.map(|_| why.to_owned());
+    findings.claim(Claim::new(expected, seen, limit.is_none()).because(why));
+}
+
 fn who_ends_in_time(findings: &Findings, (): &()) -> Result<()> {
     for (signal, patience, what) in [
         (libc::SIGTERM, Duration::from_secs(1000), "who ends in time"),
@@ -140,6 +150,9 @@ fn who_ends_in_time(findings: &Findings, (): &()) -> Result<()> {
             &[signal],
             Some(killed),
         );
+        let why = "the time to wait isn't the patience that stop was given: who needs longer would be killed";
+        let expected = format!("{what} has all of its patience");
+        has_no_other_limit(findings, &expected, &played, why);
         let why = "stop doesn't wait until the process has ended";
         has_ended(findings, &format!("for {what}"), &played, why);
     }
@@ -160,15 +173,13 @@ fn without_end(findings: &Findings, (): &()) -> Result<()> {
         &[libc::SIGTERM],
         Some(why),
     );
-    let limit = played.play.limit();
-    let seen = limit.map_or("it waits without a limit".into(), |millis| {
-        format!("it waits for {millis} ms, and each time for what is left of them")
-    });
-    let why = limit.map(|_| {
-        "None, which is for ever, was taken for a limit: who needs longer would be killed".into()
-    });
-    let expected = "without a patience stop waits for as long as it takes";
-    findings.claim(Claim::new(expected, seen, limit.is_none()).because(why));
+    let why = "None, which is for ever, was taken for a limit: who needs longer would be killed";
+    has_no_other_limit(
+        findings,
+        "without a patience stop waits for as long as it takes",
+        &played,
+        why,
+    );
     let why = "None, which is for ever, was taken for a patience of zero: nobody waited";
     has_ended(findings, what, &played, why);
     Ok(())

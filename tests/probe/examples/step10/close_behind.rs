@@ -3,7 +3,7 @@
 use probe::anyhow::{Context, Result};
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
-use probe::nix::fcntl::{OFlag, open};
+use probe::nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use probe::nix::mount::{MsFlags, mount};
 use probe::nix::sched::{CloneFlags, unshare};
 use probe::nix::sys::stat::Mode;
@@ -11,13 +11,14 @@ use probe::nix::unistd::{chdir, chroot, pipe2};
 use probe::{Claim, Descriptor, Findings, Outcome, State, high_number, place};
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use step10_exec::close_behind;
 
 /// The descriptors that lead to directories, most of them the host's. One of the container's own betrays whether it was
 /// still open when the working directory was changed: nothing else forbids to go there.
-const DOORS: [(RawFd, &str); 5] = [
+const DOORS: [(RawFd, &str); 6] = [
+    (3, "a directory with the lowest number"),
     (30, "a directory"),
     (31, "a directory with O_PATH"),
     (32, "a directory with close-on-exec"),
@@ -70,16 +71,21 @@ impl Place {
         let (reader, _writer) = pipe2(OFlag::O_CLOEXEC)?;
         // Its standard input is a directory: that isn't for this function to close.
         place(&directory, 0, 0)?;
-        place(&directory, DOORS[0].0, 0)?;
-        place(&path, DOORS[1].0, 0)?;
-        place(&directory, DOORS[2].0, libc::O_CLOEXEC)?;
-        place(&directory, DOORS[4].0, 0)?;
+        place(&directory, DOORS[1].0, 0)?;
+        place(&path, DOORS[2].0, 0)?;
+        place(&directory, DOORS[3].0, libc::O_CLOEXEC)?;
+        place(&directory, DOORS[5].0, 0)?;
         place(&directory, high_number()?, 0)?;
         place(&file, FILES[0], 0)?;
         place(&file, FILES[1], libc::O_CLOEXEC)?;
         place(&reader, FILES[2], 0)?;
         place(&path_of_file, FILES[3], 0)?;
-        place(&File::open(self.root.join("work"))?, DOORS[3].0, 0)?;
+        place(&File::open(self.root.join("work"))?, DOORS[4].0, 0)?;
+        let lowest = fcntl(&directory, FcntlArg::F_DUPFD(DOORS[1].0))?;
+        drop((directory, path, file, path_of_file, reader));
+        // SAFETY: nobody has this descriptor but this function.
+        let directory = unsafe { OwnedFd::from_raw_fd(lowest) };
+        place(&directory, DOORS[0].0, 0)?;
         chroot(&self.root)?;
         Ok(chdir("/")?)
     }

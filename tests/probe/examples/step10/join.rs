@@ -8,8 +8,8 @@ mod going;
 mod target;
 
 use failures::{
-    BIRTHS, MAY_CHANGE, asked_to_end, each_call_fails, its_first_process_ends_meanwhile,
-    the_body_fails, the_body_panics, the_target_has_ended,
+    BIRTHS, MAY_CHANGE, asked_at_birth, asked_to_end, each_call_fails,
+    its_first_process_ends_meanwhile, the_body_fails, the_body_panics, the_target_has_ended,
 };
 use going::Going;
 use probe::anyhow::{Result, anyhow};
@@ -34,6 +34,7 @@ pub fn judge(findings: &Findings) -> Result<()> {
             the_target_has_ended,
             its_first_process_ends_meanwhile,
             asked_to_end,
+            asked_at_birth,
             each_call_fails,
         ],
     )

@@ -264,6 +264,7 @@ fn a_group_refuses(findings: &Findings, scene: &Scene) -> Result<()> {
     let outcome = scene.call(findings.subject(), &prison, of_a_user)?;
     let seen: Seen = outcome.value().unwrap_or_default();
     let later = [
+        ("another group was joined", seen.after.groups > at),
         ("make_ready ran", !seen.ready.is_empty()),
         ("limits were set", seen.after.core == (0, 0)),
         ("the process became its user", seen.after.uid == 1000),

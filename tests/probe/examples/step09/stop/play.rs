@@ -25,6 +25,9 @@ pub const CIRCLE: usize = 200;
 const ROUNDS: usize = 4;
 const ROUND: Duration = Duration::from_millis(20);
 
+/// A patience that nobody waits for here.
+const LONG: Duration = Duration::from_secs(100);
+
 /// What was seen of a call of stop, and how the victim is to behave.
 pub struct Play {
     victim: i32,
@@ -38,7 +41,7 @@ pub struct Play {
     pub looks: usize,
     /// It waits for longer than it may, in milliseconds; for ever: -1.
     pub too_long: Option<i64>,
-    /// For how long it waited at most, each time, where it was to wait for ever.
+    /// For how long it waited at most, each time, where it was to wait for long or for ever.
     limits: Vec<i64>,
 }
 
@@ -80,7 +83,7 @@ impl Play {
             _ => call.arguments[1],
         } as i32;
         if call.number != libc::SYS_pidfd_send_signal {
-            let is_it = call.arguments[0] as i32 == self.victim;
+            let is_it = (call.arguments[0] as i32).abs() == self.victim;
             if !is_it || signal == 0 {
                 return Verdict::Go;
             }
@@ -118,7 +121,10 @@ impl Play {
             return self.waits_for_the_killed(timeout);
         }
         match (self.ends, self.patience, timeout) {
-            (true, None, Timeout::Millis(millis)) if self.limits.len() < ROUNDS => {
+            (true, patience, Timeout::Millis(millis))
+                if self.limits.len() < ROUNDS
+                    && patience.is_none_or(|patience| patience > LONG) =>
+            {
                 self.limits.push(millis);
                 sleep(ROUND);
                 return Verdict::Return(0);
@@ -135,8 +141,14 @@ impl Play {
         Verdict::Go
     }
 
-    /// The limit of a wait that was to have none: what was left of it was less each time.
+    /// The limit of a wait that was to have none, or another one: what was left of it was less each time.
     pub fn limit(&self) -> Option<i64> {
+        let wanted = self.patience.map(|patience| patience.as_millis() as i64);
+        self.deadline()
+            .filter(|limit| wanted.is_none_or(|wanted| (limit - wanted).abs() > 1000))
+    }
+
+    fn deadline(&self) -> Option<i64> {
         let (first, last) = (self.limits.first()?, self.limits.last()?);
         let passed = ROUND.as_millis() as i64 * (self.limits.len() as i64 - 1);
         (passed > 0 && *last <= first - passed / 2).then_some(*first)

@@ -209,6 +209,35 @@ pub fn asked_to_end(findings: &Findings, (): &()) -> Result<()> {
     Ok(())
 }
 
+/// SIGTERM comes when the first process is about to be made.
+pub fn asked_at_birth(findings: &Findings, (): &()) -> Result<()> {
+    let expected = "when the caller is asked to end (SIGTERM) as soon as it makes a process, join still returns, an error";
+    findings.begin(expected);
+    let target = Target::new()?;
+    let mut asked = false;
+    let watcher = Watcher::new(BIRTHS, move |call| {
+        if !asked {
+            asked = true;
+            let _ = kill(call.pid, Signal::SIGTERM);
+        }
+        Verdict::Go
+    });
+    let outcome = findings.subject().watch(watcher).call(|| {
+        let body = || {
+            loop {
+                probe::nix::unistd::pause();
+            }
+        };
+        notes_code(join(&target.pidfd, NAMESPACES, body).map(drop))
+    })?;
+    let why = (outcome.ending == Ending::Left(143)).then(|| {
+        "SIGTERM ended the caller: a signal that comes between clone3 and signals::hold() isn't held back. hold() comes first"
+            .into()
+    });
+    findings.claim(Claim::new(expected, outcome.in_words(), outcome.is_error()).because(why));
+    Ok(())
+}
+
 /// Whether the caller didn't hear: the number of a note, of which the body doesn't make use in that scene.
 const STUCK: usize = CALLER;
 

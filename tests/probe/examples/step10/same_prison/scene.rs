@@ -21,7 +21,7 @@ use step10_exec::{Prison, same_prison};
 
 /// The limit of open files that the caller begins with, the one that make_ready sets, and the one of the prison.
 pub const FIRST: (u64, u64) = (400, 500);
-pub const OF_READY: (u64, u64) = (150, 300);
+pub const OF_READY: (u64, u64) = (150, 200);
 pub const OF_PRISON: (u64, u64) = (100, 200);
 
 /// What a process can say of itself.
