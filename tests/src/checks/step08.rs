@@ -54,7 +54,7 @@ pub const EXERCISES: &[Exercise] = &[
         name: "tear_down",
         heart: "reverse order",
         check: tear_down,
-        scenes: &[],
+        scenes: &[&["--state-dir", "{left}", "--image", "{root}", "true"]],
         mistakes: &[],
         read: "umount2(2) on MNT_DETACH, proc(5) on /proc/PID/mountinfo",
         show: "cargo progress run 8 -- true; ls -A /var/lib/ten-steps/running",
@@ -71,15 +71,26 @@ pub const EXERCISES: &[Exercise] = &[
         name: "mark",
         heart: "marks are about the layers below",
         check: marks::mark,
-        scenes: &[],
+        scenes: &[&[
+            "--state-dir",
+            "{state}",
+            "--image",
+            "{marked}",
+            "--image",
+            "{root}",
+            "true",
+        ]],
         mistakes: &[],
         read: "the kernel's documentation of overlayfs, Whiteouts in the OCI image specification, mknod(2)",
         show: "find /var/lib/ten-steps/images -type c",
         hints: [
-            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which names can't \
-             any file have?",
-            "No MARK before it: false. \".wh..opq\" behind it: make_opaque(parent, \".\"). Other names with MARK: nothing. \
-             \"\", \".\", \"..\": bail. Else make_whiteout; at EEXIST make_opaque if is_directory.",
+            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which \
+             answer of the kernel tells that there is one? And which names can't any file have?",
+            "Take MARK off the front of name.as_bytes() (strip_prefix); without it return Ok(false). What is \
+             left is b\".wh..opq\": make_opaque(parent, OsStr::new(\".\"))?. It begins with MARK: nothing. It is \
+             b\"\", b\".\" or b\"..\": bail!. Anything else: make_whiteout(parent, …), and if that says \
+             Err(Errno::EEXIST), make_opaque if is_directory, and nothing otherwise; every other error goes \
+             back. Ok(true) at the end.",
         ],
     },
 ];
