@@ -84,7 +84,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step08-overlay",
         title: "layers and volumes",
         page: "08-overlay.md",
-        is_whole: false,
+        is_whole: true,
         is_probed: true,
         exercises: step08::EXERCISES,
         attack: OVERLAY,

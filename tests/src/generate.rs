@@ -103,9 +103,8 @@ const MOST: usize = 40;
 /// The rows with those of the child that the chapter `number` has, too, folded: several are one.
 fn folded(rows: Vec<Row>, before: &[Row], number: usize) -> Vec<Row> {
     let is_known = |row: &Row| {
-        let known = before
-            .iter()
-            .any(|known| known.lane == 1 && known.text == row.text);
+        let is_same = |known: &Row| known.text == row.text || of_user(known) && of_user(row);
+        let known = before.iter().any(|known| known.lane == 1 && is_same(known));
         row.lane == 1 && known && !row.text[0].starts_with("execve")
     };
     let mut folded: Vec<Row> = Vec::new();
@@ -125,6 +124,12 @@ fn folded(rows: Vec<Row>, before: &[Row], number: usize) -> Vec<Row> {
         });
     }
     folded
+}
+
+/// Whether a process becomes a user by this call: its numbers are those of the scene.
+fn of_user(row: &Row) -> bool {
+    let calls = ["setgroups(", "setresgid(", "setresuid(", "capset("];
+    calls.iter().any(|call| row.text[0].starts_with(call))
 }
 
 /// A line of a time line's drawing.
@@ -178,6 +183,7 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
     let words = chapter.exercises[0].scenes[0].iter();
     let words: Vec<&str> = words.copied().collect();
     let words = words.join(" ").replace("--rootfs {root} ", "");
+    let words = words.replace("--image {root} ", "");
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 480 {y}\" \
          role=\"img\" aria-label=\"The system calls of {package} in order of time\">\n\
@@ -397,6 +403,35 @@ fn without_numbers(text: &str) -> String {
     without + rest
 }
 
+/// A call of the mount API by descriptors, and what an overlay is mounted of: the numbers tell nothing.
+fn of_layers(call: &Call) -> Option<String> {
+    let (first, rest) = call.arguments.split_once(", ").unwrap_or_default();
+    Some(match call.name.as_str() {
+        "open_tree" => format!("open_tree({rest}) = tree"),
+        "mount_setattr" => {
+            let rest = rest
+                .trim_start_matches("\"\", ")
+                .replace("attr_clr=0, ", "");
+            let rest = rest.split(", userns_fd").next()?;
+            format!("mount_setattr(tree, {rest}}})")
+        }
+        "move_mount" => format!("move_mount(tree, \"{}\")", rest.split(['<', '>']).nth(1)?),
+        "fchdir" => "fchdir(…)".into(),
+        "mount" if first == "\"overlay\"" => {
+            let options = call.arguments.rsplit('"').nth(1)?;
+            let of = options
+                .split(',')
+                .map(|option| match option.split_once('=') {
+                    Some((key, _)) => format!("{key}=…"),
+                    None => option.into(),
+                });
+            let before = call.arguments.strip_suffix(&format!("\"{options}\""))?;
+            format!("mount({before}\"{}\")", of.collect::<Vec<_>>().join(","))
+        }
+        _ => return None,
+    })
+}
+
 /// A call in few words, in lines that fit: of its flags all that matter, no descriptor's target.
 fn short(call: &Call) -> Vec<String> {
     if let ("write", Some(file), Some(_)) = (call.name.as_str(), target(call), hierarchy(call)) {
@@ -456,6 +491,7 @@ fn short(call: &Call) -> Vec<String> {
         text = text.replace(", 0, 0, 0", "");
     }
     text = without_numbers(&text);
+    text = of_layers(call).unwrap_or(text);
     if is_example(call) {
         text = text.replace("/proc/self/fd/…", "/dev/null");
     }

@@ -86,6 +86,7 @@ pub fn mount_overlay(
     // ANCHOR_END: exercise_mount_overlay
 }
 
+// ANCHOR: by_numbers
 /// The numbers of the descriptors, with `:` between them.
 pub fn by_numbers(layers: &[OwnedFd]) -> String {
     let numbers: Vec<_> = layers
@@ -108,6 +109,7 @@ pub fn among_descriptors(mount: impl FnOnce() -> Result<(), Refused>) -> Result<
     call!(fchdir(&before))?;
     Ok(mounted?)
 }
+// ANCHOR_END: by_numbers
 
 // ANCHOR: clone_tree
 /// Copies the mounts at `source` and below it, and gives the copy `attributes`, no more and no less: without any it is
@@ -190,6 +192,7 @@ pub fn mark(parent: &OwnedFd, name: &OsStr) -> Result<bool> {
     // ANCHOR_END: exercise_mark
 }
 
+// ANCHOR: mounted_below
 /// The mount points at `folder` and below it, in the order in which they were mounted.
 pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
@@ -199,7 +202,9 @@ pub fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
         .filter(|target| target.starts_with(folder))
         .collect())
 }
+// ANCHOR_END: mounted_below
 
+// ANCHOR: MountAttributes
 /// Attributes for all mounts of a tree: struct mount_attr of mount_setattr(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MountAttributes {
@@ -213,6 +218,7 @@ pub struct MountAttributes {
     /// Whether only the topmost mount of the tree is meant.
     pub topmost: bool,
 }
+// ANCHOR_END: MountAttributes
 
 impl Argument for MountAttributes {
     fn show(&self, f: &mut Formatter) -> fmt::Result {

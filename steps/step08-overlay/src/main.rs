@@ -93,11 +93,13 @@ fn main() -> ExitCode {
         let (limits, devices) = args.limits.resolve(args.privileges.privileged)?;
         let network = args.network;
         let names = NameFiles::of(&args.hostname);
+        // ANCHOR: opened
         let volumes = args.layers.volumes()?;
         let id = new_id()?;
         let layers = args
             .layers
             .open(&args.files, Home::Passing(&id), args.why)?;
+        // ANCHOR_END: opened
         let witness = Witness::new(layers.on_host(), &command[0], &defaults, workdir)?;
         if args.why {
             let explanation =
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
             die_with_parent()?;
             cgroup.enter()?;
             call!(sethostname(&args.hostname))?;
+            // ANCHOR: mounted
             make_private()?;
             let root = layers.mount()?;
             swap_roots(&root, || {
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
             }
             cgroup.mount()?;
             args.layers.attach(&volumes)?;
+            // ANCHOR_END: mounted
             privileges.seal(&null)?;
             enter_workdir(workdir)?;
             witness.hand_over()?;

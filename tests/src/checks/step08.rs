@@ -19,60 +19,78 @@ pub const EXERCISES: &[Exercise] = &[
         name: "mount_overlay",
         heart: "copy-up",
         check: mount_overlay,
-        scenes: &[&["--image", "{root}", "true"]],
+        scenes: &[&["--image", "{root}", "-v", "/srv:/mnt:ro", "true"]],
         mistakes: &[],
-        read: "the kernel's documentation of overlayfs, mount(2)",
+        read: "the kernel's documentation of overlayfs, mount(2), proc(5) on /proc/PID/fd",
         show: "cargo progress run 8 -- grep overlay /proc/self/mountinfo",
         hints: [
-            "Which of the lower directories wins when two have the same file? What has to be on one \
-             filesystem with upper?",
-            "lowerdir= with the layers by number, joined with ':', in the order given; ,upperdir= and \
-             ,workdir=; \",volatile\" when asked; then mount(\"overlay\", target, \"overlay\", no flags, \
-             data).",
+            "Which of the lower directories wins when two have the same file, and in which order were \
+             they given to you? What does a bare number mean as a path, and in which directory has the \
+             call to be made for that? How much room has the list?",
+            "Write the options into a String: \"lowerdir=\" with by_numbers(lower), \",upperdir=\" and \
+             \",workdir=\" with the numbers of the other two (as_raw_fd()), and \",volatile\" when that is \
+             asked for. Then return among_descriptors(|| call!(mount(…))): source and type are both \
+             Some(\"overlay\"), the flags MsFlags::empty(), the data Some(&*data).",
         ],
     },
     Exercise {
         name: "clone_tree",
         heart: "a read-only bind takes two calls",
         check: clone_tree,
-        scenes: &[],
+        scenes: &[&["--image", "{root}", "-v", "/srv:/mnt:ro", "true"]],
         mistakes: &[],
-        read: "open_tree(2), mount_setattr(2)",
+        read: "mount_setattr(2), open_tree(2) where your system has it",
         show: "cargo progress run 8 -- -v /etc:/mnt:ro grep /mnt /proc/self/mountinfo",
         hints: [
-            "A clone of a mount has the flags of the original. Which call changes them, and those of \
-             the mounts below?",
-            "open_tree(source)?, mount_setattr(&tree, attributes)?, and hand the tree on.",
+            "A copy of mounts has the options of the originals. Which call changes them for the copy \
+             alone, and those of the mounts below as well? Which of the two calls has to come first, so \
+             that the host's own mounts stay as they are?",
+            "Two helpers make the calls: open_tree(source) gives the descriptor of the copy, \
+             mount_setattr(&tree, attributes) changes that copy. Each in call!, with `?` behind it, and \
+             then Ok(tree).",
         ],
     },
     Exercise {
         name: "tear_down",
         heart: "reverse order",
         check: tear_down,
-        scenes: &[],
+        scenes: &[&["--state-dir", "{left}", "--image", "{root}", "true"]],
         mistakes: &[],
-        read: "umount2(2), the documentation of remove_dir_all",
-        show: "ls /var/lib/ten-steps/running",
+        read: "umount2(2) on MNT_DETACH, proc(5) on /proc/PID/mountinfo",
+        show: "cargo progress run 8 -- true; ls -A /var/lib/ten-steps/running",
         hints: [
-            "remove_dir_all goes down into every directory, whosever it is. What must not be mounted in \
-             there when it does?",
-            "umount2(MNT_DETACH) of each of mounted_below(folder), the last one first; then \
-             remove_tree(folder).",
+            "Removing goes down into every directory, whosever files are in it. What must not be \
+             mounted in there by then? Of two mounts on one directory, which one has to go first? And \
+             what if a process has a file open there?",
+            "For each of mounted_below(folder)?, the last one first (.iter().rev()): \
+             call!(umount2(mounted.as_path(), MntFlags::MNT_DETACH))?. When all have gone, \
+             remove_tree(folder), for which a missing directory is no error.",
         ],
     },
     Exercise {
         name: "mark",
         heart: "marks are about the layers below",
         check: marks::mark,
-        scenes: &[],
+        scenes: &[&[
+            "--state-dir",
+            "{state}",
+            "--image",
+            "{marked}",
+            "--image",
+            "{root}",
+            "true",
+        ]],
         mistakes: &[],
         read: "the kernel's documentation of overlayfs, Whiteouts in the OCI image specification, mknod(2)",
         show: "find /var/lib/ten-steps/images -type c",
         hints: [
-            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which names can't \
-             any file have?",
-            "No MARK before it: false. \".wh..opq\" behind it: make_opaque(parent, \".\"). Other names with MARK: nothing. \
-             \"\", \".\", \"..\": bail. Else make_whiteout; at EEXIST make_opaque if is_directory.",
+            "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which \
+             answer of the kernel tells that there is one? And which names can't any file have?",
+            "Take MARK off the front of name.as_bytes() (strip_prefix); without it return Ok(false). What is \
+             left is b\".wh..opq\": make_opaque(parent, OsStr::new(\".\"))?. It begins with MARK: nothing. It is \
+             b\"\", b\".\" or b\"..\": bail!. Anything else: make_whiteout(parent, …), and if that says \
+             Err(Errno::EEXIST), make_opaque if is_directory, and nothing otherwise; every other error goes \
+             back. Ok(true) at the end.",
         ],
     },
 ];

@@ -3,6 +3,7 @@
 use crate::host::container::Container;
 use crate::host::evidence::{Process, read_proc_at};
 use crate::host::is_pretend;
+use crate::host::registry::archive;
 use crate::programs::workspace;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use step04_pivot_root::state::StateDir;
+use tar::EntryType;
 
 /// A check: what it claims of the program, and whether that holds.
 pub type Check = fn(&Workbench) -> Result<Vec<Claim>>;
@@ -92,15 +94,45 @@ impl Workbench {
         Ok(claims)
     }
 
-    /// The words of a scene, with a root filesystem for `{root}`.
+    /// The words of a scene, with a root filesystem for `{root}`, a layer with marks for `{marked}`, for `{state}` a
+    /// state folder in which nothing is yet, and for `{left}` one in which a container has left something, with a mount.
     pub fn words(&self, scene: &[&str]) -> Result<Vec<String>> {
         let word = |word: &&str| match *word {
             "{root}" => Ok(self.root()?.display().to_string()),
+            "{state}" => Ok(self.scratch.join("state").display().to_string()),
+            "{left}" => {
+                let (left, kind) = (left_in(&self.scratch), Some("tmpfs"));
+                fs::create_dir_all(&left)?;
+                mount(kind, &left, kind, MsFlags::empty(), None::<&str>)?;
+                Ok(self.scratch.join("state").display().to_string())
+            }
+            "{marked}" => {
+                let marked = self.scratch.join("marked.tar");
+                fs::write(&marked, archive(MARKED))?;
+                Ok(marked.display().to_string())
+            }
             word => Ok(word.into()),
         };
         scene.iter().map(word).collect()
     }
 }
+
+/// Where something is mounted in what a container has left.
+fn left_in(scratch: &Path) -> PathBuf {
+    scratch.join("state/running/left/upper/mnt")
+}
+
+/// A layer that hides a file, a file that it has itself, a directory that it has itself, and what a directory has.
+const MARKED: &[(&str, EntryType, &[u8])] = &[
+    ("srv/", EntryType::Directory, b""),
+    ("srv/.wh.gone", EntryType::Regular, b""),
+    ("srv/own", EntryType::Regular, b"own"),
+    ("srv/.wh.own", EntryType::Regular, b""),
+    ("srv/dir/", EntryType::Directory, b""),
+    ("srv/.wh.dir", EntryType::Regular, b""),
+    ("srv/opaque/", EntryType::Directory, b""),
+    ("srv/opaque/.wh..wh..opq", EntryType::Regular, b""),
+];
 
 /// Does some work at a workbench for `program`, on the pretend host that this has to be.
 pub fn on_workbench<T>(
@@ -129,6 +161,8 @@ pub fn on_workbench<T>(
         broken,
     });
     umount2(&window, MntFlags::MNT_DETACH)?;
+    // The program should have done so.
+    let _ = umount2(&left_in(scratch.path()), MntFlags::MNT_DETACH);
     done
 }
 

@@ -33,6 +33,9 @@ pub struct Call {
 /// Those that make devices and terminals, and what tells which file a descriptor is.
 const TERMINALS: &str = "?mknod,?mknodat,?umask,?setsid,?open,?openat,?openat2";
 
+/// Those that write notes beside a file.
+const NOTES: &str = "?setxattr";
+
 /// The calls of one process, until it became another program.
 pub type Calls = Vec<Call>;
 
@@ -52,7 +55,7 @@ impl Trace {
         strace
             .args(["-ff", "-qq", "-y", "-s", "120", "-e", "signal=none"])
             .arg("-e")
-            .arg(format!("trace={CALLS},{PRIVILEGES},{TERMINALS}"))
+            .arg(format!("trace={CALLS},{PRIVILEGES},{TERMINALS},{NOTES}"))
             .arg("-o")
             .arg(folder.path().join("of"))
             .arg(program)
@@ -135,7 +138,8 @@ fn with_names(text: &str) -> String {
     let mut named = String::new();
     for line in text.lines() {
         let mut line_named = line.to_owned();
-        if line.starts_with("mount(") || line.starts_with("umount2(") {
+        let takes_names = ["mount(", "umount2(", "setxattr("];
+        if takes_names.iter().any(|call| line.starts_with(call)) {
             for (number, path) in &names {
                 for end in ["\"", "/"] {
                     let unnamed = format!("\"/proc/self/fd/{number}{end}");
