@@ -108,19 +108,25 @@ fn bind_self(findings: &Findings) -> Result<()> {
             .collect();
         fields.join(" ")
     };
-    let whole = before
+    // The directory lies on the mount whose place is the longest beginning of its path.
+    let holder = before
         .iter()
-        .find(|line| target(line) == at("below"))
-        .map(|line| options(line));
-    let copied = new
-        .iter()
-        .find(|line| target(line) == at("below"))
-        .map(|line| options(line));
-    findings.claim(Claim::new(
-        "the copies have the options of the originals, and no ties that these haven't",
-        format!("/proc/PID/mountinfo: {copied:?}, the original's: {whole:?}"),
-        copied.is_none() || copied == whole,
-    ));
+        .filter(|line| new_root.starts_with(target(line)))
+        .max_by_key(|line| target(line).len());
+    let below = before.iter().find(|line| target(line) == at("below"));
+    for (original, copy) in [(holder, top.clone()), (below, at("below"))] {
+        let copied = new.iter().find(|line| target(line) == copy);
+        let [copied, original] =
+            [copied.copied(), original].map(|line| line.map(|line| options(line)));
+        findings.claim(
+            Claim::new(
+                "the copies have the options of the originals, and no ties that these haven't",
+                format!("/proc/PID/mountinfo: {copied:?}, the original's: {original:?}"),
+                copied == original,
+            )
+            .why("somebody has given the copy other options, which nobody asked for"),
+        );
+    }
     let kept = before.iter().all(|line| after.contains(line));
     findings.claim(Claim::new(
         "the mounts before are what they were",

@@ -5,6 +5,7 @@ use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sched::CloneFlags;
+use probe::nix::sys::prctl::get_pdeathsig;
 use probe::nix::unistd::Pid;
 use probe::{Claim, Ending, Findings, Outcome, Rest, Verdict, Watcher, at_rest, note, noted};
 use std::fs;
@@ -36,6 +37,8 @@ pub fn judge(findings: &Findings) -> Result<()> {
 /// Where the body notes how often it ran, and as whom.
 const RUNS: usize = 0;
 const PID: usize = 1;
+/// Whether it would die with its parent.
+const DIES: usize = 4;
 
 /// Starts a child that becomes a program, and says of it: its pid, and its namespaces.
 fn start(namespaces: CloneFlags) -> Result<(i32, Vec<String>)> {
@@ -43,6 +46,7 @@ fn start(namespaces: CloneFlags) -> Result<(i32, Vec<String>)> {
     let child = told(spawn(namespaces, || {
         note(RUNS, noted(RUNS) + 1);
         note(PID, std::process::id());
+        note(DIES, u32::from(get_pdeathsig()?.is_some()));
         exec(&command, &[])
     }))?;
     let link = |name: &str| fs::read_link(format!("/proc/{}/{name}", child.pid));
@@ -93,6 +97,11 @@ fn starts_a_child(findings: &Findings) -> Result<bool> {
             &1,
         )
         .why("the child was made without the namespaces that were asked for"),
+    );
+    findings.claim(
+        Claim::equal("body begins in a child that asks for nothing yet", "how many have set PR_SET_PDEATHSIG", &noted(DIES), &0)
+            .why("the child asks for SIGKILL at its parent's end. Whether it does so is for body to say: some containers outlive \
+                  whoever started them"),
     );
     findings.claim(Claim::new(
         "Child::pid is the child's number as its parent sees it",

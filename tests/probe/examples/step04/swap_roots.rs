@@ -41,6 +41,9 @@ fn world(new_root: &Path) -> Result<(File, (u64, u64))> {
         MsFlags::MS_BIND | MsFlags::MS_REC,
         none,
     )?;
+    // A root that nobody can write into.
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, new_root, none, flags, none)?;
     // Afterwards no /proc can be seen.
     Ok((File::open("/proc/self/mountinfo")?, identity(new_root)?))
 }
