@@ -64,6 +64,11 @@ impl Findings {
         say(&Line::Claim(claim));
     }
 
+    /// Whether something didn't hold so far.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.get()
+    }
+
     /// Judges scene after scene, up to the first in which something doesn't hold: one fault shows in many of them, and is
     /// read once.
     pub fn up_to_the_first_fault<W>(

@@ -31,7 +31,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
 ];
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    let folder = findings.scratch.join("callers");
+    let folder = findings.scratch.join("directory");
     create_dir_all(&folder)?;
     findings.up_to_the_first_fault(
         &folder,
@@ -107,26 +107,46 @@ fn it_comes_back(outcome: &Outcome) -> Claim {
     .because(why)
 }
 
-/// The process group and the session of `state`, as proc_pid_stat(5) has them, and whose it is.
+/// That the process leads a session: the process group and the session are fields of proc_pid_stat(5).
 fn session(state: &State) -> Claim {
-    let field = |at: usize| state.stat.get(at).map_or("", String::as_str);
-    let (group, session) = (field(2), field(3));
-    let pid = state.status("Pid");
-    let why = match (group == pid, session == pid) {
-        (true, false) => {
+    let is_own = |at: usize| {
+        state
+            .stat
+            .get(at)
+            .is_some_and(|field| field == state.status("Pid"))
+    };
+    let (group, session) = (is_own(2), is_own(3));
+    let why = match group {
+        true => {
             "a process group of one's own is no session: the terminal still hangs up the session that it is in. setsid(2) \
              begins one"
         }
-        _ => {
+        false => {
             "no session was begun: the terminal of the caller's session hangs this process up, too. See setsid(2)"
         }
     };
+    let whose = |own: bool| if own { "its own" } else { "another process's" };
     Claim::new(
         "it leads a session of its own",
-        format!("/proc/PID/stat: pid {pid}, process group {group}, session {session}"),
-        group == pid && session == pid,
+        format!(
+            "/proc/PID/stat: the session is {}, the process group {}",
+            whose(session),
+            whose(group)
+        ),
+        group && session,
     )
-    .because((session != pid).then(|| why.into()))
+    .because((!session).then(|| why.into()))
+}
+
+/// What a descriptor leads to, in short.
+fn name(descriptor: &Descriptor) -> String {
+    let target = descriptor.target.display().to_string();
+    match (target.rsplit_once('/'), target.split_once(":[")) {
+        _ if target.starts_with("/dev/") => target,
+        (Some((_, name)), _) => format!("the caller's {name}"),
+        (_, Some((kind, _))) => format!("a {kind}"),
+        _ => target,
+    }
 }
 
 /// What each standard descriptor must be: /dev/null, open for what the descriptor is for, and still there after execve.
@@ -138,7 +158,7 @@ fn standard(state: &State) -> Claim {
             return Some((format!("{number} is closed"), why));
         };
         if found.target != Path::new("/dev/null") {
-            let seen = format!("{number} leads to {}", found.target.display());
+            let seen = format!("{number} leads to {}", name(found));
             let why = "a standard descriptor of the caller's is still open: whoever reads the other end of its pipe doesn't \
                 come to the end";
             return Some((seen, why));
@@ -182,7 +202,7 @@ fn others(state: &State, keep: &[RawFd]) -> Claim {
     let is_left = |(number, _): &(&RawFd, &Descriptor)| **number > 2 && !keep.contains(number);
     let left: Vec<(&RawFd, &Descriptor)> = state.descriptors.iter().filter(is_left).collect();
     let words = |(number, descriptor): &(&RawFd, &Descriptor)| {
-        format!("{number} leads to {}", descriptor.target.display())
+        format!("{number} leads to {}", name(descriptor))
     };
     let seen: Vec<String> = left.iter().map(words).collect();
     let is_null = left
@@ -227,7 +247,7 @@ fn kept(outcome: &Outcome, number: RawFd) -> Claim {
     let words = |found: Option<&Descriptor>| match found {
         None => "closed".to_owned(),
         Some(found) => {
-            let target = found.target.display();
+            let target = name(found);
             let on_exec = if found.is_closed_on_exec() {
                 ""
             } else {

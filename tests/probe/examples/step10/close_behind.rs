@@ -144,12 +144,19 @@ fn doors(state: &State) -> Claim {
         .iter()
         .map(|number| format!("{number}, {}", what(number)))
         .collect();
+    let on_exec = |number| {
+        state
+            .descriptors
+            .get(number)
+            .is_some_and(Descriptor::is_closed_on_exec)
+    };
+    let all_on_exec = left.iter().all(on_exec);
     let why = match left[..] {
         [31] => Some(
             "a directory that was opened with O_PATH can't be read, and is a door all the same: fstat(2) says of it, too, \
              that it is a directory",
         ),
-        [32] => Some(
+        [_, ..] if all_on_exec => Some(
             "close-on-exec closes nothing yet: until execve the descriptor is a door, and workdir may lead through it",
         ),
         [first, ..] if first >= 200 => {
