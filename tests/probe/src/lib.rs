@@ -71,7 +71,7 @@ impl Findings {
 
     /// Judges scene after scene, up to the first in which something doesn't hold: one fault shows in many of them, and is
     /// read once.
-    pub fn up_to_the_first_fault<W>(
+    pub fn up_to_the_first_fault<W: ?Sized>(
         &self,
         world: &W,
         scenes: &[fn(&Findings, &W) -> Result<()>],

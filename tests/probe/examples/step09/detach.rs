@@ -10,7 +10,7 @@ use probe::{Claim, Descriptor, Ending, Findings, Outcome, State, high_number, pl
 use std::cell::RefCell;
 use std::fs::{File, create_dir_all};
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use step09_detach::detach;
 
 /// Descriptors that are to stay: one is closed by execve, and one is higher than the process may open any more.
@@ -34,7 +34,7 @@ pub fn judge(findings: &Findings) -> Result<()> {
     let folder = findings.scratch.join("directory");
     create_dir_all(&folder)?;
     findings.up_to_the_first_fault(
-        &folder,
+        folder.as_path(),
         &[
             from_everything,
             keeping_nothing,
@@ -67,7 +67,7 @@ fn world(folder: &Path) -> Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, 64, hard)?)
 }
 
-fn from_everything(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn from_everything(findings: &Findings, folder: &Path) -> Result<()> {
     findings.begin("detach comes back, and says that it went well");
     let keep = [KEPT[1], KEPT[0], KEPT[0]];
     let outcome = findings
@@ -264,7 +264,7 @@ fn kept(outcome: &Outcome, number: RawFd) -> Claim {
 }
 
 /// With nothing to keep, and with a standard descriptor in `keep`.
-fn keeping_nothing(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn keeping_nothing(findings: &Findings, folder: &Path) -> Result<()> {
     for (keep, what) in [
         (vec![], "with nothing to keep"),
         (vec![1], "with descriptor 1 among those to keep"),
@@ -287,7 +287,7 @@ fn keeping_nothing(findings: &Findings, folder: &PathBuf) -> Result<()> {
 }
 
 /// The kernel itself refuses a session.
-fn as_the_leader_of_a_group(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn as_the_leader_of_a_group(findings: &Findings, folder: &Path) -> Result<()> {
     let expected = "a process that leads its group can't begin a session, and is told so: detach returns an error";
     findings.begin(expected);
     let lead = || -> Result<()> {
@@ -304,7 +304,7 @@ fn as_the_leader_of_a_group(findings: &Findings, folder: &PathBuf) -> Result<()>
     Ok(())
 }
 
-fn each_call_fails(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn each_call_fails(findings: &Findings, folder: &Path) -> Result<()> {
     let last = RefCell::new(None);
     findings.each_call_fails(
         "detach",

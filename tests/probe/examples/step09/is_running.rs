@@ -18,11 +18,13 @@ fn child(name: &CStr, ends: bool) -> Result<Identity> {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             let _ = set_name(name);
-            while !ends {
+            if ends {
+                // SAFETY: ends this process alone.
+                unsafe { libc::_exit(0) }
+            }
+            loop {
                 pause();
             }
-            // SAFETY: ends this process alone.
-            unsafe { libc::_exit(0) }
         }
     };
     if ends {
