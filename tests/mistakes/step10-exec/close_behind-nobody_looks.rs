@@ -4,5 +4,5 @@
             call!(close(descriptor))?;
         }
     }
-    call!(nix::unistd::chdir(workdir))?;
+    nix::unistd::chdir(workdir)?;
     Ok(())

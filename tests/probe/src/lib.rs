@@ -96,7 +96,11 @@ impl Findings {
     }
 
     /// The same with scenes in one `world`.
-    pub fn play_in<W>(&self, world: &W, scenes: &[fn(&Findings, &W) -> Result<()>]) -> Result<()> {
+    pub fn play_in<W: ?Sized>(
+        &self,
+        world: &W,
+        scenes: &[fn(&Findings, &W) -> Result<()>],
+    ) -> Result<()> {
         for scene in scenes {
             if self.all_hold() {
                 scene(self, world)?;

@@ -2,7 +2,7 @@
 
 use crate::course::Exercise;
 use crate::course::workbench::Workbench;
-use crate::host::container::{RunOutcome, before_rest, run_with};
+use crate::host::container::{RunOutcome, before_rest, eventually, run_with};
 use crate::host::evidence::Process;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,6 +17,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use step07_cgroups::cgroup::creation::sweep_all;
+use step07_cgroups::cgroup::places::Groups;
 
 /// The exercises of chapter 9.
 pub const EXERCISES: &[Exercise] = &[
@@ -162,6 +164,11 @@ impl Drop for Store<'_> {
             .map(|listed| listed.output);
         for id in ids.unwrap_or_default().lines() {
             let _ = self.run(&["rm", "-f", id]);
+            // Who was killed with its monitor may still be on its way out when its groups are swept.
+            eventually(|| {
+                let are_gone = || Groups::of(id).is_ok_and(|groups| groups.is_empty());
+                (are_gone() || (sweep_all().is_ok() && are_gone())).then_some(())
+            });
         }
     }
 }

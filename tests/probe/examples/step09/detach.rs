@@ -10,7 +10,7 @@ use probe::{Claim, Descriptor, Ending, Findings, Outcome, State, high_number, pl
 use std::cell::RefCell;
 use std::fs::{File, create_dir_all};
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use step09_detach::detach;
 
 /// Descriptors that are to stay: one is closed by execve, and one is higher than the process may open any more.
@@ -31,10 +31,10 @@ const CALLS: &[(c_long, &str, Errno)] = &[
 ];
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    let folder = findings.scratch.join("callers");
+    let folder = findings.scratch.join("directory");
     create_dir_all(&folder)?;
     findings.play_in(
-        &folder,
+        folder.as_path(),
         &[
             from_everything,
             keeping_nothing,
@@ -67,7 +67,7 @@ fn world(folder: &Path) -> Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, 64, hard)?)
 }
 
-fn from_everything(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn from_everything(findings: &Findings, folder: &Path) -> Result<()> {
     findings.begin("detach comes back, and says that it went well");
     let keep = [KEPT[1], KEPT[0], KEPT[0]];
     let outcome = findings
@@ -107,26 +107,46 @@ fn it_comes_back(outcome: &Outcome) -> Claim {
     .because(why)
 }
 
-/// The process group and the session of `state`, as proc_pid_stat(5) has them, and whose it is.
+/// That the process leads a session: the process group and the session are fields of proc_pid_stat(5).
 fn session(state: &State) -> Claim {
-    let field = |at: usize| state.stat.get(at).map_or("", String::as_str);
-    let (group, session) = (field(2), field(3));
-    let pid = state.status("Pid");
-    let why = match (group == pid, session == pid) {
-        (true, false) => {
+    let is_own = |at: usize| {
+        state
+            .stat
+            .get(at)
+            .is_some_and(|field| field == state.status("Pid"))
+    };
+    let (group, session) = (is_own(2), is_own(3));
+    let why = match group {
+        true => {
             "a process group of one's own is no session: the terminal still hangs up the session that it is in. setsid(2) \
              begins one"
         }
-        _ => {
+        false => {
             "no session was begun: the terminal of the caller's session hangs this process up, too. See setsid(2)"
         }
     };
+    let whose = |own: bool| if own { "its own" } else { "another process's" };
     Claim::new(
         "it leads a session of its own",
-        format!("/proc/PID/stat: pid {pid}, process group {group}, session {session}"),
-        group == pid && session == pid,
+        format!(
+            "/proc/PID/stat: the session is {}, the process group {}",
+            whose(session),
+            whose(group)
+        ),
+        group && session,
     )
-    .because((session != pid).then(|| why.into()))
+    .because((!session).then(|| why.into()))
+}
+
+/// What a descriptor leads to, in short.
+fn name(descriptor: &Descriptor) -> String {
+    let target = descriptor.target.display().to_string();
+    match (target.rsplit_once('/'), target.split_once(":[")) {
+        _ if target.starts_with("/dev/") => target,
+        (Some((_, name)), _) => format!("the caller's {name}"),
+        (_, Some((kind, _))) => format!("a {kind}"),
+        _ => target,
+    }
 }
 
 /// What each standard descriptor must be: /dev/null, open for what the descriptor is for, and still there after execve.
@@ -138,7 +158,7 @@ fn standard(state: &State) -> Claim {
             return Some((format!("{number} is closed"), why));
         };
         if found.target != Path::new("/dev/null") {
-            let seen = format!("{number} leads to {}", found.target.display());
+            let seen = format!("{number} leads to {}", name(found));
             let why = "a standard descriptor of the caller's is still open: whoever reads the other end of its pipe doesn't \
                 come to the end";
             return Some((seen, why));
@@ -182,7 +202,7 @@ fn others(state: &State, keep: &[RawFd]) -> Claim {
     let is_left = |(number, _): &(&RawFd, &Descriptor)| **number > 2 && !keep.contains(number);
     let left: Vec<(&RawFd, &Descriptor)> = state.descriptors.iter().filter(is_left).collect();
     let words = |(number, descriptor): &(&RawFd, &Descriptor)| {
-        format!("{number} leads to {}", descriptor.target.display())
+        format!("{number} leads to {}", name(descriptor))
     };
     let seen: Vec<String> = left.iter().map(words).collect();
     let is_null = left
@@ -227,7 +247,7 @@ fn kept(outcome: &Outcome, number: RawFd) -> Claim {
     let words = |found: Option<&Descriptor>| match found {
         None => "closed".to_owned(),
         Some(found) => {
-            let target = found.target.display();
+            let target = name(found);
             let on_exec = if found.is_closed_on_exec() {
                 ""
             } else {
@@ -244,7 +264,7 @@ fn kept(outcome: &Outcome, number: RawFd) -> Claim {
 }
 
 /// With nothing to keep, and with a standard descriptor in `keep`.
-fn keeping_nothing(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn keeping_nothing(findings: &Findings, folder: &Path) -> Result<()> {
     for (keep, what) in [
         (vec![], "with nothing to keep"),
         (vec![1], "with descriptor 1 among those to keep"),
@@ -267,7 +287,7 @@ fn keeping_nothing(findings: &Findings, folder: &PathBuf) -> Result<()> {
 }
 
 /// The kernel itself refuses a session.
-fn as_the_leader_of_a_group(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn as_the_leader_of_a_group(findings: &Findings, folder: &Path) -> Result<()> {
     let expected = "a process that leads its group can't begin a session, and is told so: detach returns an error";
     findings.begin(expected);
     let lead = || -> Result<()> {
@@ -284,7 +304,7 @@ fn as_the_leader_of_a_group(findings: &Findings, folder: &PathBuf) -> Result<()>
     Ok(())
 }
 
-fn each_call_fails(findings: &Findings, folder: &PathBuf) -> Result<()> {
+fn each_call_fails(findings: &Findings, folder: &Path) -> Result<()> {
     let last = RefCell::new(None);
     findings.each_call_fails(
         "detach",

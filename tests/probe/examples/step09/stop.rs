@@ -36,8 +36,9 @@ pub fn judge(findings: &Findings) -> Result<()> {
     )
 }
 
-/// What holds of every call of stop that is to succeed.
-fn common(findings: &Findings, what: &str, played: &Played) {
+/// What holds of every call of stop that is to succeed. Returns whether it did: whose
+/// sleep was cut short does all else at another time, too.
+fn common(findings: &Findings, what: &str, played: &Played) -> bool {
     let Played { outcome, play, .. } = played;
     let circle = play.looks > CIRCLE;
     let why = circle.then(|| {
@@ -56,7 +57,7 @@ fn common(findings: &Findings, what: &str, played: &Played) {
     );
     findings.claim(claim.because(why));
     if circle || !outcome.is_ok() {
-        return;
+        return false;
     }
     let why = "a sleep isn't over when the process ends: it lasts too long, or it is too short, and somebody has to look again \
         and again. poll(2) on the pidfd comes back when the process ends";
@@ -79,6 +80,7 @@ fn common(findings: &Findings, what: &str, played: &Played) {
         Claim::new(expected, seen, !play.by_number).because(play.by_number.then(|| why.into())),
     );
     findings.caller_stays(outcome, &[]);
+    !play.slept && !play.by_number
 }
 
 /// Claims that the signals were just these.
@@ -133,14 +135,16 @@ fn who_ends_in_time(findings: &Findings, (): &()) -> Result<()> {
         (
             libc::SIGUSR1,
             Duration::MAX,
-            "who ends in time, with all the time there is",
+            "who is given a very long time",
         ),
     ] {
         findings.begin(format!(
             "{what} is waited for, and stop comes back at once when it has ended"
         ));
         let played = played(findings, signal, Some(patience), true)?;
-        common(findings, &format!("for {what}"), &played);
+        if !common(findings, &format!("for {what}"), &played) {
+            break;
+        }
         let killed =
             "it ended in time, and was sent SIGKILL all the same, or before its time was over";
         sends(
@@ -155,6 +159,9 @@ fn who_ends_in_time(findings: &Findings, (): &()) -> Result<()> {
         has_no_other_limit(findings, &expected, &played, why);
         let why = "stop doesn't wait until the process has ended";
         has_ended(findings, &format!("for {what}"), &played, why);
+        if !findings.all_hold() {
+            break;
+        }
     }
     Ok(())
 }
@@ -164,7 +171,9 @@ fn without_end(findings: &Findings, (): &()) -> Result<()> {
     let what = "without a patience";
     findings.begin(format!("{what} stop waits until the process ends"));
     let played = played(findings, libc::SIGTERM, None, true)?;
-    common(findings, what, &played);
+    if !common(findings, what, &played) {
+        return Ok(());
+    }
     let why = "None, which is for ever, was taken for a patience that is over: SIGKILL was sent";
     sends(
         findings,
@@ -192,7 +201,9 @@ fn who_is_deaf(findings: &Findings, (): &()) -> Result<()> {
         "{what} stop sends SIGKILL when the patience is over, and comes back"
     ));
     let played = played(findings, libc::SIGTERM, Some(patience), false)?;
-    common(findings, what, &played);
+    if !common(findings, what, &played) {
+        return Ok(());
+    }
     let wanted = [libc::SIGTERM, libc::SIGKILL];
     let too_long = too_long(&played.play);
     let why = "SIGKILL never came: who doesn't heed the signal isn't made to end";
@@ -248,7 +259,9 @@ fn without_patience(findings: &Findings, (): &()) -> Result<()> {
         "{what} stop sends the signal, then SIGKILL, and waits for the end"
     ));
     let played = played(findings, libc::SIGTERM, Some(Duration::ZERO), false)?;
-    common(findings, what, &played);
+    if !common(findings, what, &played) {
+        return Ok(());
+    }
     let wanted = [libc::SIGTERM, libc::SIGKILL];
     match too_long(&played.play) {
         Some(seen) => {

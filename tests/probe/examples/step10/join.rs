@@ -8,15 +8,15 @@ mod going;
 mod target;
 
 use failures::{
-    BIRTHS, MAY_CHANGE, asked_at_birth, asked_to_end, each_call_fails,
-    its_first_process_ends_meanwhile, the_body_fails, the_body_panics, the_target_has_ended,
+    MAY_CHANGE, asked_at_birth, asked_to_end, each_call_fails, its_first_process_ends_meanwhile,
+    the_body_fails, the_body_panics, the_target_has_ended,
 };
 use going::Going;
 use probe::anyhow::{Result, anyhow};
-use probe::libc;
+use probe::libc::{self, c_long};
 use probe::nix::sched::CloneFlags;
 use probe::nix::sys::wait::{Id, WaitPidFlag, waitid};
-use probe::nix::unistd::{ForkResult, Pid, fork, getpid};
+use probe::nix::unistd::{ForkResult, Pid, chdir, fork, getpid};
 use probe::{Claim, Findings, Outcome, Verdict, Watcher, note, noted};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -40,8 +40,17 @@ pub fn judge(findings: &Findings) -> Result<()> {
     )
 }
 
+/// What is seen of the way into the namespaces.
+const WATCHED: &[c_long] = &[
+    libc::SYS_setns,
+    libc::SYS_execve,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+];
+
 /// Before join is called: another child of the caller's has ended, and waits to be reaped.
 fn with_a_zombie() -> Result<Pid> {
+    chdir("/tmp")?;
     // SAFETY: this process has one thread, and the child ends at once.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
@@ -60,7 +69,7 @@ fn everywhere(findings: &Findings, (): &()) -> Result<()> {
     // A target ends with the subject that it was made for.
     let theirs = target.namespaces();
     let going = Arc::new(Mutex::new(Going::default()));
-    let watcher = Watcher::new(&[&[libc::SYS_setns, libc::SYS_execve], BIRTHS].concat(), {
+    let watcher = Watcher::new(WATCHED, {
         let going = going.clone();
         move |call| {
             if let Ok(mut going) = going.lock() {
@@ -91,13 +100,17 @@ fn everywhere(findings: &Findings, (): &()) -> Result<()> {
     let Some((command, zombie, pid)) = outcome.value::<(Command, i32, i32)>() else {
         return Ok(());
     };
+    let caller_went = going.caller_went;
     where_it_is(findings, &command, &theirs);
     who_it_is(findings, &command);
     going
         .claims()
         .into_iter()
         .for_each(|claim| findings.claim(claim));
-    hidden(findings);
+    // Who went in alone brought along what it has.
+    if !caller_went {
+        hidden(findings);
+    }
     caller(findings, &outcome, &command, zombie, pid);
     Ok(())
 }
@@ -159,7 +172,10 @@ fn hidden(findings: &Findings) {
     findings.claim(
         Claim::new(
             "while body runs, the child has nothing of the caller's environment",
-            format!("/proc/PID/environ: {known} bytes"),
+            match known {
+                0 => "/proc/PID/environ: nothing",
+                _ => "/proc/PID/environ: the caller's environment",
+            },
             known == 0,
         )
         .because((known > 0).then(|| why.into())),
@@ -197,14 +213,10 @@ fn caller(findings: &Findings, outcome: &Outcome, command: &Command, zombie: i32
     findings.claim(claim.because((!is_there).then(|| why.into())));
     let kept = command.environment_of_caller > 0 && command.arguments_of_caller != "init";
     let why = "the caller itself was hidden, or its environment wiped: that is for the process between, which goes in";
-    let seen = format!(
-        "/proc/PID/environ: {} bytes; cmdline: {}",
-        command.environment_of_caller, command.arguments_of_caller
-    );
-    let seen = if kept {
-        "both are as before".into()
-    } else {
-        seen
+    let seen = match (command.environment_of_caller, kept) {
+        (_, true) => "/proc/PID/environ, /proc/PID/cmdline: as before",
+        (0, _) => "/proc/PID/environ: nothing",
+        _ => "/proc/PID/cmdline: init",
     };
     let claim = Claim::new(
         "the caller keeps its arguments and its environment",

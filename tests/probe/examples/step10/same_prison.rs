@@ -38,7 +38,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
 ];
 
 pub fn judge(findings: &Findings) -> Result<()> {
-    let mut scene = Scene::new()?;
+    let mut scene = Scene::new(&findings.scratch)?;
     let judged = findings.play_in(
         &scene,
         &[
@@ -113,7 +113,7 @@ fn groups(findings: &Findings, prison: &Prison, seen: &Seen) {
     };
     let claim = Claim::new(
         "the process is in all control groups of the container",
-        format!("/proc/PID/cgroup: in {after} of {all}"),
+        in_groups(after, all),
         after == all,
     );
     findings.claim(claim.because((after < all).then(|| why.into())));
@@ -123,18 +123,31 @@ fn groups(findings: &Findings, prison: &Prison, seen: &Seen) {
             the container mayn't open would be opened";
         let claim = Claim::new(
             "it is in all of them when make_ready runs",
-            format!("/proc/PID/cgroup in make_ready: in {joined} of {all}"),
+            in_groups(joined, all),
             joined == all,
         );
         findings.claim(claim.because((joined < all && after == all).then(|| why.into())));
     }
 }
 
+/// In how many groups a process is.
+fn in_groups(joined: usize, all: usize) -> &'static str {
+    match joined {
+        0 => "/proc/PID/cgroup: in none of them",
+        1 if all > 1 => "/proc/PID/cgroup: in one of them",
+        some if some < all => "/proc/PID/cgroup: in some of them, and not in all",
+        _ => "/proc/PID/cgroup: in all of them",
+    }
+}
+
 fn limits(findings: &Findings, seen: &Seen) {
-    let files = seen.after.files;
+    let (files, core) = (seen.after.files, seen.after.core);
     let why = match files {
+        OF_READY if core != (0, 0) => {
+            Some("the limits of the prison weren't set: they are those that make_ready took")
+        }
         OF_READY => Some(
-            "the limits were set before make_ready, or not at all: make_ready takes over those of PID 1, and the container's own \
+            "the limits were set before make_ready: make_ready takes over those of PID 1, and the container's own \
              have to be set after that",
         ),
         (soft, hard) if soft == OF_PRISON.0 || hard == OF_PRISON.1 => Some(
@@ -150,7 +163,6 @@ fn limits(findings: &Findings, seen: &Seen) {
     let words = format!("RLIMIT_NOFILE: {}:{}", files.0, files.1);
     let why = why.filter(|_| !holds).map(String::from);
     findings.claim(Claim::new(expected, words, holds).because(why));
-    let core = seen.after.core;
     findings.claim(Claim::new(
         "the prison's other limits are set, too: core=0",
         format!("RLIMIT_CORE: {}:{}", core.0, core.1),

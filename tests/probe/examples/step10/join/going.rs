@@ -11,9 +11,11 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Going {
     /// The caller of join itself called setns.
-    caller_went: bool,
+    pub caller_went: bool,
     /// What whoever called setns still had of the caller's environment, and its arguments.
     brought: Option<(u32, String)>,
+    /// The caller slept.
+    slept: bool,
     /// join had come back when the child was about to become its command.
     too_early: bool,
 }
@@ -26,6 +28,9 @@ impl Going {
                 self.caller_went = pid == noted(CALLER).to_string();
                 self.brought = Some((known_of_the_environment(&pid), arguments(&pid)));
             }
+            libc::SYS_nanosleep | libc::SYS_clock_nanosleep => {
+                self.slept |= pid == noted(CALLER).to_string();
+            }
             libc::SYS_execve => {
                 // Who waits comes to rest, and who doesn't comes back.
                 rests(Pid::from_raw(noted(CALLER) as i32), 20);
@@ -36,10 +41,12 @@ impl Going {
     }
 
     pub fn claims(&self) -> Vec<Claim> {
-        let mut claims = vec![self.waits()];
+        let mut claims = vec![self.waits(), self.wakes()];
         if let Some((environment, arguments)) = &self.brought {
             claims.push(self.goes_between());
-            claims.push(brings(*environment, arguments));
+            if !self.caller_went {
+                claims.push(brings(*environment, arguments));
+            }
         }
         claims
     }
@@ -57,6 +64,21 @@ impl Going {
             !self.too_early,
         )
         .because(self.too_early.then(|| why.into()))
+    }
+
+    fn wakes(&self) -> Claim {
+        let why = "a sleep is too short on a busy machine, or too long: the pidfd of the process between is readable when that \
+            one has ended";
+        let seen = match self.slept {
+            true => "the calling process slept: nanosleep(2) was called",
+            false => "the calling process didn't sleep",
+        };
+        Claim::new(
+            "join waits for processes, and not for a clock",
+            seen,
+            !self.slept,
+        )
+        .because(self.slept.then(|| why.into()))
     }
 
     fn goes_between(&self) -> Claim {
@@ -84,9 +106,11 @@ fn brings(environment: u32, arguments: &str) -> Claim {
         }
         _ => "hide() comes before setns: from then on the container's processes may look",
     };
-    let seen = match is_hidden {
-        true => "its environment is wiped, and it is called init".into(),
-        false => format!("/proc/PID/environ: {environment} bytes; /proc/PID/cmdline: {arguments}"),
+    let seen = match (environment, arguments) {
+        (0, "init") => "its environment is wiped, and it is called init",
+        (0, _) => "/proc/PID/cmdline: the caller's arguments",
+        (_, "init") => "/proc/PID/environ: the caller's environment",
+        _ => "/proc/PID/environ: the caller's environment; /proc/PID/cmdline: its arguments",
     };
     Claim::new(
         "whoever goes in has hidden its arguments, and wiped its environment, before",

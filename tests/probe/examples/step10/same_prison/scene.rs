@@ -8,7 +8,7 @@ use probe::nix::sys::prctl::get_pdeathsig;
 use probe::nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use step06_caps::Process;
 use step06_caps::capabilities::{CapSets, permitted};
 use step06_caps::seccomp::{Filter, Table, compile};
@@ -43,32 +43,48 @@ pub struct Seen {
     pub error: Option<String>,
 }
 
-/// Control groups of a container, in each hierarchy that there is.
+/// Control groups of a container, in each hierarchy that there is; and two made-up ones, as there may be one hierarchy alone.
 pub struct Scene {
     pub cgroup: Cgroup,
     id: String,
+    made_up: [PathBuf; 2],
 }
 
 impl Scene {
-    pub fn new() -> Result<Scene> {
+    pub fn new(scratch: &Path) -> Result<Scene> {
         let id = new_id()?;
         let cgroup = Cgroup::create(&id, &Limits::default()).context("control groups")?;
-        Ok(Scene { cgroup, id })
+        let made_up = ["one", "another"].map(|name| scratch.join(name));
+        Ok(Scene {
+            cgroup,
+            id,
+            made_up,
+        })
     }
 
-    /// The files by which a process joins them.
+    /// The files by which a process joins them. Into one that is made up nobody has written yet.
     pub fn doors(&self) -> Result<Vec<(PathBuf, File)>> {
-        self.cgroup.groups().doors("")
+        let mut doors = self.cgroup.groups().doors("")?;
+        for path in &self.made_up {
+            doors.push((path.clone(), File::create(path)?));
+        }
+        Ok(doors)
+    }
+
+    /// How many groups the calling process has joined.
+    fn joined(&self, prison: &Prison) -> Result<usize> {
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let real = groups.lines().filter(|line| line.contains(&self.id));
+        let is_written = |(path, file): &&(PathBuf, File)| {
+            self.made_up.contains(path) && file.metadata().is_ok_and(|file| file.len() > 0)
+        };
+        Ok(real.count() + prison.groups.iter().filter(is_written).count())
     }
 
     /// The calling process, as it is now.
-    pub fn look(&self) -> Result<Look> {
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
+    pub fn look(&self, prison: &Prison) -> Result<Look> {
         Ok(Look {
-            groups: groups
-                .lines()
-                .filter(|line| line.contains(&self.id))
-                .count(),
+            groups: self.joined(prison)?,
             files: limit("Max open files")?,
             core: limit("Max core file size")?,
             // SAFETY: takes nothing.
@@ -88,13 +104,13 @@ impl Scene {
         let function = |()| {
             let mut seen = Vec::new();
             let outcome = same_prison(prison, || {
-                seen.push(self.look()?);
+                seen.push(self.look(prison)?);
                 setrlimit(Resource::RLIMIT_NOFILE, OF_READY.0, OF_READY.1)?;
                 ready()
             });
             Ok(Seen {
                 ready: seen,
-                after: self.look()?,
+                after: self.look(prison)?,
                 error: outcome.err().map(|error| format!("{error:#}")),
             })
         };
