@@ -94,7 +94,10 @@ impl Trace {
             if processes.is_empty() {
                 lines.next(); // How strace started it.
             }
-            let calls = until_exec(lines.filter_map(Call::parse));
+            let mut calls = until_exec(lines.filter_map(Call::parse));
+            if processes.is_empty() {
+                without_its_first_life(&mut calls);
+            }
             own += calls.iter().filter(|call| call.makes_a_process()).count();
             processes.push(calls);
         }
@@ -169,6 +172,15 @@ fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
     own
 }
 
+/// Takes away what the program did before it executed itself anew, from a file that can't be changed (`be_sealed` of
+/// step 9): it begins once more.
+fn without_its_first_life(calls: &mut Calls) {
+    let is_anew = |call: &Call| call.name == "execveat" && call.worked();
+    if let Some(at) = calls.iter().rposition(is_anew) {
+        calls.drain(..=at);
+    }
+}
+
 impl Call {
     /// A line such as `unshare(CLONE_NEWUTS) = 0`. Reads and writes that aren't a pipe's, a signalfd's or,
     /// if they write, a control group's are the libraries' own.
@@ -211,7 +223,13 @@ impl Call {
         let makes_pid = ["fork", "vfork", "clone", "clone3", "wait4", "waitid"].contains(&name);
         let arguments = match (name, arguments.split_once(", ")) {
             ("kill" | "tgkill", Some((_, rest))) => format!("PID, {rest}"),
-            ("wait4", Some((pid, rest))) if !pid.starts_with('-') => format!("PID, {rest}"),
+            ("wait4", Some((pid, rest))) if !pid.starts_with('-') => {
+                format!("PID, {}", steady(rest))
+            }
+            // Where there are zero bytes, there are numbers of processes.
+            ("read" | "write", Some((file, rest))) if rest.contains("\\0\\0") => {
+                steady(&format!("{file}, …"))
+            }
             ("signalfd4", _) => "…".into(),
             // The sets, without the version of the call.
             ("capset", _) => arguments
