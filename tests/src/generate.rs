@@ -511,7 +511,7 @@ fn short(call: &Call) -> Vec<String> {
     // The first of each set's capabilities.
     if call.name == "capset" {
         let first = |set: &str| match set.split_once('|') {
-            Some((first, _)) => format!("{first}|…"),
+            Some((first, _)) => format!("{first} …"),
             None => set.to_owned(),
         };
         let sets: Vec<String> = call.arguments.split(", ").map(first).collect();
