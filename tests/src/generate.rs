@@ -321,23 +321,14 @@ fn is_sibling(call: &Call) -> bool {
 /// The calls of a program whose child, the process between, goes somewhere else, makes the command's process there for
 /// the program, and ends.
 fn rows_of_three(program: &[Call], between: &[Call], command: &[Call]) -> Vec<Row> {
-    // What is closed, and a look at a child that hasn't ended, say nothing here.
-    let is_idle = |call: &Call| call.name == "wait4" && call.result == "0";
-    let mut told: Vec<Call> = Vec::new();
-    for call in program {
-        match call.name.as_str() {
-            "wait4" if is_idle(call) => drop(told.pop_if(|last| last.is("read", "signalfd"))),
-            "close" => {}
-            _ => told.push(call.clone()),
-        }
-    }
+    // What is closed says nothing here.
+    let told = |calls: &[Call]| -> Vec<Call> {
+        let told = calls.iter().filter(|call| call.name != "close");
+        told.cloned().collect()
+    };
     let of = |calls: &[Call], lane| -> Vec<Row> {
-        let calls: Vec<Call> = calls
-            .iter()
-            .filter(|call| call.name != "close")
-            .cloned()
-            .collect();
-        gathered(&calls).iter().map(|each| each.row(lane)).collect()
+        let told = told(calls);
+        gathered(&told).iter().map(|each| each.row(lane)).collect()
     };
     let (mut between, mut command) = (of(between, 1), of(command, 2));
     let remark = |text: &str, waits: bool| Row {
@@ -349,7 +340,7 @@ fn rows_of_three(program: &[Call], between: &[Call], command: &[Call]) -> Vec<Ro
         is_code: true,
     };
     let mut rows: Vec<Row> = Vec::new();
-    for each in gathered(&told) {
+    for each in gathered(&told(program)) {
         let mut row = each.row(0);
         if each.call.name == "wait4" && !between.is_empty() {
             rows.push(remark("poll(pidfd) waits …", true));
@@ -359,9 +350,9 @@ fn rows_of_three(program: &[Call], between: &[Call], command: &[Call]) -> Vec<Ro
             rows.push(remark("read(pipe) waits …", true));
             rows.append(&mut command);
             row = remark("… its end: execve has closed it", false);
-        } else if each.call.is("read", "signalfd") {
+        } else if each.call.name == "wait4" && command.is_empty() {
             rows.push(remark("read(signalfd) waits …", true));
-            row = remark("… SIGCHLD: the command has ended", false);
+            rows.push(remark("… SIGCHLD: the command has ended", false));
         }
         rows.push(row);
     }
