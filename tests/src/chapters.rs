@@ -104,7 +104,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step10-exec",
         title: "looking in from outside",
         page: "10-exec.md",
-        is_whole: false,
+        is_whole: true,
         is_probed: true,
         exercises: step10::EXERCISES,
         attack: EXEC,

@@ -89,7 +89,8 @@ pub fn timelines(progress: &Path, programs: &Programs) -> Result<Files> {
     for chapter in whole() {
         let mut rows = rows_of(chapter)?;
         let before = chapter.number.checked_sub(1).and_then(find_chapter);
-        if let Some(before) = before.filter(|_| rows.len() > MOST) {
+        let is_long = rows.len() > MOST && lanes(&rows) < 3;
+        if let Some(before) = before.filter(|_| is_long) {
             rows = folded(rows, &rows_of(before)?, before.number);
         }
         files.insert(format!("{}.svg", chapter.package), timeline(chapter, &rows));
@@ -134,7 +135,7 @@ fn of_user(row: &Row) -> bool {
 
 /// A line of a time line's drawing.
 struct Row {
-    /// 0 for the program, 1 for its child.
+    /// 0 for the program, 1 for its child, 2 for that one's child.
     lane: usize,
     /// What stands beside the first point, and below it.
     text: Vec<String>,
@@ -163,8 +164,15 @@ impl Row {
 
 const LINE: usize = 20;
 const TOP: usize = 66;
-const LANES: [usize; 2] = [22, 46];
+const LANES: [usize; 3] = [22, 46, 70];
 const CLASSES: [&str; 2] = ["", "own"];
+/// Those of a program whose child makes the command's process in another place than its own.
+const CLASSES_OF_THREE: [&str; 3] = ["", "dim", "own"];
+
+/// How many processes there are in the drawing.
+fn lanes(rows: &[Row]) -> usize {
+    rows.iter().map(|row| row.lane + 1).max().unwrap_or(0)
+}
 
 /// A drawing: time runs down, the program on the left line, its child on the right one. Where the
 /// program waits for the child its line is dashed, down to the call of the child that ends the wait.
@@ -182,15 +190,29 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
     // The root that a check gives is nobody's business.
     let words = chapter.exercises[0].scenes[0].iter();
     let words: Vec<&str> = words.copied().collect();
-    let words = words.join(" ").replace("--rootfs {root} ", "");
-    let words = words.replace("--image {root} ", "");
+    let words = words
+        .join(" ")
+        .replace("--rootfs {root} ", "")
+        .replace("--image {root} ", "")
+        .replace("{box}", "box");
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 480 {y}\" \
          role=\"img\" aria-label=\"The system calls of {package} in order of time\">\n\
          <text class=\"strong\" x=\"16\" y=\"24\">{package} {words}: its system calls</text>\n\
          <circle cx=\"22\" cy=\"42\" r=\"5\"/><text x=\"34\" y=\"47\">the program</text>\n"
     );
-    if rows.iter().any(|row| row.lane == 1) {
+    let is_three = lanes(rows) == 3;
+    let classes: &[&str] = match is_three {
+        true => &CLASSES_OF_THREE,
+        false => &CLASSES,
+    };
+    let left = LANES[1 + usize::from(is_three)] + 16;
+    if is_three {
+        svg += "<circle class=\"dim\" cx=\"152\" cy=\"42\" r=\"5\"/>\
+                <text class=\"dim\" x=\"164\" y=\"47\">the process between</text>\n\
+                <circle class=\"own\" cx=\"328\" cy=\"42\" r=\"5\"/>\
+                <text class=\"own\" x=\"340\" y=\"47\">the command</text>\n";
+    } else if rows.iter().any(|row| row.lane == 1) {
         svg += "<circle class=\"own\" cx=\"138\" cy=\"42\" r=\"5\"/>\
                 <text class=\"own\" x=\"150\" y=\"47\">its child, PID 1</text>\n";
     }
@@ -201,23 +223,24 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
         let before = last(&|row| row.lane == lane, at);
         // A child's first line comes from where it was born.
         if let Some(from) = before.or_else(|| last(&|row| row.bears, at)) {
-            let ((a, b), class) = (point(from), CLASSES[lane]);
+            let ((a, b), class) = (point(from), classes[lane]);
             let dashed = if rows[from].waits { "dashed " } else { "" };
             svg += &format!("<path class=\"{dashed}thick {class}\" d=\"M{a} {b}L{x} {y}\"/>\n");
         }
-        if let (true, Some(end)) = (rows[at].woken, last(&|row| row.lane == 1, at)) {
+        if let (true, Some(end)) = (rows[at].woken, last(&|row| row.lane > 0, at)) {
             let ((a, b), bend) = (point(end), y - LINE - 4);
-            svg += &format!("<path class=\"dashed own\" d=\"M{a} {b}L{a} {bend}L{x} {y}\"/>\n");
+            let class = classes[rows[end].lane];
+            svg += &format!("<path class=\"dashed {class}\" d=\"M{a} {b}L{a} {bend}L{x} {y}\"/>\n");
         }
     }
     for (row, &y) in rows.iter().zip(&places) {
-        let class = CLASSES[row.lane];
+        let class = classes[row.lane];
         svg += &format!(
             "<circle class=\"{class}\" cx=\"{}\" cy=\"{y}\" r=\"5\"/>\n",
             LANES[row.lane]
         );
         for (number, text) in row.text.iter().enumerate() {
-            let (x, y) = (62 + number.min(1) * 16, y + 5 + number * LINE);
+            let (x, y) = (left + number.min(1) * 16, y + 5 + number * LINE);
             let (is_code, text) = (row.is_code && !text.starts_with(NOTE), escaped(text));
             let class = if is_code {
                 format!("code {class}")
@@ -259,6 +282,9 @@ fn rows(trace: &Trace) -> Vec<Row> {
     };
     let (parent, child): (Vec<Call>, Vec<Call>) =
         (drawn(trace.process(0)), drawn(trace.process(1)));
+    if trace.process(1).iter().any(is_sibling) {
+        return rows_of_three(&parent, &child, &drawn(trace.process(2)));
+    }
     let mut rows: Vec<Row> = Vec::new();
     let child = gathered(&child);
     let mut childs = child.iter().map(|each| each.row(1)).peekable();
@@ -290,6 +316,52 @@ fn rows(trace: &Trace) -> Vec<Row> {
     }
     // A program without a child waits for nobody.
     rows.extend(childs);
+    rows
+}
+
+/// Whether the caller's parent gets a child.
+fn is_sibling(call: &Call) -> bool {
+    call.is("clone3", "CLONE_PARENT")
+}
+
+/// The calls of a program whose child, the process between, goes somewhere else, makes the command's process there for
+/// the program, and ends.
+fn rows_of_three(program: &[Call], between: &[Call], command: &[Call]) -> Vec<Row> {
+    // What is closed says nothing here.
+    let told = |calls: &[Call]| -> Vec<Call> {
+        let told = calls.iter().filter(|call| call.name != "close");
+        told.cloned().collect()
+    };
+    let of = |calls: &[Call], lane| -> Vec<Row> {
+        let told = told(calls);
+        gathered(&told).iter().map(|each| each.row(lane)).collect()
+    };
+    let (mut between, mut command) = (of(between, 1), of(command, 2));
+    let remark = |text: &str, waits: bool| Row {
+        lane: 0,
+        text: vec![text.into()],
+        waits,
+        woken: !waits,
+        bears: false,
+        is_code: true,
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    for each in gathered(&told(program)) {
+        let mut row = each.row(0);
+        if each.call.name == "wait4" && !between.is_empty() {
+            rows.push(remark("poll(pidfd) waits …", true));
+            rows.append(&mut between);
+            rows.push(remark("… its end: the child has ended", false));
+        } else if each.call.is("read", "<pipe>") && each.call.result == "0" && !command.is_empty() {
+            rows.push(remark("read(pipe) waits …", true));
+            rows.append(&mut command);
+            row = remark("… its end: execve has closed it", false);
+        } else if each.call.name == "wait4" && command.is_empty() {
+            rows.push(remark("read(signalfd) waits …", true));
+            rows.push(remark("… SIGCHLD: the command has ended", false));
+        }
+        rows.push(row);
+    }
     rows
 }
 
@@ -461,7 +533,20 @@ fn short(call: &Call) -> Vec<String> {
     let mut text = format!("{}({})", call.name, call.arguments);
     if let ("clone3", Some((_, rest))) = (call.name.as_str(), text.split_once("flags=")) {
         let flags = rest.split(',').next().unwrap_or(rest);
-        text = format!("clone3({})", flags.replace("CLONE_PIDFD|", ""));
+        let flags = flags.replace("CLONE_PIDFD|", "");
+        text = format!("clone3({})", flags.replace("CLONE_PIDFD", "0"));
+    }
+    if let ("setns", Some((_, kinds))) = (call.name.as_str(), text.split_once(">, ")) {
+        text = format!("setns(pidfd, {kinds}");
+    }
+    // The first of each set's capabilities.
+    if call.name == "capset" {
+        let first = |set: &str| match set.split_once('|') {
+            Some((first, _)) => format!("{first} …"),
+            None => set.to_owned(),
+        };
+        let sets: Vec<String> = call.arguments.split(", ").map(first).collect();
+        text = format!("capset({})", sets.join(", "));
     }
     if let ("ioctl", Some((_, rest))) = (call.name.as_str(), text.split_once(", ")) {
         text = format!("ioctl({rest}")

@@ -9,6 +9,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use progress::attacks::attacker;
 use progress::chapters::find;
 use progress::checks::examine;
+use progress::checks::step09::Store;
 use progress::course::Chapter;
 use progress::course::attack::Prison;
 use progress::course::workbench::on_workbench;
@@ -340,7 +341,19 @@ fn record(chapter: &Chapter, position: usize, program: PathBuf) -> Result<u8> {
         .context("no such exercise")?;
     on_workbench(&program, None, |bench| {
         for scene in exercise.scenes {
-            let mut trace = Trace::of(&bench.program, &bench.words(scene)?)?;
+            let mut words = bench.words(scene)?;
+            // A scene that looks into a container has one, which is removed after it.
+            let store = Store::new(bench, "scene");
+            let container = words.iter().position(|word| word == "{box}");
+            if let Some(at) = container {
+                let state = bench.scratch.join("scene").display().to_string();
+                let id = store.start(&[], &["sleep", "1000"])?;
+                words.splice(at..=at, ["--state-dir".into(), state, id]);
+            }
+            let mut trace = Trace::of(&bench.program, &words)?;
+            if container.is_some() {
+                trace.leave_out_the_relay();
+            }
             // Where that lies is different each time.
             let scratch = bench.scratch.display().to_string();
             let calls = trace.0.iter_mut().flatten();

@@ -35,6 +35,7 @@ use step06_caps::{Process, confine};
 use step07_cgroups::rlimits::{Ulimit, set_rlimits};
 use step09_detach::{open_descriptors, wait_for_end};
 
+// ANCHOR: NAMESPACES
 /// All namespaces of a container of ours.
 pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWPID)
@@ -42,6 +43,7 @@ pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWCGROUP);
+// ANCHOR_END: NAMESPACES
 
 // ANCHOR: join
 /// Starts `body` as a process in those `namespaces` of the process that `pidfd` stands for, and returns when it
@@ -159,6 +161,7 @@ pub fn close_behind(workdir: &str) -> Result<()> {
     // ANCHOR_END: exercise_close_behind
 }
 
+// ANCHOR: is_directory
 /// Whether a directory is open as `descriptor`.
 pub fn is_directory(descriptor: RawFd) -> Result<bool> {
     // SAFETY: the descriptor is only borrowed for this call.
@@ -166,7 +169,9 @@ pub fn is_directory(descriptor: RawFd) -> Result<bool> {
     let kind = SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT;
     Ok(kind == SFlag::S_IFDIR)
 }
+// ANCHOR_END: is_directory
 
+// ANCHOR: namespaces_of
 /// The namespaces to enter to be where the process `pid` is: all of [`NAMESPACES`], and the user namespace if
 /// that isn't ours. A process can't enter the user namespace that it is in: user_namespaces(7).
 pub fn namespaces_of(pid: i32) -> Result<CloneFlags> {
@@ -177,3 +182,4 @@ pub fn namespaces_of(pid: i32) -> Result<CloneFlags> {
         false => NAMESPACES | CloneFlags::CLONE_NEWUSER,
     })
 }
+// ANCHOR_END: namespaces_of

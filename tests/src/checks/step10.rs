@@ -17,13 +17,14 @@ pub const EXERCISES: &[Exercise] = &[
         name: "join",
         heart: "setns(PID) moves the children",
         check: join,
-        scenes: &[],
+        scenes: &[&["exec", "{box}", "true"]],
         mistakes: &[],
         read: "setns(2), pid_namespaces(7)",
-        show: "cargo progress run 10 -- exec box readlink /proc/self/ns/pid",
+        show: "cargo progress trace 10.1",
         hints: [
             "Who is in the PID namespace after setns: the caller, or whom it starts then? Who can go in, so that the \
-             caller stays where it is, and whose child is the command?",
+             caller stays where it is, and whose child is the command? What can the container see of that process, and \
+             from which call on?",
             "A pipe for news and a Birth; signals::hold(); clone3 without flags. In that child, within news.report: \
              hide()?, forget_environment()?, setns(pidfd, namespaces)?, then clone3(CLONE_PARENT): Some is announced \
              by birth, None runs body(). The caller waits for the end of the process between, by its pidfd, reaps that \
@@ -34,26 +35,31 @@ pub const EXERCISES: &[Exercise] = &[
         name: "same_prison",
         heart: "namespaces aren't the container",
         check: same_prison,
-        scenes: &[],
+        scenes: &[&["exec", "{box}", "true"]],
         mistakes: &[],
-        read: "cgroups(7), capabilities(7), seccomp(2)",
-        show: "cargo progress run 10 -- exec box cat /proc/self/status",
+        read: "cgroups(7), getrlimit(2), capabilities(7), seccomp(2)",
+        show: "cargo progress trace 10.2",
         hints: [
-            "What holds PID 1 that isn't a namespace? Each of these has a function already.",
-            "\"0\" into each file of prison.groups, make_ready()?, set_rlimits(&prison.rlimits)?, confine(&process).",
+            "What holds PID 1 that isn't a namespace? Each of these has a function already. Which of them takes away \
+             what another one needs?",
+            "For each (path, file) of prison.groups: write_all(b\"0\") by a reference to the file, with a context that \
+             names the path, and `?`. Then make_ready()? is the process, set_rlimits(&prison.rlimits)?, and at the end \
+             confine(&process).",
         ],
     },
     Exercise {
         name: "close_behind",
         heart: "a descriptor is a door",
         check: close_behind,
-        scenes: &[],
+        scenes: &[&["exec", "-w", "/etc", "{box}", "true"]],
         mistakes: &[],
         read: "proc_pid_fd(5), getcwd(2)",
-        show: "cargo progress run 10 -- exec -w /proc/self/fd/9 box ls 9</",
+        show: "cargo progress trace 10.3",
         hints: [
-            "Where does /proc/self/fd/9 lead while 9 is a directory of the host?",
-            "For each of open_descriptors() above 2: close it if is_directory. Then enter_workdir(workdir).",
+            "Where does /proc/self/fd/9 lead while 9 is a directory of the host? Which of the open descriptors are \
+             still needed, and when is the last moment at which it matters?",
+            "For each of open_descriptors()? above libc::STDERR_FILENO: if is_directory(descriptor)?, then \
+             call!(close(descriptor))?. After the loop enter_workdir(workdir) is the result.",
         ],
     },
 ];

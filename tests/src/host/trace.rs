@@ -97,11 +97,29 @@ impl Trace {
             if processes.is_empty() {
                 lines.next(); // How strace started it.
             }
-            let calls = until_exec(lines.filter_map(Call::parse));
+            let mut calls = until_exec(lines.filter_map(Call::parse));
+            if processes.is_empty() {
+                without_its_first_life(&mut calls);
+            }
             own += calls.iter().filter(|call| call.makes_a_process()).count();
             processes.push(calls);
         }
         Ok(Trace(processes))
+    }
+
+    /// Leaves out what the program does while its command runs, but for the end: what is passed on comes in any order.
+    pub fn leave_out_the_relay(&mut self) {
+        let starts = |call: &Call| call.is("read", "<pipe>") && call.result == "0";
+        let ends = |call: &Call| call.name == "wait4" && call.result == "PID";
+        for calls in self.0.iter_mut().take(1) {
+            if let Some(at) = calls.iter().position(starts) {
+                let behind = calls.split_off(at + 1);
+                let kept = behind
+                    .into_iter()
+                    .filter(|call| ends(call) || call.name == "exit_group");
+                calls.extend(kept);
+            }
+        }
     }
 
     /// All calls of all processes.
@@ -173,6 +191,15 @@ fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
     own
 }
 
+/// Takes away what the program did before it executed itself anew, from a file that can't be changed (`be_sealed` of
+/// step 9): it begins once more.
+fn without_its_first_life(calls: &mut Calls) {
+    let is_anew = |call: &Call| call.name == "execveat" && call.worked();
+    if let Some(at) = calls.iter().rposition(is_anew) {
+        calls.drain(..=at);
+    }
+}
+
 impl Call {
     /// A line such as `unshare(CLONE_NEWUTS) = 0`. Reads and writes that aren't a pipe's, a signalfd's or,
     /// if they write, a control group's are the libraries' own.
@@ -215,7 +242,13 @@ impl Call {
         let makes_pid = ["fork", "vfork", "clone", "clone3", "wait4", "waitid"].contains(&name);
         let arguments = match (name, arguments.split_once(", ")) {
             ("kill" | "tgkill", Some((_, rest))) => format!("PID, {rest}"),
-            ("wait4", Some((pid, rest))) if !pid.starts_with('-') => format!("PID, {rest}"),
+            ("wait4", Some((pid, rest))) if !pid.starts_with('-') => {
+                format!("PID, {}", steady(rest))
+            }
+            // Where there are zero bytes, there are numbers of processes.
+            ("read" | "write", Some((file, rest))) if rest.contains("\\0\\0") => {
+                steady(&format!("{file}, …"))
+            }
             ("signalfd4", _) => "…".into(),
             // The sets, without the version of the call.
             ("capset", _) => arguments
