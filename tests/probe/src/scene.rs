@@ -18,7 +18,9 @@ impl Findings {
             true => wrong.join("; "),
             false => outcome.in_words(),
         };
-        let why = (!holds).then(why).flatten();
+        // A panic says itself what it is.
+        let has_come_back = !matches!(outcome.ending, Ending::Panicked(_));
+        let why = (!holds && has_come_back).then(why).flatten();
         self.claim(Claim::new(expected, seen, holds).because(why));
         holds
     }
