@@ -53,6 +53,6 @@ fn state(pid: Pid) -> String {
 /// Waits until a child has ended and nobody has reaped it.
 fn until_it_ends(pid: Pid) {
     while state(pid) != "Z" {
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

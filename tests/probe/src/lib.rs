@@ -8,6 +8,7 @@
 mod claim;
 mod descriptors;
 mod memory;
+pub mod old;
 mod scene;
 mod state;
 mod subject;

@@ -150,7 +150,7 @@ fn waits_for_the_child(findings: &Findings) -> Result<()> {
                 succeeds()
             })?;
             while super::state(stopped) != "T" {
-                std::thread::yield_now();
+                std::thread::sleep(std::time::Duration::from_millis(1));
             }
             Ok(pipe)
         },

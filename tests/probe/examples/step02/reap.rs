@@ -177,7 +177,7 @@ fn nothing_to_take(findings: &Findings) -> Result<()> {
         let pid = child(pause)?;
         kill(pid, Signal::SIGSTOP)?;
         while state(pid) != "T" {
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
         take(Some(pid))
     })?;

@@ -1,6 +1,7 @@
 //! Time that doesn't pass: whoever wants to wait has waited.
 
 use probe::nix::sys::signal::{Signal, kill};
+use probe::old;
 use probe::{Call, Verdict, Watcher, libc, note};
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant};
 pub const WAITING: &[libc::c_long] = &[
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
-    libc::SYS_poll,
+    old::SYS_poll,
     libc::SYS_ppoll,
-    libc::SYS_epoll_wait,
+    old::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
-    libc::SYS_select,
+    old::SYS_select,
     libc::SYS_pselect6,
 ];
 
@@ -44,11 +45,11 @@ fn asked_for(call: &Call) -> Option<Duration> {
     match call.number {
         libc::SYS_clock_nanosleep if call.arguments[1] == 0 => nanoseconds(2),
         libc::SYS_nanosleep => nanoseconds(0),
-        libc::SYS_poll => milliseconds(2).map(Duration::from_millis),
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => milliseconds(3).map(Duration::from_millis),
+        old::SYS_poll => milliseconds(2).map(Duration::from_millis),
+        old::SYS_epoll_wait | libc::SYS_epoll_pwait => milliseconds(3).map(Duration::from_millis),
         libc::SYS_ppoll if call.arguments[2] != 0 => nanoseconds(2),
         libc::SYS_pselect6 if call.arguments[4] != 0 => nanoseconds(4),
-        libc::SYS_select if call.arguments[4] != 0 => {
+        old::SYS_select if call.arguments[4] != 0 => {
             number(4).map(|(s, us)| Duration::new(s, us as u32 * 1000))
         }
         _ => None,

@@ -7,6 +7,7 @@ use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{Signal, kill};
 use probe::nix::unistd::{ForkResult, Pid, fork, pause};
+use probe::old;
 use probe::{Call, Claim, Findings, Outcome, Verdict, Watcher, libc, note, noted};
 use std::fs;
 use std::io::Write;
@@ -17,7 +18,7 @@ use step07_cgroups::limits::Limits;
 
 /// The calls by which a directory is removed.
 const REMOVING: &[(libc::c_long, &str, Errno)] = &[
-    (libc::SYS_rmdir, "rmdir(2)", Errno::EPERM),
+    (old::SYS_rmdir, "rmdir(2)", Errno::EPERM),
     (libc::SYS_unlinkat, "unlinkat(2)", Errno::EPERM),
 ];
 
@@ -154,7 +155,7 @@ fn empty_ones(findings: &Findings, container: &Container) -> Result<()> {
 fn in_order(findings: &Findings) -> Result<()> {
     findings.begin("the last group goes first, and the first one last");
     let container = Container::here(findings)?;
-    let watcher = Watcher::records(&[libc::SYS_rmdir, libc::SYS_unlinkat]);
+    let watcher = Watcher::records(&[old::SYS_rmdir, libc::SYS_unlinkat]);
     let outcome = tried(findings, &container, watcher, |_| Ok(()))?;
     findings.claim(last_first(&container, &outcome));
     Ok(())
@@ -164,10 +165,10 @@ fn in_order(findings: &Findings) -> Result<()> {
 fn last_first(container: &Container, outcome: &Outcome) -> Claim {
     let (_, _, folders) = outcome.value::<Seen>().unwrap_or_default();
     let is_removal = |call: &&Call| {
-        call.number == libc::SYS_rmdir || call.arguments[2] as i32 & libc::AT_REMOVEDIR != 0
+        call.number == old::SYS_rmdir || call.arguments[2] as i32 & libc::AT_REMOVEDIR != 0
     };
     let paths = outcome.calls.iter().filter(is_removal).map(|call| {
-        let at = usize::from(call.number != libc::SYS_rmdir);
+        let at = usize::from(call.number != old::SYS_rmdir);
         container.shown(Path::new(call.text(at)))
     });
     let known = |path: &String| folders.iter().any(|(folder, _)| folder == path);
@@ -260,7 +261,7 @@ fn busy_for_a_while(findings: &Findings) -> Result<()> {
     findings.begin(expected);
     let container = Container::here(findings)?;
     let mut waits = 0;
-    let watched = [&[libc::SYS_rmdir, libc::SYS_unlinkat], WAITING].concat();
+    let watched = [&[old::SYS_rmdir, libc::SYS_unlinkat], WAITING].concat();
     let watcher = Watcher::new(&watched, move |call| {
         match WAITING.contains(&call.number) {
             true => waits += 1,

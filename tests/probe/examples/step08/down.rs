@@ -4,6 +4,7 @@ use crate::table::{folder, in_memory, mounts_at, text_of, tmpfs};
 use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::mount::{MsFlags, mount};
+use probe::old;
 use probe::{Claim, Findings, Outcome, libc, private_mounts};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,9 +15,9 @@ const REMOVING: &[(libc::c_long, &str, Errno)] = &[
     (libc::SYS_umount2, "umount2(2)", Errno::EBUSY),
     (libc::SYS_openat, "open(2)", Errno::EMFILE),
     (libc::SYS_openat2, "openat2(2)", Errno::EMFILE),
-    (libc::SYS_unlink, "unlink(2)", Errno::EPERM),
+    (old::SYS_unlink, "unlink(2)", Errno::EPERM),
     (libc::SYS_unlinkat, "unlinkat(2)", Errno::EPERM),
-    (libc::SYS_rmdir, "rmdir(2)", Errno::EPERM),
+    (old::SYS_rmdir, "rmdir(2)", Errno::EPERM),
 ];
 
 pub fn tear_down(findings: &Findings) -> Result<()> {

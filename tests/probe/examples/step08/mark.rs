@@ -4,6 +4,7 @@ use crate::table::{folder, in_memory, opened};
 use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::unistd::chdir;
+use probe::old;
 use probe::{Claim, Findings, Outcome, libc};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +17,7 @@ use step08_overlay::image::xattrs::attributes;
 /// The calls by which marks are made, and what is there is looked at.
 const MARKING: &[(libc::c_long, &str, Errno)] = &[
     (libc::SYS_mknodat, "mknod(2)", Errno::EPERM),
-    (libc::SYS_mknod, "mknod(2)", Errno::EPERM),
+    (old::SYS_mknod, "mknod(2)", Errno::EPERM),
     (libc::SYS_setxattr, "setxattr(2)", Errno::EPERM),
     (libc::SYS_lsetxattr, "lsetxattr(2)", Errno::EPERM),
     (libc::SYS_fsetxattr, "fsetxattr(2)", Errno::EPERM),

@@ -6,6 +6,7 @@ use probe::nix::errno::Errno;
 use probe::nix::fcntl::OFlag;
 use probe::nix::sys::resource::{Resource, getrlimit, setrlimit};
 use probe::nix::unistd::{Pid, chdir, pipe2, setpgid};
+use probe::old;
 use probe::{Claim, Descriptor, Ending, Findings, Outcome, State, high_number, place};
 use std::cell::RefCell;
 use std::fs::{File, create_dir_all};
@@ -25,7 +26,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
     (libc::SYS_chdir, "chdir(2)", Errno::EACCES),
     (libc::SYS_fchdir, "fchdir(2)", Errno::EACCES),
     (libc::SYS_openat, "open(2)", Errno::EMFILE),
-    (libc::SYS_dup2, "dup2(2)", Errno::EBUSY),
+    (old::SYS_dup2, "dup2(2)", Errno::EBUSY),
     (libc::SYS_dup3, "dup3(2)", Errno::EBUSY),
     (libc::SYS_close_range, "close_range(2)", Errno::ENOSYS),
 ];

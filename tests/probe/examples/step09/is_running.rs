@@ -31,7 +31,7 @@ fn child(name: &CStr, ends: bool) -> Result<Identity> {
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
     } else {
         while comm(pid) != name.to_bytes() {
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
     Identity::of(pid).context("its identity")

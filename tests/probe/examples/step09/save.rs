@@ -11,6 +11,7 @@ use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{SigHandler, Signal, signal};
 use probe::nix::sys::stat::{Mode, umask};
+use probe::old;
 use probe::{Claim, Findings, Verdict, Watcher};
 use records::{NEW, OLD, RENAMING, Records, SYNCING, in_words, nothing_left, traces};
 use std::fs::{self, File};
@@ -26,18 +27,18 @@ const WRITING: &[(c_long, &str, Errno)] = &[
     (libc::SYS_write, "write(2)", Errno::ENOSPC),
     (libc::SYS_writev, "writev(2)", Errno::ENOSPC),
     (libc::SYS_pwrite64, "pwrite(2)", Errno::ENOSPC),
-    (libc::SYS_rename, "rename(2)", Errno::EACCES),
+    (old::SYS_rename, "rename(2)", Errno::EACCES),
     (libc::SYS_renameat, "renameat(2)", Errno::EACCES),
     (libc::SYS_renameat2, "renameat2(2)", Errno::EACCES),
 ];
 
 /// What else can be done to a file.
 const OTHERS: &[c_long] = &[
-    libc::SYS_creat,
-    libc::SYS_open,
-    libc::SYS_unlink,
+    old::SYS_creat,
+    old::SYS_open,
+    old::SYS_unlink,
     libc::SYS_unlinkat,
-    libc::SYS_link,
+    old::SYS_link,
     libc::SYS_linkat,
     libc::SYS_truncate,
     libc::SYS_ftruncate,
@@ -198,7 +199,7 @@ fn beside_what_a_killed_one_left(findings: &Findings, records: &Records) -> Resu
         .watch(Watcher::records(RENAMING))
         .call(|| save(&records.path, NEW, false))?;
     let from = outcome.calls.first().map(|call| match call.number {
-        libc::SYS_rename => call.text(0).to_owned(),
+        old::SYS_rename => call.text(0).to_owned(),
         _ => call.text(1).to_owned(),
     });
     let Some(name) = from.as_deref().and_then(|from| Path::new(from).file_name()) else {

@@ -14,6 +14,7 @@ use play::{CIRCLE, Play, Played, SIGNALS, played};
 use probe::anyhow::Result;
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
+use probe::old;
 use probe::{Claim, Findings, Verdict, Watcher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -415,7 +416,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
         "pidfd_send_signal(2)",
         Errno::EPERM,
     ),
-    (libc::SYS_poll, "poll(2)", Errno::ENOMEM),
+    (old::SYS_poll, "poll(2)", Errno::ENOMEM),
     (libc::SYS_ppoll, "ppoll(2)", Errno::ENOMEM),
     (libc::SYS_epoll_create1, "epoll_create1(2)", Errno::EMFILE),
     (libc::SYS_epoll_ctl, "epoll_ctl(2)", Errno::ENOMEM),

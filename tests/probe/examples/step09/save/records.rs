@@ -4,6 +4,7 @@ use probe::anyhow::{Context, Result};
 use probe::libc::{self, c_long};
 use probe::nix::mount::{MsFlags, mount};
 use probe::nix::sched::{CloneFlags, unshare};
+use probe::old;
 use probe::{Claim, Findings, Outcome};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ pub const OLD: &[u8] = b"the old text, which is longer than some of the new ones
 pub const NEW: &[u8] = b"the new text\n";
 
 /// The calls that name a file.
-pub const RENAMING: &[c_long] = &[libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2];
+pub const RENAMING: &[c_long] = &[old::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2];
 
 /// The calls that wait for the disk.
 pub const SYNCING: &[c_long] = &[

@@ -42,7 +42,7 @@ impl Victim {
 
     fn wait_until_it_is_deaf(&self) -> Result<()> {
         while signals(self.0, "SigBlk").context("its signals")? & 1 == 0 {
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
         Ok(())
     }

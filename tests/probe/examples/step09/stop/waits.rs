@@ -2,16 +2,17 @@
 
 use probe::Call;
 use probe::libc::{self, c_long};
+use probe::old;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 /// The calls by which somebody learns that a process has ended.
 pub const WAITS: &[c_long] = &[
-    libc::SYS_poll,
+    old::SYS_poll,
     libc::SYS_ppoll,
-    libc::SYS_epoll_wait,
+    old::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
-    libc::SYS_select,
+    old::SYS_select,
     libc::SYS_pselect6,
     libc::SYS_sched_yield,
     // Whoever looks into /proc again and again.
@@ -33,10 +34,10 @@ pub enum Timeout {
 /// The timeout of a call that waits for one descriptor; nothing where there are several, as one of them may be a clock.
 pub fn timeout(call: &Call) -> Option<Timeout> {
     match call.number {
-        libc::SYS_poll if call.arguments[1] == 1 => Some(of_number(call.arguments[2])),
+        old::SYS_poll if call.arguments[1] == 1 => Some(of_number(call.arguments[2])),
         libc::SYS_ppoll if call.arguments[1] == 1 => of_seconds(call, call.arguments[2], 1_000_000),
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Some(of_number(call.arguments[3])),
-        libc::SYS_select => of_seconds(call, call.arguments[4], 1000),
+        old::SYS_epoll_wait | libc::SYS_epoll_pwait => Some(of_number(call.arguments[3])),
+        old::SYS_select => of_seconds(call, call.arguments[4], 1000),
         libc::SYS_pselect6 => of_seconds(call, call.arguments[4], 1_000_000),
         libc::SYS_sched_yield => Some(Timeout::Millis(0)),
         _ => None,

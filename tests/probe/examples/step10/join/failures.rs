@@ -9,6 +9,7 @@ use probe::nix::sched::CloneFlags;
 use probe::nix::sys::signal::{Signal, kill};
 use probe::nix::sys::wait::waitpid;
 use probe::nix::unistd::Pid;
+use probe::old;
 use probe::{Claim, Ending, Findings, Outcome, Verdict, Watcher, note, noted};
 use step01_uts::Refused;
 use step01_uts::program::Ended;
@@ -21,8 +22,8 @@ pub const MAY_CHANGE: &[&str] = &["SigBlk"];
 pub const BIRTHS: &[c_long] = &[
     libc::SYS_clone,
     libc::SYS_clone3,
-    libc::SYS_fork,
-    libc::SYS_vfork,
+    old::SYS_fork,
+    old::SYS_vfork,
 ];
 
 /// What may not fail without anybody's knowing.
