@@ -92,10 +92,12 @@ impl Workbench {
         Ok(claims)
     }
 
-    /// The words of a scene, with a root filesystem for `{root}`.
+    /// The words of a scene, with a root filesystem for `{root}`, and for `{state}` a folder that goes away with all
+    /// that a scene keeps.
     pub fn words(&self, scene: &[&str]) -> Result<Vec<String>> {
         let word = |word: &&str| match *word {
             "{root}" => Ok(self.root()?.display().to_string()),
+            "{state}" => Ok(self.scratch.join("state").display().to_string()),
             word => Ok(word.into()),
         };
         scene.iter().map(word).collect()
