@@ -34,7 +34,7 @@ pub const EXERCISES: &[Exercise] = &[
             "true",
         ]],
         mistakes: &[],
-        read: "setsid(2), daemon(7), credentials(7), pipe(7)",
+        read: "setsid(2), credentials(7), daemon(7), pipe(7)",
         show: "cargo progress run 9 -- run -d --rm sleep 10 | cat",
         hints: [
             "Which processes does a terminal hang up, and which call takes a process out of their number? \
