@@ -94,7 +94,7 @@ pub const CHAPTERS: &[Chapter] = &[
         package: "step09-detach",
         title: "outliving the caller",
         page: "09-detach.md",
-        is_whole: false,
+        is_whole: true,
         is_probed: true,
         exercises: step09::EXERCISES,
         attack: DETACH,

@@ -37,7 +37,8 @@ pub struct Exercise {
     pub heart: &'static str,
     /// What tells whether it is done.
     pub check: Check,
-    /// Arguments to trace the program with, one run each; `{root}` is a root filesystem.
+    /// Arguments to trace the program with, one run each; `{root}` is a root filesystem, and `{state}`
+    /// a folder for what is kept.
     pub scenes: &'static [&'static [&'static str]],
     /// What people get wrong.
     pub mistakes: &'static [Mistake],

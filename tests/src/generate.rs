@@ -2,7 +2,8 @@
 //! compares.
 //!
 //! - `stepNN-….svg`: the system calls of a container's life, by strace;
-//! - `main-diffs.md`: what changes from each `main.rs` to the next.
+//! - `main-diffs.md`: what changes from each `main.rs` to the next;
+//! - `start-diff.md`: what of step 8's `main.rs` has moved to step 9's `start.rs`, and what is new there.
 
 use crate::chapters::{CHAPTERS, chapter as find_chapter, whole};
 use crate::checks::elsewhere;
@@ -12,7 +13,7 @@ use crate::host::this_program;
 use crate::host::trace::{Call, Trace};
 use crate::programs::{Programs, workspace};
 use anyhow::{Context, Result};
-use similar::TextDiff;
+use similar::{ChangeTag, TextDiff};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -46,7 +47,60 @@ pub fn generate() -> Result<u8> {
 
 /// What comes from the sources alone.
 pub fn sources() -> Result<Files> {
-    Ok(Files::from([("main-diffs.md".into(), diffs()?)]))
+    Ok(Files::from([
+        ("main-diffs.md".into(), diffs()?),
+        ("start-diff.md".into(), move_to_start()?),
+    ]))
+}
+
+/// From the closure of step 8 to `start` of step 9, as a diff that doesn't count how far a line is indented: what has
+/// only moved has no sign before it.
+fn move_to_start() -> Result<String> {
+    let main = main_of(find_chapter(8).context("chapter 8")?)?;
+    let (_, old) = main.split_once("fn main()").context("step 8's main")?;
+    let chapter = find_chapter(9).context("chapter 9")?;
+    let path = workspace()
+        .join("steps")
+        .join(chapter.package)
+        .join("src/start.rs");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = without_other_anchors(&text);
+    let (_, new) = text.split_once("pub fn start(").context("step 9's start")?;
+    let (old, new) = (format!("fn main(){old}"), format!("pub fn start({new}"));
+    // What was typed is a plan by now, and has the same parts.
+    let bare = |line: &str| {
+        line.trim()
+            .replace("args.", "plan.")
+            .replace("&plan.hostname", "hostname")
+    };
+    let (before, after): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let old_bare: Vec<String> = before.iter().map(|line| bare(line)).collect();
+    let new_bare: Vec<String> = after.iter().map(|line| bare(line)).collect();
+    let (one, two): (Vec<&str>, Vec<&str>) = (
+        old_bare.iter().map(String::as_str).collect(),
+        new_bare.iter().map(String::as_str).collect(),
+    );
+    let diff = TextDiff::from_slices(&one, &two);
+    let mut page = String::from("```diff\n");
+    for change in diff.iter_all_changes() {
+        let line = match (change.new_index(), change.old_index()) {
+            (Some(at), _) => after[at],
+            // There it stood in a closure, one step further in.
+            (None, Some(at)) => match before[at].strip_prefix("    ") {
+                Some(nearer) if nearer.starts_with(' ') => nearer,
+                _ => before[at],
+            },
+            (None, None) => continue,
+        };
+        let sign = match change.tag() {
+            ChangeTag::Equal => " ",
+            ChangeTag::Delete => "-",
+            ChangeTag::Insert => "+",
+        };
+        page += format!("{sign}{line}").trim_end();
+        page += "\n";
+    }
+    Ok(page + "```\n")
 }
 
 /// A chapter's `main.rs`, without the marks that are for the book.
@@ -190,11 +244,15 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
     // The root that a check gives is nobody's business.
     let words = chapter.exercises[0].scenes[0].iter();
     let words: Vec<&str> = words.copied().collect();
-    let words = words
-        .join(" ")
-        .replace("--rootfs {root} ", "")
-        .replace("--image {root} ", "")
-        .replace("{box}", "box");
+    let mut words = words.join(" ");
+    for given in [
+        "--rootfs {root} ",
+        "--image {root} ",
+        "--state-dir {state} ",
+    ] {
+        words = words.replace(given, "");
+    }
+    let words = words.replace("{box}", "box");
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 480 {y}\" \
          role=\"img\" aria-label=\"The system calls of {package} in order of time\">\n\
@@ -213,8 +271,15 @@ fn timeline(chapter: &Chapter, rows: &[Row]) -> String {
                 <circle class=\"own\" cx=\"328\" cy=\"42\" r=\"5\"/>\
                 <text class=\"own\" x=\"340\" y=\"47\">the command</text>\n";
     } else if rows.iter().any(|row| row.lane == 1) {
-        svg += "<circle class=\"own\" cx=\"138\" cy=\"42\" r=\"5\"/>\
-                <text class=\"own\" x=\"150\" y=\"47\">its child, PID 1</text>\n";
+        let is_monitor = |row: &Row| row.text[0].contains("-monitor");
+        let child = match rows.iter().any(is_monitor) {
+            true => "its child, the monitor to be",
+            false => "its child, PID 1",
+        };
+        svg += &format!(
+            "<circle class=\"own\" cx=\"138\" cy=\"42\" r=\"5\"/>\
+             <text class=\"own\" x=\"150\" y=\"47\">{child}</text>\n"
+        );
     }
     let point = |at: usize| (LANES[rows[at].lane], places[at]);
     let last = |wanted: &dyn Fn(&Row) -> bool, at: usize| (0..at).rfind(|&row| wanted(&rows[row]));
@@ -268,7 +333,9 @@ fn is_drawn(call: &Call) -> bool {
     let is_one_of_many = many.into_iter().any(|path| is_about(path)) && !is_example;
     let is_dropped = call.is("prctl", "PR_CAPBSET_DROP") && !call.is("prctl", DROPPED);
     let asks = call.is("prctl", "PR_GET_");
-    call.worked() && !is_one_of_many && !is_dropped && !asks
+    // The folder of all containers is made once.
+    let is_store = call.is("mkdir", "/check/state") && !call.is("mkdir", "/.new-");
+    call.worked() && !is_one_of_many && !is_dropped && !asks && !is_store
 }
 
 /// The calls in the order of the drawing: what the child does stands where the program waits for it.
@@ -292,14 +359,16 @@ fn rows(trace: &Trace) -> Vec<Row> {
         let call = each.call;
         let waits_for_the_start = call.is("read", "<pipe>") && childs.peek().is_some();
         let waits_for_the_end = call.is("read", "signalfd");
-        if !(waits_for_the_start || waits_for_the_end) {
+        let waits_for_a_word = call.name.starts_with("recv") && childs.peek().is_some();
+        if !(waits_for_the_start || waits_for_the_end || waits_for_a_word) {
             rows.push(each.row(0));
             continue;
         }
         let mut wait = Row::of(0, call);
-        let ending = match waits_for_the_start {
-            true => "its end: execve has closed it",
-            false => "SIGCHLD: the child has ended",
+        let ending = match () {
+            () if waits_for_a_word => "a message: the command runs",
+            () if waits_for_the_start => "its end: execve has closed it",
+            () => "SIGCHLD: the child has ended",
         };
         wait.text = vec![wait.text[0].replace(" = 0, its end", "") + " waits …"];
         wait.waits = true;
@@ -504,12 +573,30 @@ fn of_layers(call: &Call) -> Option<String> {
     })
 }
 
+/// A call on a container's folder or record in few words: `rename("…/config.new", "…/config.json")`.
+fn of_record(call: &Call, inside: &str) -> String {
+    let file = inside.split(['>', '"']).next().unwrap_or(inside);
+    match call.name.as_str() {
+        "write" | "fsync" => format!("{}({})", call.name, file.rsplit('/').next().unwrap_or(file)),
+        "mkdir" => format!("mkdir(\"…/{file}\")"),
+        _ => format!("{}({})", call.name, call.arguments)
+            .replace("/tmp/check/state/containers/", "…/")
+            .replace("|O_CLOEXEC, 0666", ""),
+    }
+}
+
 /// A call in few words, in lines that fit: of its flags all that matter, no descriptor's target.
 fn short(call: &Call) -> Vec<String> {
     if let ("write", Some(file), Some(_)) = (call.name.as_str(), target(call), hierarchy(call)) {
         let name = file.rsplit('/').next().unwrap_or(file);
         let value = call.arguments.split('"').nth(1).unwrap_or_default();
         return vec![format!("write({name}, \"{value}\")")];
+    }
+    if let Some((_, inside)) = call.arguments.split_once("/check/state/containers/") {
+        return wrapped(&of_record(call, inside));
+    }
+    if call.is("clone", "SIGCHLD") {
+        return vec!["fork(), which is clone(SIGCHLD)".into()];
     }
     if let ("mkdir", Some((path, _))) = (call.name.as_str(), call.arguments.rsplit_once(", 0")) {
         return wrapped(&format!("mkdir({path})"));
@@ -560,6 +647,17 @@ fn short(call: &Call) -> Vec<String> {
     text = text.replace("4294967295, ", "…, ");
     if let ("pipe2", Some(_)) = (call.name.as_str(), target) {
         text = "pipe2(pipe, O_CLOEXEC)".into();
+    }
+    if let ("dup2" | "dup3", Some(target), Some((_, to))) =
+        (call.name.as_str(), target, call.arguments.split_once(", "))
+    {
+        text = format!("dup2({target}, {to})");
+    }
+    if call.name == "open_tree" && call.arguments.contains("/proc/self/exe") {
+        text = "open_tree(\"/proc/self/exe\", OPEN_TREE_CLONE)".into();
+    }
+    if call.name == "mount_setattr" && call.arguments.contains("propagation=MS_PRIVATE") {
+        text = "mount_setattr(…, MOUNT_ATTR_RDONLY, MS_PRIVATE)".into();
     }
     if let ("execve", Some(end)) = (call.name.as_str(), call.arguments.find("\", [")) {
         let program = call.arguments[..end].rsplit('/').next().unwrap_or_default();

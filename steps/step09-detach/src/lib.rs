@@ -69,6 +69,7 @@ pub fn detach(keep: &[RawFd]) -> Result<()> {
     // ANCHOR_END: exercise_detach
 }
 
+// ANCHOR: open_descriptors
 /// The numbers of this process's open descriptors: proc_pid_fd(5).
 pub fn open_descriptors() -> Result<Vec<RawFd>> {
     let names = fs::read_dir("/proc/self/fd")?.flatten();
@@ -78,6 +79,7 @@ pub fn open_descriptors() -> Result<Vec<RawFd>> {
     let is_open = |number: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
     Ok(numbers.into_iter().filter(is_open).collect())
 }
+// ANCHOR_END: open_descriptors
 
 // ANCHOR: save
 /// Replaces the file `path` by one with `text`. At every moment, a process that opens the file reads the whole of the
@@ -144,6 +146,7 @@ pub fn is_running(process: &Identity) -> bool {
     // ANCHOR_END: exercise_is_running
 }
 
+// ANCHOR: Stat
 /// What /proc/PID/stat says of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Stat {
@@ -174,6 +177,7 @@ impl Stat {
         })
     }
 }
+// ANCHOR_END: Stat
 
 /// The ID of the machine's current boot.
 pub fn boot_id() -> Result<String> {
@@ -181,6 +185,7 @@ pub fn boot_id() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
+// ANCHOR: identity
 impl Identity {
     /// The identity of the process that has the ID `pid` now. Call this for a child, or for the calling process itself:
     /// any other process may have ended, and its ID may belong to a new one.
@@ -205,6 +210,7 @@ impl Identity {
         }
     }
 }
+// ANCHOR_END: identity
 
 // ANCHOR: stop
 /// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end it by
@@ -233,6 +239,7 @@ pub fn stop(process: &Identity, signal: i32, patience: Option<Duration>) -> Resu
     // ANCHOR_END: exercise_stop
 }
 
+// ANCHOR: waiting
 /// Sends `signal` to the process of `pidfd`, which may have ended.
 pub fn send(pidfd: &OwnedFd, signal: i32) -> Result<()> {
     match call!(pidfd_send_signal(pidfd, signal)) {
@@ -265,6 +272,7 @@ pub fn wait_for_end(pidfd: &OwnedFd, patience: Option<Duration>) -> Result<bool>
         }
     }
 }
+// ANCHOR_END: waiting
 
 /// Sends a signal to the process of `pidfd`: pidfd_send_signal(2).
 pub fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32) -> nix::Result<()> {

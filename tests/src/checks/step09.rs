@@ -26,29 +26,48 @@ pub const EXERCISES: &[Exercise] = &[
         name: "detach",
         heart: "session and descriptors",
         check: detach,
-        scenes: &[],
+        scenes: &[&[
+            "run",
+            "-d",
+            "--state-dir",
+            "{state}",
+            "--image",
+            "{root}",
+            "true",
+        ]],
         mistakes: &[],
-        read: "setsid(2), daemon(7), pipe(7)",
-        show: "cargo progress run 9 -- run -d sleep 100 | cat",
+        read: "setsid(2), credentials(7), daemon(7), pipe(7)",
+        show: "cargo progress run 9 -- run -d --rm sleep 10 | cat",
         hints: [
-            "Which processes does a terminal hang up? And when does whoever reads from a pipe read its end?",
-            "setsid(), chdir(\"/\"), close all of open_descriptors() above 2 that aren't in keep, then open \
-             /dev/null and dup2 it to 0, 1 and 2.",
+            "Which processes does a terminal hang up, and which call takes a process out of their number? \
+             What does it mean for others that somebody stands in a directory? And when does whoever reads \
+             from a pipe read its end?",
+            "call!(setsid())?, call!(chdir(\"/\"))?; then call!(close(number))? for each of \
+             open_descriptors()? that is above 2 and not in keep; and at last open /dev/null for reading and \
+             writing, and put it in the place of 0, 1 and 2 by dup2_stdin, dup2_stdout and dup2_stderr.",
         ],
     },
     Exercise {
         name: "save",
         heart: "rename",
         check: save,
-        scenes: &[],
+        scenes: &[&[
+            "create",
+            "--state-dir",
+            "{state}",
+            "--image",
+            "{root}",
+            "true",
+        ]],
         mistakes: &[],
-        read: "rename(2), fsync(2)",
-        show: "cargo progress run 9 -- create --name box true; ls /var/lib/ten-steps/containers/*",
+        read: "rename(2), fsync(2), open(2) on O_TRUNC",
+        show: "cargo progress run 9 -- create --name box true; sudo ls -A /var/lib/ten-steps/containers/*",
         hints: [
-            "A file that is being written is half written for a while. Which call gives a name to a file that \
-             is whole?",
-            "path.with_extension(\"new\"): create it, write_all, sync_all if durable, rename it to path; after \
-             an error remove it.",
+            "A file that is being written is half written for a while. Which call gives a name to a file \
+             that is whole? Where must that file lie? And what has to be on the disk before its name is?",
+            "The new file is path.with_extension(\"new\"). File::create it, write_all, sync_all if durable, \
+             and only then fs::rename it to path. Do these in a closure, so that whatever fails is one result: \
+             after an error remove the new file, and return the error.",
         ],
     },
     Exercise {
@@ -60,22 +79,41 @@ pub const EXERCISES: &[Exercise] = &[
         read: "proc_pid_stat(5)",
         show: "cargo progress run 9 -- ps -a",
         hints: [
-            "Two processes can have the same number, one after the other. What can't they have in common?",
-            "boot_id() first; then Stat::of(pid): the start_time is the same, and the state neither Z nor X.",
+            "Two processes can have the same number, one after the other. What can't they have in common? And \
+             two machines' lives?",
+            "boot_id() first: if it can't be read, or is another than process.boot_id, the answer is false. Then \
+             Stat::of(process.pid): an error says that there is none; otherwise its start_time has to be the \
+             process's, and its state neither Z nor X.",
         ],
     },
     Exercise {
         name: "stop",
         heart: "wait, don't sleep",
         check: stop,
-        scenes: &[],
+        scenes: &[
+            &[
+                "run",
+                "-d",
+                "--name",
+                "box",
+                "--state-dir",
+                "{state}",
+                "--image",
+                "{root}",
+                "sleep",
+                "1000",
+            ],
+            &["stop", "-t", "0.2", "--state-dir", "{state}", "box"],
+        ],
         mistakes: &[],
         read: "pidfd_open(2), pidfd_send_signal(2), poll(2)",
-        show: "cargo progress run 9 -- stop -t 1 box",
+        show: "cargo progress run 9 -- run -d --name box sleep 1000; cargo progress run 9 -- stop -t 1 box",
         hints: [
-            "What tells that a process has ended, at once and without a look every second? What if it doesn't?",
-            "process.open()?, which is None when it has gone; send(signal); wait_for_end(patience), and when \
-             that is false send SIGKILL and wait without one.",
+            "What stands for a process and never for another one? What tells that it has ended, at once and \
+             without a look every second? What if it doesn't end? And what if it has ended before you came?",
+            "let Some(pidfd) = process.open()? else return Ok(()). Then send(&pidfd, signal)?; and if \
+             wait_for_end(&pidfd, patience)? is false, send SIGKILL in the same way and wait once more, \
+             without a limit.",
         ],
     },
 ];

@@ -19,6 +19,10 @@ const CALLS: &str = "?unshare,?setns,?sethostname,?execve,?execveat,?fork,?vfork
 /// Those that take privileges away.
 const PRIVILEGES: &str = "?setgroups,?setresgid,?setresuid,?capset,?seccomp";
 
+/// Those by which a process outlives its caller, replaces a file, and ends another process.
+const LIFE: &str = "?execveat,?dup2,?dup3,?rename,?renameat,?renameat2,?fsync,?pidfd_open,?poll,?ppoll,\
+    ?recvmsg,?recvfrom";
+
 /// One system call as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -55,7 +59,9 @@ impl Trace {
         strace
             .args(["-ff", "-qq", "-y", "-s", "120", "-e", "signal=none"])
             .arg("-e")
-            .arg(format!("trace={CALLS},{PRIVILEGES},{TERMINALS},{NOTES}"))
+            .arg(format!(
+                "trace={CALLS},{PRIVILEGES},{TERMINALS},{NOTES},{LIFE}"
+            ))
             .arg("-o")
             .arg(folder.path().join("of"))
             .arg(program)
@@ -101,6 +107,7 @@ impl Trace {
             if processes.is_empty() {
                 without_its_first_life(&mut calls);
             }
+            let calls = without_others_descriptors(calls);
             own += calls.iter().filter(|call| call.makes_a_process()).count();
             processes.push(calls);
         }
@@ -166,6 +173,12 @@ fn with_names(text: &str) -> String {
             }
         }
         named += &(line_named + "\n");
+        if ["dup", "poll(", "ppoll(", "recv"]
+            .iter()
+            .any(|name| line.starts_with(name))
+        {
+            continue;
+        }
         // `7</dev>` is what -y makes of a descriptor; the last one of a line is what came of the call.
         for (before, behind) in line.match_indices("</").map(|(at, _)| line.split_at(at)) {
             let number = before.rsplit(|c: char| !c.is_ascii_digit()).next();
@@ -182,7 +195,7 @@ fn with_names(text: &str) -> String {
 fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
     let mut own = Vec::new();
     for call in calls {
-        let became_another = call.name == "execve" && call.result == "0";
+        let became_another = call.name.starts_with("execve") && call.result == "0";
         own.push(call);
         if became_another {
             break;
@@ -198,6 +211,22 @@ fn without_its_first_life(calls: &mut Calls) {
     if let Some(at) = calls.iter().rposition(is_anew) {
         calls.drain(..=at);
     }
+}
+
+/// The calls without what becomes of descriptors, unless the process is to be a monitor, and without messages, unless
+/// the process may have started one: only there they are the lesson.
+fn without_others_descriptors(mut calls: Calls) -> Calls {
+    if !calls.iter().any(|call| call.name == "execveat") {
+        calls.retain(|call| !call.name.starts_with("dup") && !call.is_close_of_no_pipe());
+    }
+    // How often somebody looks at a clock while he waits is chance.
+    let in_vain = |call: &Call| call.name.ends_with("poll") && call.result.contains("Timeout");
+    calls.dedup_by(|later, first| in_vain(later) && in_vain(first));
+    let forks = |call: &Call| matches!(call.name.as_str(), "fork" | "vfork" | "clone");
+    if !calls.iter().any(forks) {
+        calls.retain(|call| !call.name.starts_with("recv"));
+    }
+    calls
 }
 
 impl Call {
@@ -222,21 +251,31 @@ impl Call {
         let is_ours = |arguments: &str| {
             let complains = name == "write" && arguments.starts_with("2<");
             let limits = name == "write" && arguments.contains("/cgroup");
-            complains || limits || arguments.contains("<pipe:") || arguments.contains("signalfd")
+            let records = name == "write" && arguments.contains("/config.");
+            complains
+                || limits
+                || records
+                || arguments.contains("<pipe:")
+                || arguments.contains("signalfd")
         };
         // Of what is removed only groups matter: the libraries have files of their own.
         let removes = matches!(name, "rmdir" | "unlink" | "unlinkat");
         if removes && !arguments.contains("/cgroup") {
             return None;
         }
-        let of_libraries = matches!(name, "read" | "write" | "close" | "ioctl");
+        if is_out_of_place(name, arguments) {
+            return None;
+        }
+        let of_libraries = matches!(name, "read" | "write" | "ioctl");
         let of_terminals = ["TIOCSPTLCK", "TIOCGPTPEER", "TIOCSCTTY"];
         let is_ioctl =
             arguments.contains("SIOC") || of_terminals.iter().any(|one| arguments.contains(one));
         if of_libraries && !is_ours(arguments) && !is_ioctl {
             return None;
         }
-        if name.starts_with("open") && name != "open_tree" && !arguments.contains("ptmx") {
+        let writes_record = arguments.contains("/config.") && arguments.contains("O_WRONLY");
+        let is_shown = arguments.contains("ptmx") || writes_record;
+        if name.starts_with("open") && name != "open_tree" && !is_shown {
             return None;
         }
         let makes_pid = ["fork", "vfork", "clone", "clone3", "wait4", "waitid"].contains(&name);
@@ -249,12 +288,25 @@ impl Call {
             ("read" | "write", Some((file, rest))) if rest.contains("\\0\\0") => {
                 steady(&format!("{file}, …"))
             }
+            ("pidfd_open", Some((_, rest))) => format!("PID, {rest}"),
+            ("pidfd_send_signal", Some((_, rest))) => format!("pidfd, {rest}"),
+            ("poll" | "ppoll", _) => format!("pidfd, {}", patience(arguments)),
+            ("recvmsg" | "recvfrom", _) => "socket".into(),
+            ("dup2" | "dup3", Some((from, to))) => {
+                format!("{from}, {}", to.split('<').next().unwrap_or(to))
+            }
+            ("execveat", _) => with_first_word(arguments),
+            ("close", _) => without_pid(&steady(arguments)),
+            ("write", Some((file, _))) if arguments.contains("/config.") => {
+                format!("{}, …", steady(file))
+            }
             ("signalfd4", _) => "…".into(),
             // The sets, without the version of the call.
             ("capset", _) => arguments
                 .split_once("}, {")
                 .map_or(arguments, |(_, sets)| sets.trim_end_matches('}'))
                 .into(),
+            ("open" | "openat", Some((_, rest))) if arguments.contains("/config.") => steady(rest),
             ("open" | "openat" | "mknod" | "mknodat", _) => {
                 with_number(arguments.trim_start_matches("AT_FDCWD</>, "))
             }
@@ -263,6 +315,20 @@ impl Call {
         };
         let result = match result.parse::<i64>() {
             Ok(pid) if makes_pid && pid > 0 => "PID".into(),
+            Ok(pid) if name == "setsid" && pid > 1 => "PID".into(),
+            Ok(length) if name.starts_with("recv") && length > 0 => "a message".into(),
+            _ if name.ends_with("poll") && !result.contains("Timeout") => {
+                result.split(' ').next().unwrap_or(result).into()
+            }
+            Ok(length) if name == "write" && length > 0 && arguments.ends_with(", …") => {
+                "all".into()
+            }
+            _ if name.starts_with("open") && arguments.contains("/config.") => {
+                result.split('<').next().unwrap_or(result).into()
+            }
+            _ if name.starts_with("dup") || name == "mount_setattr" || name == "pidfd_open" => {
+                result.split('<').next().unwrap_or(result).into()
+            }
             _ => steady(result),
         };
         Some(Call {
@@ -270,6 +336,12 @@ impl Call {
             arguments,
             result,
         })
+    }
+
+    /// Whether it closes something else than a pipe or a signalfd.
+    fn is_close_of_no_pipe(&self) -> bool {
+        let is_pipe = self.arguments.contains("<pipe") || self.arguments.contains("signalfd");
+        self.name == "close" && !is_pipe
     }
 
     /// Whether it is a call `name` with `part` among its arguments.
@@ -295,6 +367,47 @@ impl std::fmt::Display for Call {
             "0" => Ok(()),
             result => write!(f, " = {result}"),
         }
+    }
+}
+
+/// Whether a call is a library's own: a file that gets its name or reaches the disk and is no container's record, a
+/// wait for something else than a process, a descriptor that is copied and doesn't lead nowhere.
+fn is_out_of_place(name: &str, arguments: &str) -> bool {
+    match name {
+        "rename" | "renameat" | "renameat2" | "fsync" => {
+            !arguments.contains("/config.") && !arguments.contains("/containers/.new-")
+        }
+        "poll" | "ppoll" => !arguments.contains("pid") || arguments.contains("}, {"),
+        "dup2" | "dup3" => !arguments.contains("</dev/null>"),
+        _ => false,
+    }
+}
+
+/// How long a poll(2) waits: what is left of some time differs from run to run.
+fn patience(arguments: &str) -> &str {
+    match arguments.rsplit(", ").next().unwrap_or_default() {
+        known @ ("-1" | "0" | "NULL") => known,
+        _ => "…",
+    }
+}
+
+/// The arguments of an execveat(2), of the words only the first.
+fn with_first_word(arguments: &str) -> String {
+    let words = arguments
+        .split_once(", [")
+        .map_or(arguments, |(_, words)| words);
+    let first = words.split(',').next().unwrap_or(words);
+    format!("[{first}, …]")
+}
+
+/// `</proc/PID/fd>` for a process's own folder.
+fn without_pid(arguments: &str) -> String {
+    match arguments.split_once("</proc/") {
+        Some((before, behind)) => {
+            let behind = behind.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{before}</proc/PID{behind}")
+        }
+        None => arguments.into(),
     }
 }
 
