@@ -26,7 +26,7 @@ pub fn tear_down(findings: &Findings) -> Result<()> {
 }
 
 /// Files of the folder's own.
-const OWN: [&str; 3] = ["upper/own", "upper/a/b/c", "work/x"];
+const OWN: [&str; 4] = ["own", "upper/own", "upper/a/b/c", "work/x"];
 
 /// A folder that is to go, and what is beside it and has to stay.
 struct Yard {
@@ -49,6 +49,7 @@ impl Yard {
         folder(
             &yard.folder,
             &[
+                ("own", "own"),
                 ("upper/own", "own"),
                 ("upper/a/b/c", "deep"),
                 ("work/x", "x"),

@@ -336,7 +336,10 @@ fn shows(findings: &Findings, outcome: &Outcome, expected: &str, why: &str) {
     let text: Option<String> = outcome.value();
     let seen = match &text {
         Some(text) => format!("a file of the last layer has {text:?}"),
-        None => shortened(&outcome.in_words()),
+        None => {
+            let scratch = findings.scratch.display().to_string();
+            shortened(&outcome.in_words().replace(&scratch, "SCRATCH"))
+        }
     };
     let holds = text.as_deref() == Some("last");
     let is_it = outcome.is_error();
