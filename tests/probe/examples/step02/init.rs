@@ -43,7 +43,7 @@ fn run(
             set_child_subreaper(true)?;
             // A door of the host's.
             std::mem::forget(pipe2(OFlag::empty())?);
-            Ok(signals::hold()?)
+            signals::hold()
         },
         |()| {
             let itself = getpid();

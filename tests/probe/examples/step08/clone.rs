@@ -384,7 +384,7 @@ fn judge(findings: &Findings, copy: &Copy, outcome: &Outcome) {
     let claim = Claim::new("the copy's descriptor closes on execve", seen, closes);
     let why = "a command would get it: a directory of the host, open (OPEN_TREE_CLOEXEC)";
     findings.claim(claim.because((!closes).then(|| why.into())));
-    findings.caller_stays(&outcome, &[]);
+    findings.caller_stays(outcome, &[]);
 }
 
 /// Copies another source of the same tree, and reads a file of the copy.
@@ -447,7 +447,7 @@ fn claim_text(
     };
     let claim = Claim::new(expected, seen, holds);
     findings.claim(claim.because(why.filter(|_| !holds).map(Into::into)));
-    findings.caller_stays(&outcome, &[]);
+    findings.caller_stays(outcome, &[]);
 }
 
 fn by_a_link(findings: &Findings) -> Result<()> {

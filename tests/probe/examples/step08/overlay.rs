@@ -345,7 +345,7 @@ fn shows(findings: &Findings, outcome: &Outcome, expected: &str, why: &str) {
     let is_it = outcome.is_error();
     let claim = Claim::new(expected, seen, holds);
     findings.claim(claim.because((is_it && !holds).then(|| why.into())));
-    findings.caller_stays(&outcome, &[]);
+    findings.caller_stays(outcome, &[]);
 }
 
 /// Names that mean something in the options.
