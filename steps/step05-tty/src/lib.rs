@@ -200,10 +200,9 @@ pub struct Pty {
 /// Opens a new pseudo-terminal of the devpts that is mounted at /dev/pts: by its own ptmx in there, as what is at
 /// /dev/ptmx may belong to another.
 ///
-/// A pseudo-terminal from the host's devpts would work, but `tty` in the container would say "not a tty":
-/// the terminal's name is in a filesystem that isn't there. Both ends can be read and written (O_RDWR) and are
-/// closed by `execve` (O_CLOEXEC), and neither becomes the caller's controlling terminal (O_NOCTTY): see open(2).
-/// See ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER.
+/// A pseudo-terminal from the host's devpts would work, but `tty` in the container would say "not a tty": the terminal's
+/// name is in a filesystem that isn't there. Both ends are for reading and writing (O_RDWR), closed by `execve` (O_CLOEXEC)
+/// and nobody's controlling terminal (O_NOCTTY). See open(2), ioctl_tty(2) on TIOCSPTLCK and TIOCGPTPEER.
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): ENOENT without a devpts at /dev/pts. Neither end stays open.
@@ -288,7 +287,6 @@ pub fn raw_mode<T>(terminal: BorrowedFd, body: impl FnOnce() -> Result<T>) -> Re
             (self.0)();
         }
     }
-
     let before = tcgetattr(terminal)?;
     let mut raw = before.clone();
     cfmakeraw(&mut raw);

@@ -4,8 +4,12 @@ use crate::table::{folder, in_memory, mounts_at, text_of, tmpfs};
 use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::mount::{MsFlags, mount};
+<<<<<<< HEAD
 use probe::old;
 use probe::{Claim, Findings, Outcome, libc, private_mounts};
+=======
+use probe::{Claim, Findings, Outcome, Verdict, Watcher, libc, private_mounts};
+>>>>>>> ck78
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -22,7 +26,16 @@ const REMOVING: &[(libc::c_long, &str, Errno)] = &[
 
 pub fn tear_down(findings: &Findings) -> Result<()> {
     in_memory(findings)?;
-    findings.play(&[plain, absent, mounted, in_use, beside, each_call])
+    findings.play(&[
+        plain,
+        absent,
+        mounted,
+        in_use,
+        beside,
+        stays_mounted,
+        without_table,
+        each_call,
+    ])
 }
 
 /// Files of the folder's own.
@@ -316,6 +329,71 @@ fn beside(findings: &Findings) -> Result<()> {
     Ok(())
 }
 
+/// A mount doesn't go.
+fn stays_mounted(findings: &Findings) -> Result<()> {
+    let watcher = Watcher::refuses_all(libc::SYS_umount2, Errno::EBUSY);
+    let why = "the error of umount2 was passed over, and the removal went on";
+    nothing_goes(findings, watcher, "where a mount doesn't go (EBUSY)", why)
+}
+
+/// Nobody can say what is mounted.
+fn without_table(findings: &Findings) -> Result<()> {
+    let watcher = Watcher::new(&[libc::SYS_openat], |call| {
+        match call.text(1).contains("mountinfo") {
+            true => Verdict::Fail(Errno::EMFILE),
+            false => Verdict::Go,
+        }
+    });
+    let why =
+        "that the mounts can't be known was taken for that there are none, and the removal went on";
+    nothing_goes(
+        findings,
+        watcher,
+        "where the table of mounts can't be read (EMFILE)",
+        why,
+    )
+}
+
+/// Claims that nothing is removed, and that this is an error.
+fn nothing_goes(findings: &Findings, watcher: Watcher, when: &str, why: &str) -> Result<()> {
+    let expected = format!("{when} it returns an error, and nothing is removed");
+    findings.begin(&expected);
+    let yard = Yard::of(findings)?;
+    let outcome = findings.subject().watch(watcher).call_in(
+        || yard.with_volume(),
+        |()| step08_overlay::tear_down(&yard.folder),
+        |_| Ok(()),
+    )?;
+    // Who found another way has done what was asked for.
+    if outcome.is_ok() && yard.is_gone() && yard.lost().is_empty() {
+        return Ok(());
+    }
+    let gone: Vec<&str> = OWN
+        .into_iter()
+        .filter(|own| !yard.folder.join(own).exists())
+        .collect();
+    let lost = yard.lost();
+    let whole = gone.is_empty() && lost.is_empty();
+    let seen = match whole {
+        true => outcome.in_words(),
+        false => format!(
+            "{}; {} files of the folder are removed, {} of others",
+            outcome.in_words(),
+            gone.len(),
+            lost.len()
+        ),
+    };
+    let why = match whole {
+        true => outcome.why_no_error().or_else(|| {
+            Some("the error is thrown away: the folder is still there, and nobody is told".into())
+        }),
+        false => Some(why.into()),
+    };
+    let holds = whole && outcome.is_error();
+    findings.claim(Claim::new(expected, seen, holds).because(why.filter(|_| !holds)));
+    Ok(())
+}
+
 /// No call's error is thrown away, and what others have is whole whatever fails.
 fn each_call(findings: &Findings) -> Result<()> {
     let yard = Yard::of(findings)?;
@@ -334,12 +412,6 @@ fn each_call(findings: &Findings) -> Result<()> {
         |outcome| {
             let mut left = outcome.changes(&["mounts"]);
             left.extend(yard.lost());
-            let lines = &outcome.after.mounts;
-            let is_mounted = lines.iter().any(|line| line.contains("over/upper/mnt "));
-            let is_whole = OWN.iter().all(|own| yard.folder.join(own).exists());
-            if is_mounted && !is_whole {
-                left.push("files were removed, although a mount in there hadn't gone".into());
-            }
             left
         },
     )?;
