@@ -4,12 +4,8 @@ use crate::table::{folder, in_memory, mounts_at, text_of, tmpfs};
 use probe::anyhow::Result;
 use probe::nix::errno::Errno;
 use probe::nix::mount::{MsFlags, mount};
-<<<<<<< HEAD
 use probe::old;
-use probe::{Claim, Findings, Outcome, libc, private_mounts};
-=======
 use probe::{Claim, Findings, Outcome, Verdict, Watcher, libc, private_mounts};
->>>>>>> ck78
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
