@@ -237,6 +237,7 @@ pub fn detach(bench: &Workbench) -> Result<Vec<Claim>> {
     let ended = before_rest(Process(group), || caller.try_wait().ok().flatten());
     let Some(status) = ended else {
         let _ = caller.kill();
+        caller.wait()?;
         bail!("run -d doesn't come back");
     };
     if !status.success() {
