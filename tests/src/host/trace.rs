@@ -103,10 +103,12 @@ impl Trace {
             if processes.is_empty() {
                 lines.next(); // How strace started it.
             }
-            let mut calls = until_exec(lines.filter_map(Call::parse));
-            if processes.is_empty() {
-                without_its_first_life(&mut calls);
-            }
+            let calls = lines.filter_map(Call::parse);
+            // The program itself may begin anew, as a copy of itself.
+            let calls = match processes.is_empty() {
+                true => without_its_first_life(until_exec(calls, &["execve"])),
+                false => until_exec(calls, &["execve", "execveat"]),
+            };
             let calls = without_others_descriptors(calls);
             own += calls.iter().filter(|call| call.makes_a_process()).count();
             processes.push(calls);
@@ -192,10 +194,10 @@ fn with_names(text: &str) -> String {
 }
 
 /// The calls up to the one that made the process another program, with that one.
-fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
+fn until_exec(calls: impl Iterator<Item = Call>, ends: &[&str]) -> Calls {
     let mut own = Vec::new();
     for call in calls {
-        let became_another = call.name.starts_with("execve") && call.result == "0";
+        let became_another = ends.contains(&call.name.as_str()) && call.result == "0";
         own.push(call);
         if became_another {
             break;
@@ -206,11 +208,12 @@ fn until_exec(calls: impl Iterator<Item = Call>) -> Calls {
 
 /// Takes away what the program did before it executed itself anew, from a file that can't be changed (`be_sealed` of
 /// step 9): it begins once more.
-fn without_its_first_life(calls: &mut Calls) {
+fn without_its_first_life(mut calls: Calls) -> Calls {
     let is_anew = |call: &Call| call.name == "execveat" && call.worked();
     if let Some(at) = calls.iter().rposition(is_anew) {
         calls.drain(..=at);
     }
+    calls
 }
 
 /// The calls without what becomes of descriptors, unless the process is to be a monitor, and without messages, unless
