@@ -200,7 +200,7 @@ impl State {
             .filter(|(pid, _)| !self.children.contains_key(pid));
         new.map(|(_, state)| match state.as_str() {
             "Z" => "a zombie is left behind: a child whose exit code nobody has taken".into(),
-            state => format!("a child is left behind (State: {state})"),
+            _ => "a child is left behind".into(),
         })
         .collect()
     }
