@@ -2,7 +2,8 @@
     call!(chdir(new_root))?;
     let none = None::<&str>;
     call!(mount(Some("."), "/", none, MsFlags::MS_MOVE, none))?;
-    nix::unistd::chroot(".")?;
+    use nix::unistd::chroot;
+    call!(chroot("."))?;
     call!(chdir("/"))?;
     mounts()?;
     Ok(())
