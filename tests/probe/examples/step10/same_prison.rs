@@ -278,7 +278,7 @@ fn a_group_refuses(findings: &Findings, scene: &Scene) -> Result<()> {
     let later = [
         ("another group was joined", seen.after.groups > at),
         ("make_ready ran", !seen.ready.is_empty()),
-        ("limits were set", seen.after.core == (0, 0)),
+        ("limits were set", seen.after.files == OF_PRISON),
         ("the process became its user", seen.after.uid == 1000),
     ];
     stops(findings, expected, &outcome, &later);
@@ -294,7 +294,7 @@ fn not_ready(findings: &Findings, scene: &Scene) -> Result<()> {
     })?;
     let seen: Seen = outcome.value().unwrap_or_default();
     let later = [
-        ("limits were set", seen.after.core == (0, 0)),
+        ("limits were set", seen.after.files == OF_PRISON),
         ("the process became its user", seen.after.uid == 1000),
     ];
     stops(findings, expected, &outcome, &later);
