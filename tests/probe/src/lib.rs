@@ -18,7 +18,7 @@ pub mod world;
 pub use claim::Claim;
 pub use descriptors::{high_number, place};
 pub use scene::names;
-pub use state::{Descriptor, State};
+pub use state::{Descriptor, State, children_of, pending};
 pub use subject::{Ending, Outcome, Rest, Subject, at_rest, note, noted, told, until};
 pub use watcher::{Call, Verdict, Watcher};
 pub use world::private_mounts;
@@ -220,7 +220,8 @@ pub fn main(probes: &[(&str, Probe)]) -> Result<()> {
     // Whoever loses its parent in here comes to us, and goes.
     set_child_subreaper(true)?;
     let known = probes.iter().find(|(name, _)| *name == findings.exercise);
-    let judged = known.map_or(Ok(()), |(_, probe)| probe(&findings));
+    let (_, probe) = known.context("nobody judges an exercise of that name")?;
+    let judged = probe(&findings);
     subject::end_all_children()?;
     match judged {
         Ok(()) => say(&Line::End),

@@ -198,11 +198,9 @@ impl State {
             .children
             .iter()
             .filter(|(pid, _)| !self.children.contains_key(pid));
-        new.map(|(_, state)| match state.as_str() {
-            "Z" => "a zombie is left behind: a child whose exit code nobody has taken".into(),
-            _ => "a child is left behind".into(),
-        })
-        .collect()
+        // Whether it has ended by now is chance.
+        new.map(|_| "a child is left behind, whose exit code nobody has taken".into())
+            .collect()
     }
 }
 
@@ -274,6 +272,16 @@ pub fn children_of(pid: Pid) -> BTreeMap<i32, String> {
         children.insert(child, state.to_owned());
     }
     children
+}
+
+/// The signals that the process `pid` has been sent and hasn't taken, a bit each: SigPnd and ShdPnd of
+/// proc_pid_status(5).
+pub fn pending(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let lines = status.lines().filter_map(|line| line.split_once(':'));
+    let sets = lines.filter(|(name, _)| ["SigPnd", "ShdPnd"].contains(name));
+    sets.filter_map(|(_, set)| u64::from_str_radix(set.trim(), 16).ok())
+        .fold(0, |all, set| all | set)
 }
 
 /// The lines of mountinfo without the IDs of the mounts and of their parents.

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getpid};
+use nix::unistd::{ForkResult, Pid, dup2_stdout, fork, getpid, pipe2};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -210,47 +210,14 @@ impl<'a> Subject<'a> {
             ForkResult::Parent { child } => child,
             ForkResult::Child => live(memory, self.name, numbers.as_deref(), world, function),
         };
-        let (mut watcher, mut meanwhile) = (self.watcher, Some(meanwhile));
-        let (mut answers, mut before, mut after) = (None, State::default(), None);
-        let mut interfered = Ok(());
-        let status = loop {
-            match memory.turn() {
-                ASKS => {
-                    let listener =
-                        descriptor_of(pid, memory.note(LISTENER).load(Ordering::Acquire))?;
-                    let (hears, tells) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-                    let watcher = watcher.take().context("nobody is to be asked")?;
-                    let is_on = move || memory.turn() == GO;
-                    let answering = thread::spawn(move || watcher.answer(&listener, &hears, is_on));
-                    answers = Some((answering, tells));
-                    memory.set_turn(WATCHED);
-                }
-                READY => {
-                    before = State::of(pid)?;
-                    memory.set_turn(GO);
-                    if let Some(meanwhile) = meanwhile.take() {
-                        interfered = meanwhile(pid);
-                    }
-                }
-                DONE => {
-                    after = Some(State::of(pid)?);
-                    memory.set_turn(LOOKED);
-                }
-                turn => memory.wait_while(turn),
-            }
-            match waitpid(pid, Some(WaitPidFlag::WNOHANG))? {
-                WaitStatus::StillAlive => {}
-                status => break status,
-            }
-        };
+        let attended = attend(memory, pid, self.watcher, meanwhile)?;
         end_all_children()?;
-        let (mut calls, mut refused) = (Vec::new(), false);
-        if let Some((answering, tells)) = answers {
-            drop(tells);
-            let answered = answering.join().ok().context("who answers has panicked")?;
-            (calls, refused) = answered?;
-        }
-        interfered?;
+        let (calls, refused) = match attended.answers {
+            Some(answers) => answers.end()?,
+            None => (Vec::new(), false),
+        };
+        attended.interfered?;
+        let (status, before, after) = (attended.status, attended.before, attended.after);
         let left = match status {
             WaitStatus::Exited(_, code) => code as u8,
             WaitStatus::Signaled(_, signal, _) => 128 + signal as u8,
@@ -272,6 +239,87 @@ impl<'a> Subject<'a> {
             refused,
             came_back_twice: noted(STRAY) != 0,
         })
+    }
+}
+
+/// What was seen of a subject until its end.
+struct Attended {
+    status: WaitStatus,
+    before: State,
+    after: Option<State>,
+    answers: Option<Answers>,
+    interfered: Result<()>,
+}
+
+/// Does this side's part in the life of the subject `pid`: looks at it before and after, and has its questions answered.
+fn attend(
+    memory: Memory,
+    pid: Pid,
+    mut watcher: Option<Watcher>,
+    meanwhile: impl FnOnce(Pid) -> Result<()>,
+) -> Result<Attended> {
+    let mut meanwhile = Some(meanwhile);
+    let (mut answers, mut before, mut after) = (None, State::default(), None);
+    let mut interfered = Ok(());
+    loop {
+        match memory.turn() {
+            ASKS => {
+                let watcher = watcher.take().context("nobody is to be asked")?;
+                answers = Some(Answers::begin(memory, pid, watcher)?);
+                memory.set_turn(WATCHED);
+            }
+            READY => {
+                before = State::of(pid)?;
+                memory.set_turn(GO);
+                if let Some(meanwhile) = meanwhile.take() {
+                    interfered = meanwhile(pid);
+                }
+            }
+            DONE => {
+                after = Some(State::of(pid)?);
+                memory.set_turn(LOOKED);
+            }
+            turn => memory.wait_while(turn),
+        }
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::StillAlive => {}
+            status => {
+                return Ok(Attended {
+                    status,
+                    before,
+                    after,
+                    answers,
+                    interfered,
+                });
+            }
+        }
+    }
+}
+
+/// What a thread that answers comes to: the calls, and whether one was refused.
+type Answered = Result<(Vec<Call>, bool)>;
+
+/// A thread that answers the questions of a subject, and the pipe whose end tells it to end.
+struct Answers {
+    answering: thread::JoinHandle<Answered>,
+    goes_on: OwnedFd,
+}
+
+impl Answers {
+    fn begin(memory: Memory, pid: Pid, watcher: Watcher) -> Result<Answers> {
+        let listener = descriptor_of(pid, memory.note(LISTENER).load(Ordering::Acquire))?;
+        let (hears, goes_on) = pipe2(OFlag::O_CLOEXEC)?;
+        let is_on = move || memory.turn() == GO;
+        let answering = thread::spawn(move || watcher.answer(&listener, &hears, is_on));
+        Ok(Answers { answering, goes_on })
+    }
+
+    fn end(self) -> Answered {
+        drop(self.goes_on);
+        self.answering
+            .join()
+            .ok()
+            .context("who answers has panicked")?
     }
 }
 
@@ -297,6 +345,8 @@ fn live<W, T: Serialize>(
     let say = |said: &Said| memory.write(&serde_json::to_vec(said).unwrap_or_default());
     let made = || -> Result<W> {
         set_name(&CString::new(name)?)?;
+        // What the function prints isn't a finding.
+        dup2_stdout(std::io::stderr())?;
         // Nothing stays when whoever judges is killed.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if let Some(numbers) = numbers {

@@ -6,7 +6,7 @@ use probe::libc;
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{Signal, kill, raise};
 use probe::nix::unistd::Pid;
-use probe::{Claim, Findings, Outcome, Rest, Subject, at_rest};
+use probe::{Claim, Findings, Outcome, Rest, Subject, at_rest, children_of};
 use std::convert::Infallible;
 use std::fs;
 use step01_uts::{Refused, exec};
@@ -157,9 +157,7 @@ fn waits_for_the_child(findings: &Findings) -> Result<()> {
         |pipe| told(pipe.outcome()),
         |subject| {
             probe::note(0, u32::from(at_rest(subject) == Rest::Came) + 1);
-            let list = fs::read_to_string(format!("/proc/{subject}/task/{subject}/children"))
-                .unwrap_or_default();
-            for pid in list.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            for pid in children_of(subject).into_keys() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
             }
             Ok(())

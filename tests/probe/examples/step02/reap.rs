@@ -6,7 +6,7 @@ use probe::libc;
 use probe::nix::errno::Errno;
 use probe::nix::sys::signal::{Signal, kill};
 use probe::nix::unistd::Pid;
-use probe::{Claim, Findings, Verdict, Watcher, at_rest};
+use probe::{Claim, Findings, Verdict, Watcher, at_rest, children_of};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use step02_pid::reap;
@@ -142,8 +142,8 @@ fn nothing_to_take(findings: &Findings) -> Result<()> {
                 if at_rest(subject) == probe::Rest::Waits {
                     probe::note(0, 1);
                     // So that somebody judges the rest.
-                    for pid in probe_children(subject) {
-                        let _ = kill(pid, Signal::SIGKILL);
+                    for pid in children_of(subject).into_keys() {
+                        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                     }
                 }
                 Ok(())
@@ -191,15 +191,6 @@ fn nothing_to_take(findings: &Findings) -> Result<()> {
         .why("with WUNTRACED waitpid tells of stops, too; nobody asked for those"),
     );
     Ok(())
-}
-
-fn probe_children(subject: Pid) -> Vec<Pid> {
-    let list = std::fs::read_to_string(format!("/proc/{subject}/task/{subject}/children"))
-        .unwrap_or_default();
-    list.split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .map(Pid::from_raw)
-        .collect()
 }
 
 fn pause() -> i32 {

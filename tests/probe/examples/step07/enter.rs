@@ -23,7 +23,7 @@ const ENTERING: &[(libc::c_long, &str, Errno)] = &[
 const MEANT: &[&str] = &["ns/cgroup"];
 
 pub fn enter(findings: &Findings) -> Result<()> {
-    findings.play(&[on_v2, without_paths, here, each_call_on_v2, each_call])
+    findings.play(&[on_v2, without_paths, here, each_call])
 }
 
 /// What was seen from inside: for each group whether the caller is in it, its /proc/self/cgroup, and whether its parent is
@@ -180,17 +180,9 @@ fn topmost(container: &Container, outcome: &Outcome, own: &str) -> Claim {
     Claim::new(expected, seen, holds).because((!holds).then(|| why.into()))
 }
 
-/// Whoever can't enter says so, on a machine that has version 2 alone.
-fn each_call_on_v2(findings: &Findings) -> Result<()> {
-    match Container::on_v2(findings)? {
-        Some(container) => each_call_in(findings, &container),
-        None => Ok(()),
-    }
-}
-
-/// And here.
+/// Whoever can't enter says so.
 fn each_call(findings: &Findings) -> Result<()> {
-    each_call_in(findings, &Container::here(findings)?)
+    Container::on_both(findings, each_call_in)
 }
 
 fn each_call_in(findings: &Findings, container: &Container) -> Result<()> {

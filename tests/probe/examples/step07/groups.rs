@@ -36,6 +36,20 @@ impl Container {
         })
     }
 
+    /// Judges by one on a machine that has version 2 alone, where that can be made up, and by one on this machine.
+    pub fn on_both(
+        findings: &Findings,
+        judge: fn(&Findings, &Container) -> Result<()>,
+    ) -> Result<()> {
+        if let Some(container) = Container::on_v2(findings)? {
+            judge(findings, &container)?;
+        }
+        match findings.all_hold() {
+            true => judge(findings, &Container::here(findings)?),
+            false => Ok(()),
+        }
+    }
+
     /// One on a machine that has version 2 alone; none where the kernel hasn't got it.
     pub fn on_v2(findings: &Findings) -> Result<Option<Container>> {
         let known = fs::read_to_string("/proc/filesystems")?;

@@ -29,7 +29,6 @@ pub fn remove(findings: &Findings) -> Result<()> {
         gone_already,
         busy_for_a_while,
         with_groups_below,
-        each_call_on_v2,
         each_call,
         busy_for_ever_on_v2,
         busy_for_ever,
@@ -289,17 +288,9 @@ fn busy_for_a_while(findings: &Findings) -> Result<()> {
     Ok(())
 }
 
-/// Whatever else the kernel says is an error, at once: on a machine that has version 2 alone.
-fn each_call_on_v2(findings: &Findings) -> Result<()> {
-    match Container::on_v2(findings)? {
-        Some(container) => each_call_in(findings, &container),
-        None => Ok(()),
-    }
-}
-
-/// And here.
+/// Whatever else the kernel says is an error, at once.
 fn each_call(findings: &Findings) -> Result<()> {
-    each_call_in(findings, &Container::here(findings)?)
+    Container::on_both(findings, each_call_in)
 }
 
 fn each_call_in(findings: &Findings, container: &Container) -> Result<()> {

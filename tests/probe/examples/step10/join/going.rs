@@ -3,7 +3,7 @@
 use crate::join::target::{CALLER, CAME_BACK, arguments, known_of_the_environment, line};
 use probe::libc;
 use probe::nix::unistd::Pid;
-use probe::{Call, Claim, noted};
+use probe::{Call, Claim, children_of, noted, pending};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -125,7 +125,11 @@ fn brings(environment: u32, arguments: &str) -> Claim {
 pub fn rests(process: Pid, looks: u32) -> bool {
     let mut asleep = 0;
     for _ in 0..60_000 {
-        let is_asleep = sleeps(process) && children(process).into_iter().all(sleeps);
+        let is_asleep = sleeps(process)
+            && children_of(process)
+                .into_keys()
+                .map(Pid::from_raw)
+                .all(sleeps);
         asleep = if is_asleep { asleep + 1 } else { 0 };
         if asleep == looks {
             return true;
@@ -139,20 +143,7 @@ pub fn rests(process: Pid, looks: u32) -> bool {
 }
 
 fn sleeps(process: Pid) -> bool {
-    let process = process.to_string();
-    let is_killed = ["SigPnd", "ShdPnd"].iter().any(|set| {
-        let set = u64::from_str_radix(&line(&process, set), 16).unwrap_or_default();
-        set & (1 << (libc::SIGKILL - 1)) != 0
-    });
-    let state = line(&process, "State");
+    let is_killed = pending(process) & (1 << (libc::SIGKILL - 1)) != 0;
+    let state = line(&process.to_string(), "State");
     !is_killed && (state.starts_with('S') || state.starts_with('Z'))
-}
-
-fn children(process: Pid) -> Vec<Pid> {
-    let path = format!("/proc/{process}/task/{process}/children");
-    let list = std::fs::read_to_string(path).unwrap_or_default();
-    let numbers = list
-        .split_whitespace()
-        .filter_map(|number| number.parse().ok());
-    numbers.map(Pid::from_raw).collect()
 }
