@@ -74,8 +74,9 @@ impl Report {
             is_last: full()?,
         };
         if !report.holds() && !report.is_hole() && !report.is_last {
-            let own = |claim: &Claim| !claim.holds && claim.why.is_some();
-            if !report.claims.iter().any(own) {
+            let is_told = |claim: &Claim| claim.why.is_some() || is_a_panic(&claim.seen);
+            let mut failing = report.claims.iter().filter(|claim| !claim.holds);
+            if !failing.any(is_told) {
                 report.why = why(exercise, bench).map(String::from);
             }
             put_right(&before)?;
@@ -144,6 +145,12 @@ fn why(exercise: &Exercise, bench: &Workbench) -> Option<&'static str> {
     known
         .find(|mistake| (mistake.shows)(&traces))
         .map(|mistake| mistake.why)
+}
+
+/// Whether what was seen is a panic. That tells its own cause, and of the calls that are missing in a trace nobody knows
+/// whether they would have come.
+fn is_a_panic(seen: &str) -> bool {
+    seen.contains("it panicked")
 }
 
 /// Whether the pretend host is full of processes that nobody can count: a fork bomb's.

@@ -133,7 +133,13 @@ pub const EXERCISES: &[Exercise] = &[
             Mistake {
                 why: "the command inherited what nobody meant it to have: inherit_nothing wasn't \
                       called before execve",
-                shows: |traces| !traces[0].has("close_range", ""),
+                shows: |traces| {
+                    let became = |call: &Call| call.is("execve", "") && call.worked();
+                    let calls = traces[0].process(0);
+                    // The first execve is that of the program itself.
+                    calls.iter().filter(|call| became(call)).count() > 1
+                        && !traces[0].has("close_range", "")
+                },
             },
         ],
         read: "execve(2), environ(7)",
