@@ -433,7 +433,7 @@ pub const EXEC: Attack = Attack {
         "a directory that is left open is a way out, whatever the root is",
     ],
     beyond: "runc joins in a C constructor before Go's threads begin, and copies itself, so that no container can \
-             overwrite it through /proc/PID/exe; crun and youki do it as here",
+             overwrite it through /proc/PID/exe; crun enters all namespaces by one setns with a pidfd, as here",
     next: "its images still come from this machine: chapter 11 fetches them",
 };
 

@@ -17,6 +17,7 @@ use similar::{ChangeTag, TextDiff};
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The folder of the learner's copies.
 pub fn exercises() -> PathBuf {
@@ -135,6 +136,48 @@ pub fn start(chapter: &'static Chapter) -> Result<u8> {
 
 /// Runs the learner's program on a pretend host, which takes what it does wrong.
 pub fn run(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
+    let program = own_program(chapter)?;
+    let error = pretend(chapter)?.arg(&program).args(arguments).exec();
+    Err(error).context(program.display().to_string())
+}
+
+/// A shell on a pretend host, in which the learner's program is called by its name: for several commands on one container.
+pub fn shell(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
+    let program = own_program(chapter)?;
+    let folder = program.parent().unwrap_or(Path::new("/")).display();
+    let path = std::env::var("PATH").unwrap_or_default();
+    // Without jobs of its own: it would look for the terminal's process group, which is outside.
+    let error = pretend(chapter)?
+        .args(["env", &format!("PATH={folder}:{path}"), "sh", "+m"])
+        .args(arguments)
+        .exec();
+    Err(error).context("sh")
+}
+
+/// The first chapter whose containers are written down.
+const FIRST_WITH_RECORDS: usize = 9;
+
+/// Makes the containers that are written down in root's state folder the pretend host's own: they end with it.
+const OWN_RECORDS: &str = "for part in containers names; do
+    folder=${TEN_STEPS_STATE:-/var/lib/ten-steps}/$part
+    mkdir -p -m 700 \"$folder\" && mount -t tmpfs -o mode=700 none \"$folder\" || exit
+done
+exec \"$@\"";
+
+/// What runs the words behind it on a pretend host of its own, where a container of `chapter` leaves nothing on this one.
+fn pretend(chapter: &Chapter) -> Result<Command> {
+    let mut command = as_root(&this_program()?);
+    command.args(["pretend-host", "--"]);
+    if chapter.number >= FIRST_WITH_RECORDS {
+        command.args(["sh", "-c", OWN_RECORDS, "sh"]);
+    }
+    // Where in Rust's own code a panic happened says nothing.
+    command.env("RUST_BACKTRACE", "0");
+    Ok(command)
+}
+
+/// Builds the learner's program, and says so.
+fn own_program(chapter: &'static Chapter) -> Result<PathBuf> {
     let copy = copy(chapter);
     copy.require()?;
     // Our solution stands in where there is a hole, so that what is written can be tried.
@@ -154,14 +197,7 @@ pub fn run(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
         false => format!("; still ours: {}", holes.join(", ")),
     };
     eprintln!("(your own {}, on a pretend host{ours})", chapter.package);
-    // Where in Rust's own code a panic happened says nothing.
-    let error = as_root(&this_program()?)
-        .args(["pretend-host", "--"])
-        .arg(&program)
-        .args(arguments)
-        .env("RUST_BACKTRACE", "0")
-        .exec();
-    Err(error).context(program.display().to_string())
+    Ok(program)
 }
 
 pub fn solve(id: &str) -> Result<u8> {
@@ -249,9 +285,10 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
     let mut told = false;
     for (position, (state, report)) in states.iter().enumerate() {
         let exercise = &chapter.exercises[position];
-        let place = match state.is_done() {
-            true => String::new(),
-            false => format!(" {}", place(&copy, exercise)),
+        let place = match state {
+            _ if state.is_done() => String::new(),
+            Standing::NotYet if told => format!(" {}  (told next)", place(&copy, exercise)),
+            _ => format!(" {}", place(&copy, exercise)),
         };
         let line = format!(
             "  {} {} {:<14}{place}",
@@ -378,7 +415,7 @@ pub fn hint(id: &str) -> Result<u8> {
     let mut board = Board::read(&exercises())?;
     if board.state(chapter, position, &copy(chapter)).is_done() {
         println!("{id} {} is done.", exercise.name);
-        println!("next: cargo progress check {}", chapter.number);
+        println!("next: {}", next(chapter, &board)?);
         return Ok(0);
     }
     let number = board.next_hint(&id);
@@ -398,6 +435,19 @@ pub fn hint(id: &str) -> Result<u8> {
         _ => println!("More: cargo progress hint {id}"),
     }
     Ok(0)
+}
+
+/// What to type next: what is left of the chapter, or the chapter behind it.
+fn next(chapter: &'static Chapter, board: &Board) -> Result<String> {
+    let states = board.states(chapter, &copy(chapter));
+    let is_over = states.iter().all(|state| state.is_done());
+    let behind = CHAPTERS
+        .iter()
+        .find(|other| other.number == chapter.number + 1);
+    Ok(match (is_over, behind) {
+        (true, Some(behind)) => format!("cargo progress start {}", behind.number),
+        _ => format!("cargo progress check {}", chapter.number),
+    })
 }
 
 /// The exercise that `id` names, or the first of chapter `id` that isn't done.
@@ -428,7 +478,7 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
     let exercise = &chapter.exercises[position];
     if exercise.scenes.is_empty() {
         bail!(
-            "{} {} makes no system calls of its own\nhelp: {}",
+            "the calls of {} {} aren't shown: no run of the program shows what matters in it\nhelp: {}",
             chapter.id(position),
             exercise.name,
             exercise.show
@@ -469,7 +519,9 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
         }
     }
     match same {
-        true => println!("The same calls, all the way."),
+        true => {
+            println!("The same calls, all the way: what differs shows in another run than these.")
+        }
         false => println!("`>` marks the first line that differs."),
     }
     Ok(u8::from(!same))

@@ -62,6 +62,17 @@ enum Action {
         arguments: Vec<String>,
     },
 
+    /// A shell on a pretend host, where your own program of a chapter is called by its name
+    Shell {
+        /// The chapter's number
+        #[arg(value_parser = chapter_number)]
+        chapter: usize,
+
+        /// The shell's arguments, as -c COMMANDS
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+
     /// Check the exercises of a chapter against what the kernel says
     Check {
         /// The chapter's number
@@ -245,6 +256,7 @@ fn main() -> ExitCode {
         Some(Action::Doctor) => doctor(),
         Some(Action::Start { chapter }) => learner::start(find(chapter)?),
         Some(Action::Run { chapter, arguments }) => learner::run(find(chapter)?, &arguments),
+        Some(Action::Shell { chapter, arguments }) => learner::shell(find(chapter)?, &arguments),
         Some(Action::Check {
             chapter,
             all: _,

@@ -7,4 +7,5 @@ mod checkout;
 mod checks;
 mod desk;
 mod exercises;
+mod variants;
 mod workshop;

@@ -125,6 +125,7 @@ impl Refused {
             Errno::ENOENT | Errno::ENOTDIR if self.is("chdir") => {
                 Some("name a directory that the root has".into())
             }
+            Errno::EPERM if geteuid().is_root() && has_sys_admin() => None,
             Errno::EPERM if geteuid().is_root() => Some(
                 "you are root without CAP_SYS_ADMIN, as in a container: start that one with \
                  `docker run --privileged`, or use the dev container: \
@@ -181,6 +182,14 @@ impl Refused {
             ),
         }
     }
+}
+
+/// Whether this process has CAP_SYS_ADMIN, number 21: CapEff in proc_pid_status(5).
+fn has_sys_admin() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set >> 21 & 1 == 1)
 }
 
 impl Display for Refused {

@@ -48,6 +48,9 @@ pub fn enter_root(new_root: &Path, mounts: impl FnOnce() -> Result<()>) -> Resul
 ///
 /// `pivot_root` exchanges mounts, not directories: what becomes the root has to be the top of a
 /// mount. See MS_BIND in mount(2).
+///
+/// # Errors
+/// [`Refused`](step01_uts::Refused): ENOENT where there is no such directory. None is made.
 pub fn bind_self(new_root: &Path) -> Result<()> {
     // ANCHOR_END: bind_self
     // ANCHOR: exercise_bind_self

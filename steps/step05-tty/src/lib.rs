@@ -133,8 +133,8 @@ pub const LINKS: &[(&str, &str)] = &[
 /// Makes `devices`, each with just its mode and owner.
 ///
 /// The mode that `mknod` gets loses the bits of the process's umask, and a container's devices
-/// are for all of its users. The umask doesn't stay at 0: afterwards, also after an error, it is
-/// [`COMMANDS_UMASK`], or again what it was. See mknod(2), umask(2).
+/// are for all of its users. The umask doesn't stay at 0, not even when a device can't be made:
+/// afterwards it is [`COMMANDS_UMASK`], or again what it was. See mknod(2), umask(2).
 ///
 /// # Errors
 /// [`Refused`](step01_uts::Refused): EPERM for want of CAP_MKNOD in the initial user namespace, EEXIST

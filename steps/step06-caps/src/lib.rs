@@ -246,19 +246,20 @@ pub fn make_read_only(path: &str) -> Result<()> {
         Err(refused) if refused.errno() == Errno::ENOENT => return Ok(()),
         outcome => outcome?,
     }
-    let flags = flags_of(path)? | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    call!(mount(none, path, none, flags, none))?;
-    Ok(())
+    remount_read_only(path)
     // ANCHOR_END: exercise_make_read_only
 }
 
-/// Makes the mount at `path` read-only.
+// ANCHOR: remount_read_only
+/// Makes the mount at `path` read-only, and no other mount of its filesystem; its other flags stay.
 pub fn remount_read_only(path: &str) -> Result<()> {
     let none = None::<&str>;
     let flags = flags_of(path)? | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     call!(mount(none, path, none, flags, none))?;
     Ok(())
 }
+
+// ANCHOR_END: remount_read_only
 
 // ANCHOR: flags_of
 /// The flags of the mount that `path` is on, as far as each bind mount has flags of its own. See statvfs(3).

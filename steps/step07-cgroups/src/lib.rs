@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use step01_uts::call;
 
 use cgroup::group::{Group, members_of, remove_group};
@@ -44,8 +44,8 @@ pub use cgroup::hierarchy::{Hierarchy, Version};
 /// field is the caller's own group. A mount needn't show all of its hierarchy: the mount's root field
 /// names the topmost group that it shows. So the right mount is one whose root is the caller's group, or a
 /// group above it; of several such mounts any will do. A mount of version 1 has the type cgroup, and its
-/// controllers among the options at the end of the line. A space in a mount point is written `\040`
-/// ([`unescaped`]). See cgroups(7), proc_pid_mountinfo(5).
+/// controllers among the options at the end of the line. A space in the root field or in the mount point is
+/// written `\040` ([`unescaped`]). See cgroups(7), proc_pid_mountinfo(5).
 // ANCHOR: find_signature
 pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Version)> {
     // ANCHOR_END: find_signature
@@ -62,10 +62,14 @@ pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Ve
             Version::V1 => kind == "cgroup" && options.split(',').any(|each| each == controller),
             Version::V2 => kind == "cgroup2",
         };
-        let shows_us = Path::new(&group).starts_with(&root) || root.starts_with("/..");
+        let is_above = root
+            .components()
+            .skip(1)
+            .all(|part| part == Component::ParentDir);
+        let shows_us = is_above || Path::new(&group).starts_with(&root);
         (is_it && shows_us).then(|| (root.as_os_str().len(), unescaped(target)))
     });
-    // One that shows as much of the hierarchy as there is to be seen. A root of /.. is above the cgroup namespace.
+    // One that shows as much of the hierarchy as there is to be seen. A root of / or /.. is its top, or above it.
     let (_, top) = mounts.min_by_key(|(root, _)| *root)?;
     Some((top, version))
     // ANCHOR_END: exercise_find
@@ -94,6 +98,37 @@ pub fn unescaped(text: &str) -> PathBuf {
     // ANCHOR_END: unescaped
     let space = text.replace("\\040", " ").replace("\\011", "\t");
     space.replace("\\012", "\n").replace("\\134", "\\").into()
+}
+
+// ANCHOR: limit
+/// Writes each of `settings` to its file in the control group `folder`, in their order, and each value by one write:
+/// several may go to one file. A file that isn't there can't be made; a setting without its file is passed over, if it
+/// isn't `required`, and the others are written all the same.
+///
+/// # Errors
+/// A `required` setting's file isn't there, or the kernel doesn't take a value, required or not. The text names the
+/// flag, the controller, the file and the value, and what the kernel said.
+pub fn limit(folder: &Path, settings: &[Setting]) -> Result<()> {
+    // ANCHOR_END: limit
+    // ANCHOR: exercise_limit
+    for setting in settings {
+        let file = folder.join(setting.file);
+        let written = File::options().write(true).open(&file);
+        let written = written.and_then(|mut file| file.write_all(setting.value.as_bytes()));
+        match written {
+            Err(error) if error.kind() == ErrorKind::NotFound && !setting.required => {}
+            written => written.with_context(|| {
+                let (controller, value) = (setting.controller, &setting.value);
+                let file = file.display();
+                format!(
+                    "{}: the {controller} controller: {value:?} to {file}",
+                    setting.flag
+                )
+            })?,
+        }
+    }
+    Ok(())
+    // ANCHOR_END: exercise_limit
 }
 
 // ANCHOR: Cgroup
@@ -181,35 +216,4 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = self.remove();
     }
-}
-
-// ANCHOR: limit
-/// Writes each of `settings` to its file in the control group `folder`, in their order, and each value by one write:
-/// several may go to one file. A file that isn't there can't be made; a setting without its file is passed over, if it
-/// isn't `required`, and the others are written all the same.
-///
-/// # Errors
-/// A `required` setting's file isn't there, or the kernel doesn't take a value, required or not. The text names the
-/// flag, the controller, the file and the value, and what the kernel said.
-pub fn limit(folder: &Path, settings: &[Setting]) -> Result<()> {
-    // ANCHOR_END: limit
-    // ANCHOR: exercise_limit
-    for setting in settings {
-        let file = folder.join(setting.file);
-        let written = File::options().write(true).open(&file);
-        let written = written.and_then(|mut file| file.write_all(setting.value.as_bytes()));
-        match written {
-            Err(error) if error.kind() == ErrorKind::NotFound && !setting.required => {}
-            written => written.with_context(|| {
-                let (controller, value) = (setting.controller, &setting.value);
-                let file = file.display();
-                format!(
-                    "{}: the {controller} controller: {value:?} to {file}",
-                    setting.flag
-                )
-            })?,
-        }
-    }
-    Ok(())
-    // ANCHOR_END: exercise_limit
 }

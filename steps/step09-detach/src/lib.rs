@@ -43,7 +43,8 @@ use step02_pid::birth::pidfd_open;
 /// Detaches the calling process from the process that started it. Afterwards the calling process is in a session of its
 /// own, which no terminal hangs up, stands in `/`, which nobody wants to unmount, and has only the descriptors in
 /// `keep`, as they were, with /dev/null for its standard input, output and error, also where `keep` names one of these.
-/// It is still the same process, and nothing else about it changes. The order is free.
+/// It is still the same process, and nothing else about it changes. The order is free. The descriptors 0, 1 and 2 are open
+/// when it is called: Rust sees to that at a program's start.
 ///
 /// A process that reads from a pipe reads on until the last writing end is closed: with the caller's output still open
 /// here, `run -d | cat` would go on for as long as the container. See setsid(2), daemon(7).
@@ -213,8 +214,8 @@ impl Identity {
 // ANCHOR_END: identity
 
 // ANCHOR: stop
-/// Ends `process`: sends it `signal`, waits for `patience`, for ever without one, and then has the kernel end it by
-/// SIGKILL. A patience of zero is none: SIGKILL follows at once. Who ends in time gets `signal` alone. Returns when the
+/// Ends `process`: sends it `signal`, waits for `patience`, with `None` for ever, and then has the kernel end it by
+/// SIGKILL. With a patience of zero SIGKILL follows `signal` at once. Who ends in time gets `signal` alone. Returns when the
 /// process has ended, killed or not; at once when it isn't there any more, and then nobody gets a signal.
 ///
 /// A loop that sleeps for a second and then looks, sleeps too long and looks too late. A pidfd becomes readable when

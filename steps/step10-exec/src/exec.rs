@@ -91,7 +91,7 @@ impl Exec {
         let plan = &record.plan;
         let pidfd = process.open()?.context("its PID 1 is gone")?;
         let prison = Prison {
-            groups: doors(record, process)?,
+            groups: entrances(record, process)?,
             rlimits: plan.limits.ulimit.clone(),
         };
         let privileges = match self.privileged {
@@ -203,7 +203,7 @@ fn is_too_late(refused: &Refused) -> bool {
 ///
 /// # Errors
 /// One of the groups can't be seen from here: a process that joins only the others could use what PID 1 mustn't.
-fn doors(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
+fn entrances(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
     let theirs = fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
     let ours = format!("/ten-steps/{}", record.id);
     let below = |line: &str| {
@@ -214,16 +214,16 @@ fn doors(record: &Record, process: &Identity) -> Result<Vec<(PathBuf, File)>> {
     let wanted = theirs.lines().filter_map(below).count();
     let of_version_2 = theirs.lines().find(|line| line.starts_with("0::"));
     let moved_to = of_version_2.and_then(below).unwrap_or_default();
-    let doors = Groups::of(&record.id)?.doors(&moved_to)?;
-    if doors.len() < wanted || (wanted == 0 && theirs.contains("/..")) {
+    let entrances = Groups::of(&record.id)?.entrances(&moved_to)?;
+    if entrances.len() < wanted || (wanted == 0 && theirs.contains("/..")) {
         bail!(
             "container {} is in {wanted} control groups, and {} of them can be seen from here\nhelp: type this where \
              /sys/fs/cgroup is mounted as it was for `run`, and in no cgroup namespace of its own",
             record.name,
-            doors.len()
+            entrances.len()
         );
     }
-    Ok(doors)
+    Ok(entrances)
 }
 
 /// The two processes of `-d`: the caller, and a *keeper* that stays as the command's parent. The command ends with

@@ -66,7 +66,7 @@ pub fn create(
         };
         let groups = cgroup.as_ref().map(Cgroup::groups).unwrap_or_default();
         let prison = Prison {
-            groups: groups.doors("")?,
+            groups: groups.entrances("")?,
             // They come last: whoever waits for `start` needs a descriptor more.
             rlimits: Vec::new(),
         };
@@ -215,7 +215,7 @@ pub fn exec(config: &Config, state: &State, joining: &Joining, console: &Console
     let first = state.process.pid;
     let pidfd = state.process.open()?.context("its process is gone")?;
     let prison = Prison {
-        groups: doors(state, joining.below)?,
+        groups: entrances(state, joining.below)?,
         rlimits: rlimits(process)?,
     };
     raise_hard_limits(process)?;
@@ -296,7 +296,7 @@ fn namespaces_of(pid: i32) -> Result<CloneFlags> {
 
 /// The files by which a process joins the container's control groups, or in version 2 those to which its first process has
 /// moved; with `below`, groups below them.
-fn doors(state: &State, below: &[Below]) -> Result<Vec<(PathBuf, File)>> {
+fn entrances(state: &State, below: &[Below]) -> Result<Vec<(PathBuf, File)>> {
     let Some(path) = &state.groups else {
         return Ok(Vec::new());
     };
@@ -306,7 +306,7 @@ fn doors(state: &State, below: &[Below]) -> Result<Vec<(PathBuf, File)>> {
     let moved_to = unified.and_then(|place| Path::new(place).strip_prefix(path).ok());
     let moved_to = moved_to.and_then(Path::to_str).unwrap_or_default();
     if below.is_empty() {
-        return groups.doors(moved_to);
+        return groups.entrances(moved_to);
     }
     for group in below {
         let plain = |part: Component| matches!(part, Component::Normal(_) | Component::RootDir);

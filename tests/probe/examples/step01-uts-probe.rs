@@ -74,12 +74,19 @@ fn enter_uts(findings: &Findings) -> Result<()> {
         return Ok(());
     }
     let (name, domain_now): (String, String) = outcome.value().unwrap_or_default();
-    findings.claim(Claim::equal(
+    let claim = Claim::equal(
         "in there the hostname is the one that was given",
         "/proc/sys/kernel/hostname",
         &name.as_str(),
         &"inside.a-b",
-    ));
+    );
+    findings.claim(match name.as_str() {
+        "" => claim,
+        part if "inside.a-b".starts_with(part) => {
+            claim.why("the name was cut: dots and dashes are part of a hostname")
+        }
+        _ => claim,
+    });
     findings.claim(Claim::equal(
         "the domain name is what it was",
         "/proc/sys/kernel/domainname",
@@ -87,6 +94,24 @@ fn enter_uts(findings: &Findings) -> Result<()> {
         &domain.trim(),
     ));
     findings.caller_stays(&outcome, &["ns/uts"]);
+
+    let expected = "a name that the host has already is in another UTS namespace, too";
+    findings.begin(expected);
+    let outcome = findings
+        .subject()
+        .call(|| told(step01_uts::enter_uts(&before)))?;
+    let own = outcome.before.namespaces.get("uts") != outcome.after.namespaces.get("uts");
+    let claim = Claim::new(
+        expected,
+        match outcome.is_ok() {
+            true => "/proc/PID/ns/uts: the same as before".into(),
+            false => outcome.in_words(),
+        },
+        outcome.is_ok() && own,
+    );
+    findings.claim(claim.why(
+        "two names may be the same, and are two all the same: whoever renames the container later would rename the host",
+    ));
 
     let long = "x".repeat(65);
     let expected = "a name of 65 letters, one too many, is an error (EINVAL)";
@@ -393,10 +418,12 @@ impl Failure {
                 _ => outcome.in_words(),
             };
             let claim = Claim::new(self.expected, seen, false);
-            findings.claim(match &outcome.ending {
-                Ending::Returned => {
+            findings.claim(match (&outcome.ending, self.why) {
+                (Ending::Returned, _) => {
                     claim.why("the error has to be a Refused: Refused::new(text, errno)")
                 }
+                // Another program was found, further on.
+                (Ending::Left(_), Some(why)) => claim.why(why),
                 _ => claim,
             });
             return Ok(());

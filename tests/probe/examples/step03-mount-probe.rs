@@ -133,7 +133,35 @@ fn make_private(findings: &Findings) -> Result<()> {
         plain(&outcome.before.mounts) == plain(&outcome.after.mounts),
     ));
     findings.caller_stays(&outcome, &["mounts"]);
+    if findings.all_hold() {
+        where_the_root_is_no_mount(findings)?;
+    }
     findings.each_call_fails("make_private", MOUNTING, call, || false, |_| Vec::new())?;
+    Ok(())
+}
+
+fn where_the_root_is_no_mount(findings: &Findings) -> Result<()> {
+    let expected = "where / isn't a mount point, as in a chroot, make_private returns EINVAL";
+    findings.begin(expected);
+    let outcome = findings.subject().call_in(
+        || {
+            shared_mounts(&findings.scratch)?;
+            let inside = findings.scratch.join("outer/directory");
+            fs::create_dir(&inside)?;
+            chroot(&inside)?;
+            Ok(chdir("/")?)
+        },
+        |()| told(step03_mount::make_private()),
+        |_| Ok(()),
+    )?;
+    let holds = outcome.error().starts_with("EINVAL");
+    let claim = Claim::new(expected, outcome.in_words(), holds);
+    findings.claim(match outcome.is_ok() {
+        true => claim.why(
+            "nothing was made private, and nobody is told: the container's mounts would appear on the host",
+        ),
+        false => claim,
+    });
     Ok(())
 }
 
@@ -177,7 +205,13 @@ fn mount_proc(findings: &Findings) -> Result<()> {
         false => outcome.in_words(),
     };
     let holds = outcome.error().starts_with("ENOENT") && !made;
-    findings.claim(Claim::new(expected, seen, holds));
+    let claim = Claim::new(expected, seen, holds);
+    findings.claim(match made {
+        true => claim.why(
+            "the root is somebody's, and stays as it is: who misses the directory is told, and makes it",
+        ),
+        false => claim,
+    });
     findings.each_call_fails("mount_proc", MOUNTING, call, || false, |_| Vec::new())?;
     Ok(())
 }
@@ -303,13 +337,7 @@ fn loopback_up(findings: &Findings) -> Result<()> {
         )
         .why("SIOCSIFFLAGS replaces all flags: get the flags first, and add IFF_UP to them"),
     );
-    let changes = outcome.changes(&[]);
-    let claim = Claim::new(
-        "nothing else of the caller changes, and the socket is closed",
-        changes.join("; "),
-        changes.is_empty(),
-    );
-    findings.claim(claim);
+    findings.caller_stays(&outcome, &[]);
     let calls = [
         (libc::SYS_socket, "socket", Errno::EMFILE),
         (libc::SYS_ioctl, "ioctl", Errno::EPERM),

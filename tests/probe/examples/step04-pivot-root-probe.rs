@@ -158,6 +158,33 @@ fn bind_self(findings: &Findings) -> Result<()> {
         kept,
     ));
     findings.caller_stays(&outcome, &["mounts"]);
+    makes_no_root(findings)?;
     findings.each_call_fails("bind_self", MOVING, call, || false, |_| Vec::new())?;
+    Ok(())
+}
+
+fn makes_no_root(findings: &Findings) -> Result<()> {
+    let missing = findings.scratch.join("mistyped");
+    let expected = "a directory that isn't there is an error (ENOENT), and isn't made";
+    findings.begin(expected);
+    let outcome = findings.subject().call_in(
+        private_mounts,
+        |()| told(step04_pivot_root::bind_self(&missing)),
+        |_| Ok(()),
+    )?;
+    let is_made = missing.exists();
+    let seen = match is_made {
+        true => format!("{}, and the directory is there", outcome.in_words()),
+        false => outcome.in_words(),
+    };
+    let holds = outcome.error().starts_with("ENOENT") && !is_made;
+    let claim = Claim::new(expected, seen, holds);
+    findings.claim(match is_made {
+        true => claim.why(
+            "a name that was mistyped leaves a directory on the host, and the error comes later, about another file",
+        ),
+        false if outcome.is_ok() => claim.why("the error of mount is thrown away, and nobody is told"),
+        false => claim,
+    });
     Ok(())
 }

@@ -108,7 +108,7 @@ impl Report {
     }
 
     /// What a learner reads when it doesn't hold: what was expected and what the kernel says, where
-    /// these differ; why; what to read, and what to try. Nothing when it holds.
+    /// these differ, and below the first of which that is known, why; what to read, and what to try. Nothing when it holds.
     pub fn text(&self, chapter: &Chapter, exercise: &Exercise) -> String {
         let mut text = String::new();
         if self.holds() {
@@ -116,16 +116,21 @@ impl Report {
         }
         let failing: Vec<&Claim> = self.claims.iter().filter(|claim| !claim.holds).collect();
         // What the first one shows has one cause; of those that follow from it nobody knows.
-        let first = failing.iter().find_map(|claim| claim.why.as_ref());
-        let why = first.or(self.why.as_ref());
-        for claim in failing.iter().take(MOST_CLAIMS) {
+        let first = failing.iter().position(|claim| claim.why.is_some());
+        for (at, claim) in failing.iter().enumerate().take(MOST_CLAIMS) {
             text += &part("expected", &claim.expected);
             text += &part("seen", &claim.seen);
+            if let Some(why) = claim.why.as_ref().filter(|_| first == Some(at)) {
+                text += &part("why", why);
+            }
         }
         if failing.len() > MOST_CLAIMS {
             let more = failing.len() - MOST_CLAIMS;
             text += &part("", &format!("and {more} more that don't hold"));
         }
+        let behind = first.filter(|first| *first >= MOST_CLAIMS);
+        let behind = behind.and_then(|first| failing[first].why.as_ref());
+        let why = behind.or(self.why.as_ref().filter(|_| first.is_none()));
         if let Some(why) = why {
             text += &part("why", why);
         }

@@ -26,7 +26,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[&["--rootfs", "{root}", "-t", "true"]],
         mistakes: &[],
         read: "mknod(2), umask(2), null(4)",
-        show: "cargo progress run 5 -- ls -l /dev",
+        show: "(umask 077; cargo progress run 5 -- ls -l /dev)",
         hints: [
             "ls -l shows a device's two numbers where a file's size would be. What takes bits away \
              from the mode that mknod gets?",
@@ -70,7 +70,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[],
         mistakes: &[],
         read: "termios(3) on raw mode, std::ops::Drop",
-        show: "cargo progress run 5 -- -it true; stty -a | grep isig",
+        show: "cargo progress run 5 -- -it no-such-program; stty -a | grep isig",
         hints: [
             "body can end in three ways: a value, an error, a panic. What runs after all three?",
             "tcgetattr; a clone of it through cfmakeraw; tcsetattr(TCSANOW). Then a value whose drop \

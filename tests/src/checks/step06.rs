@@ -22,7 +22,7 @@ pub const EXERCISES: &[Exercise] = &[
         ],
         mistakes: &[],
         read: "credentials(7), setresuid(2), setgroups(2), prctl(2) on PR_SET_KEEPCAPS",
-        show: "cargo progress run 6 -- -u 1000:1000 grep -E '^(Uid|Gid|Groups)' /proc/self/status",
+        show: "cargo progress run 6 -- -u 1000:1000 --cap-add CHOWN grep -E '^(Uid|Gid|Groups|Cap)' /proc/self/status",
         hints: [
             "Changing groups takes CAP_SETGID, which goes with uid 0. So what comes last? And whose \
              supplementary groups are those that nobody changed?",

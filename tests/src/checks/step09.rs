@@ -37,7 +37,7 @@ pub const EXERCISES: &[Exercise] = &[
         ]],
         mistakes: &[],
         read: "setsid(2), credentials(7), daemon(7), pipe(7)",
-        show: "cargo progress run 9 -- run -d --rm sleep 10 | cat",
+        show: "cargo progress shell 9 -c 'step09-detach run -d --rm sleep 5 | cat; echo read to its end; step09-detach ps'",
         hints: [
             "Which processes does a terminal hang up, and which call takes a process out of their number? \
              What does it mean for others that somebody stands in a directory? And when does whoever reads \
@@ -61,7 +61,7 @@ pub const EXERCISES: &[Exercise] = &[
         ]],
         mistakes: &[],
         read: "rename(2), fsync(2), open(2) on O_TRUNC",
-        show: "cargo progress run 9 -- create --name box true; sudo ls -A /var/lib/ten-steps/containers/*",
+        show: "cargo progress shell 9 -c 'step09-detach create --name box true; ls -A /var/lib/ten-steps/containers/*'",
         hints: [
             "A file that is being written is half written for a while. Which call gives a name to a file \
              that is whole? Where must that file lie? And what has to be on the disk before its name is?",
@@ -77,7 +77,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[],
         mistakes: &[],
         read: "proc_pid_stat(5)",
-        show: "cargo progress run 9 -- ps -a",
+        show: "cargo progress shell 9 -c 'step09-detach run -d --name box true; sleep 1; step09-detach ps -a'",
         hints: [
             "Two processes can have the same number, one after the other. What can't they have in common? And \
              two machines' lives?",
@@ -107,7 +107,7 @@ pub const EXERCISES: &[Exercise] = &[
         ],
         mistakes: &[],
         read: "pidfd_open(2), pidfd_send_signal(2), poll(2)",
-        show: "cargo progress run 9 -- run -d --name box sleep 1000; cargo progress run 9 -- stop -t 1 box",
+        show: "cargo progress shell 9 -c 'step09-detach run -d --name box sleep 1000; step09-detach stop -t 1 box; step09-detach ps -a'",
         hints: [
             "What stands for a process and never for another one? What tells that it has ended, at once and \
              without a look every second? What if it doesn't end? And what if it has ended before you came?",

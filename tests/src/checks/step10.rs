@@ -20,7 +20,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[&["exec", "{box}", "true"]],
         mistakes: &[],
         read: "setns(2), pid_namespaces(7)",
-        show: "cargo progress trace 10.1",
+        show: "cargo progress shell 10 -c 'step10-exec run -d --name box sleep 1000; step10-exec exec box sh -c \"exit 7\"; echo $?; ps -ef'",
         hints: [
             "Who is in the PID namespace after setns: the caller, or whom it starts then? Who can go in, so that the \
              caller stays where it is, and whose child is the command? What can the container see of that process, and \
@@ -38,7 +38,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[&["exec", "{box}", "true"]],
         mistakes: &[],
         read: "cgroups(7), getrlimit(2), capabilities(7), seccomp(2)",
-        show: "cargo progress trace 10.2",
+        show: "cargo progress shell 10 -c 'step10-exec run -d --name box --ulimit nofile=64 sleep 1000; step10-exec exec box sh -c \"ulimit -n; cat /proc/self/cgroup\"'",
         hints: [
             "What holds PID 1 that isn't a namespace? Each of these has a function already. Which of them takes away \
              what another one needs?",
@@ -54,7 +54,7 @@ pub const EXERCISES: &[Exercise] = &[
         scenes: &[&["exec", "-w", "/etc", "{box}", "true"]],
         mistakes: &[],
         read: "proc_pid_fd(5), getcwd(2)",
-        show: "cargo progress trace 10.3",
+        show: "cargo progress shell 10 -c 'step10-exec run -d --name box sleep 1000; step10-exec exec -w /proc/self/fd/9 box pwd 9</'",
         hints: [
             "Where does /proc/self/fd/9 lead while 9 is a directory of the host? Which of the open descriptors are \
              still needed, and when is the last moment at which it matters?",

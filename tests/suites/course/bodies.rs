@@ -2,11 +2,11 @@
 //! ones are accepted. A person runs it: [CONTRIBUTING](../../../.github/CONTRIBUTING.md) says how.
 
 use super::exercises::Place;
+use super::variants::{Body, Variants};
 use crate::stage::progress;
 use progress::chapters::CHAPTERS;
 use progress::checks::examine_elsewhere;
 use progress::course::Chapter;
-use progress::desk::exercises::{Author, Copy};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,33 +14,52 @@ use std::path::{Path, PathBuf};
 /// its first line. It may also be the folder of one chapter.
 const BODIES: &str = "TEN_STEPS_BODIES";
 
+/// A body by somebody else.
+struct Others {
+    file: PathBuf,
+    /// Which of the chapter's exercises.
+    position: usize,
+    /// What it gets wrong, or what it does in another way: its first line.
+    what: String,
+    text: String,
+}
+
 #[test]
 #[ignore = "a person has the bodies"]
 fn bodies_of_others() {
-    let bodies = PathBuf::from(std::env::var_os(BODIES).expect(BODIES));
+    let folder = PathBuf::from(std::env::var_os(BODIES).expect(BODIES));
     let place = Place::new();
     let (mut refused, mut wrong, mut accepted, mut right) = (0, 0, 0, 0);
     for chapter in CHAPTERS {
-        for file in files(&bodies, chapter) {
-            let Some((is_refused, text)) = verdict(chapter, &file, &place.path()) else {
+        let bodies = bodies(&folder, chapter);
+        if bodies.is_empty() {
+            continue;
+        }
+        let body = |others: &Others| Body {
+            exercise: chapter.exercises[others.position].name,
+            name: others.name(),
+            text: others.text.clone(),
+        };
+        let all: Vec<Body> = bodies.iter().map(body).collect();
+        let mut variants = match Variants::build(chapter, &place, &all) {
+            Ok(variants) => variants,
+            Err(error) => {
+                println!("DOESN'T COMPILE: {}\n{error:#}", chapter.package);
                 continue;
-            };
-            let is_wrong = file.to_string_lossy().ends_with(".wrong.rs");
+            }
+        };
+        for body in &bodies {
+            let program = variants.program(&body.name());
+            let (is_refused, text) = verdict(chapter, body.position, &program);
+            let is_wrong = body.name().ends_with(".wrong");
             let word = match (is_wrong, is_refused) {
                 (true, true) => "refused",
                 (true, false) => "ACCEPTED, and it is wrong",
                 (false, true) => "REFUSED, and it is right",
                 (false, false) => "accepted",
             };
-            let (name, body) = (
-                file.file_name().unwrap(),
-                fs::read_to_string(&file).unwrap(),
-            );
-            let first = body.lines().next().unwrap_or_default();
-            println!("{word}: {} {}\n    {first}", chapter.number, name.display());
-            if is_refused {
-                print!("{text}");
-            }
+            println!("{word}: {} {}", chapter.number, body.name());
+            println!("    {}\n{text}", body.what);
             refused += usize::from(is_wrong && is_refused);
             wrong += usize::from(is_wrong);
             accepted += usize::from(!is_wrong && !is_refused);
@@ -52,51 +71,56 @@ fn bodies_of_others() {
     );
 }
 
-/// The bodies of a chapter.
-fn files(bodies: &Path, chapter: &Chapter) -> Vec<PathBuf> {
-    let folder = match bodies.ends_with(chapter.package) {
-        true => bodies.to_owned(),
-        false => bodies.join(chapter.package),
-    };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path());
-    let is_body = |file: &PathBuf| {
-        let name = file.to_string_lossy();
-        name.ends_with(".wrong.rs") || name.ends_with(".right.rs")
-    };
-    let mut files: Vec<_> = files.filter(is_body).collect();
-    files.sort();
-    files
+impl Others {
+    /// `find-first_mount.wrong`
+    fn name(&self) -> String {
+        self.file
+            .file_stem()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    }
 }
 
-/// Whether a body is refused, and what its author reads; nothing when it can't be tried.
-fn verdict(chapter: &'static Chapter, file: &Path, exercises: &Path) -> Option<(bool, String)> {
-    let name = file.file_name().unwrap().to_string_lossy().into_owned();
-    let about = name.split('-').next().unwrap_or_default();
-    let is_it = |exercise: &progress::course::Exercise| exercise.name == about;
-    let Some(position) = chapter.exercises.iter().position(is_it) else {
-        println!("NO EXERCISE is called so: {name}");
-        return None;
+/// The bodies of a chapter.
+fn bodies(folder: &Path, chapter: &Chapter) -> Vec<Others> {
+    let folder = match folder.ends_with(chapter.package) {
+        true => folder.to_owned(),
+        false => folder.join(chapter.package),
     };
-    let text = fs::read_to_string(file).unwrap();
-    let (_, body) = text.split_once('\n').unwrap();
-    let author = |other: &str| match other == about {
-        true => Author::Other(body),
-        false => Author::Solution,
-    };
-    let program = match Copy::of(chapter, exercises).build(author) {
-        Ok(program) => program,
-        Err(error) => {
-            println!("DOESN'T COMPILE: {name}\n{error:#}");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let read = |file: PathBuf| {
+        let name = file.file_name()?.to_string_lossy().into_owned();
+        if !name.ends_with(".wrong.rs") && !name.ends_with(".right.rs") {
             return None;
         }
+        let about = name.split('-').next()?;
+        let mut exercises = chapter.exercises.iter();
+        let Some(position) = exercises.position(|exercise| exercise.name == about) else {
+            println!("NO EXERCISE is called so: {name}");
+            return None;
+        };
+        let text = fs::read_to_string(&file).ok()?;
+        let (what, text) = text.split_once('\n')?;
+        Some(Others {
+            file,
+            position,
+            what: what.into(),
+            text: text.into(),
+        })
     };
-    match examine_elsewhere(progress(), chapter, &program, Some(position), None) {
+    let mut bodies: Vec<_> = entries.filter_map(|entry| read(entry.path())).collect();
+    bodies.sort_by(|one, other| one.file.cmp(&other.file));
+    bodies
+}
+
+/// Whether a body is refused, and what its author reads.
+fn verdict(chapter: &Chapter, position: usize, program: &Path) -> (bool, String) {
+    match examine_elsewhere(progress(), chapter, program, Some(position), None) {
         Ok(reports) => {
-            let report = &reports[0];
-            let text = report.text(chapter, &chapter.exercises[position]);
-            Some((!report.holds(), text))
+            let text = reports[0].text(chapter, &chapter.exercises[position]);
+            (!reports[0].holds(), text)
         }
-        Err(error) => Some((true, format!("      the pretend host: {error:#}\n"))),
+        Err(error) => (true, format!("      the pretend host: {error:#}\n")),
     }
 }

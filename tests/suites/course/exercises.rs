@@ -1,14 +1,15 @@
 //! The exercises as a learner meets them: holes that fail, and bodies that pass, each by itself.
 
+use super::variants::{Body, Variants};
 use crate::stage::redaction::redact_report;
-use crate::stage::{Printed, nested, progress, run};
+use crate::stage::{Printed, Root, nested, progress, run};
 use assert_cmd::assert::{Assert, OutputAssertExt};
 use nix::fcntl::{Flock, FlockArg};
 use progress::chapters::{CHAPTERS, chapter};
 use progress::checks::examine_elsewhere;
-use progress::checks::report::Report;
 use progress::course::regions::{body, names};
 use progress::course::repairs::{KINDS, Repairs};
+use progress::course::{Chapter, Exercise};
 use progress::desk::exercises::{Author, Copy, give_away};
 use progress::host::container::eventually;
 use progress::host::evidence::{Photograph, Process};
@@ -45,6 +46,16 @@ impl Place {
     pub fn path(&self) -> PathBuf {
         self.0.path().join("exercises")
     }
+
+    /// A folder for containers that are written down.
+    fn state(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// A name that nobody else has.
+    fn name(&self) -> String {
+        format!("box-{}", std::process::id())
+    }
 }
 
 /// Saves whoever builds in the folder `exercises` the time for the dependencies: they are built once, below
@@ -71,46 +82,15 @@ pub fn bring_dependencies(exercises: &Path) {
         .arg(exercises.join("target")));
 }
 
-/// Every hole: it compiles without a warning, has no trace of our solution, and with all others
-/// solved fails its own check. All solved, all hold.
+/// Every starter compiles without a warning, and has no trace of our solution.
 #[test]
-fn every_exercise_fails_unsolved_and_passes_solved() {
+fn starters_give_nothing_away() {
     if nested() {
         return;
     }
     let folder = Place::new();
     for chapter in CHAPTERS {
         let copy = Copy::of(chapter, &folder.path());
-        let holds = |program: &Path, position: Option<usize>| -> Vec<bool> {
-            let reports = examine_elsewhere(progress(), chapter, program, position, None).unwrap();
-            let text = |report: &Report| report.text(chapter, &chapter.exercises[0]);
-            reports.iter().for_each(|report| print!("{}", text(report)));
-            reports.iter().map(|report| report.holds()).collect()
-        };
-        let solved = holds(&copy.build(|_| Author::Solution).unwrap(), None);
-        assert!(
-            solved.iter().all(|holds| *holds),
-            "chapter {}: {solved:?}",
-            chapter.number
-        );
-
-        for (position, exercise) in chapter.exercises.iter().enumerate() {
-            // The repair has no code.
-            if exercise.name == "repair" {
-                continue;
-            }
-            let unsolved = copy.build(|name| match name == exercise.name {
-                true => Author::Nobody,
-                false => Author::Solution,
-            });
-            assert_eq!(
-                holds(&unsolved.unwrap(), Some(position)),
-                [false],
-                "{} holds with a hole in it",
-                exercise.name
-            );
-        }
-
         copy.start().unwrap();
         let starter = fs::read_to_string(copy.source()).unwrap();
         let lesson = workspace()
@@ -203,70 +183,117 @@ fn mistakes_of_chapter_12() {
     every_mistake_is_caught_by_the_check_that_names_it(12);
 }
 
-/// Bodies as people get them wrong: each is caught by the check that names its exercise, and the
-/// learner reads what is wrong. In place of a body the repair has a script, run in a broken root.
+/// All solved, all hold. With a hole and all others solved, the hole's own check fails. And bodies as people get them
+/// wrong: each is caught by the check that names its exercise, and the learner reads what is wrong. In place of a body the
+/// repair has a script, run in a broken root.
 fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
     if nested() {
         return;
     }
     let chapter = chapter(number).unwrap();
     let folder = Place::new();
-    let copy = Copy::of(chapter, &folder.path());
-    let mut told = String::new();
-    for (position, exercise) in chapter.exercises.iter().enumerate() {
-        let mistakes = mistakes(chapter.package, exercise.name);
-        // The last two chapters are about others' formats, and know those of some exercises.
-        let is_to_come = !chapter.is_probed && mistakes.is_empty();
-        assert!(mistakes.len() >= 3 || is_to_come, "{}", exercise.name);
-        for mistake in mistakes {
-            let text = fs::read_to_string(&mistake).unwrap();
-            let (what, body) = text.split_once('\n').unwrap();
-            let program = copy.build(|name| match name == exercise.name {
-                true => Author::Other(body),
-                false => Author::Solution,
-            });
-            let is_script = mistake.extension().is_some_and(|kind| kind == "sh");
-            let broken = is_script.then(|| wrongly_repaired(&copy.repairs(), &mistake));
-            let reports = examine_elsewhere(
-                progress(),
-                chapter,
-                &program.unwrap(),
-                Some(position),
-                broken.as_deref(),
-            );
-            let report = &reports.unwrap()[0];
-            assert!(!report.holds(), "{} isn't caught", mistake.display());
-            let text = report.text(chapter, exercise);
-            assert!(
-                text.contains("      why "),
-                "{} isn't known: {text}",
-                mistake.display()
-            );
-            let name = mistake.file_stem().unwrap().to_string_lossy();
-            let what = what.trim_start_matches(['/', '#', ' ']);
-            told += &format!("{} {name}: {what}\n", report.id);
-            told += &text;
-        }
+    let each = || chapter.exercises.iter().enumerate();
+    let mistakes: Vec<Mistake> = each().flat_map(|of| Mistake::all(chapter, of)).collect();
+    let (mut bodies, mut told) = (Vec::new(), String::new());
+    for (position, exercise) in each().filter(|(_, exercise)| exercise.name != "repair") {
+        let id = chapter.id(position);
+        bodies.push(Body {
+            exercise: exercise.name,
+            name: format!("{}-hole", exercise.name),
+            text: format!("todo!(\"exercise {id} {}\")", exercise.name),
+        });
+    }
+    for mistake in mistakes.iter().filter(|mistake| !mistake.is_script()) {
+        bodies.push(Body {
+            exercise: chapter.exercises[mistake.position].name,
+            name: mistake.name(),
+            text: mistake.text.clone(),
+        });
+    }
+    let mut variants = Variants::build(chapter, &folder, &bodies).unwrap();
+    let mut examined = |name: &str, position: Option<usize>, broken: Option<&Path>| {
+        let program = variants.program(name);
+        examine_elsewhere(progress(), chapter, &program, position, broken).unwrap()
+    };
+
+    let solved = examined("solution", None, None);
+    let failing = solved.iter().find(|report| !report.holds());
+    assert_eq!(failing, None);
+    for (position, exercise) in each().filter(|(_, exercise)| exercise.name != "repair") {
+        let report = &examined(&format!("{}-hole", exercise.name), Some(position), None)[0];
+        assert!(!report.holds(), "{} holds with a hole in it", exercise.name);
+    }
+    for mistake in &mistakes {
+        let exercise = &chapter.exercises[mistake.position];
+        let repairs = Copy::of(chapter, &folder.path()).repairs();
+        let broken = mistake
+            .is_script()
+            .then(|| wrongly_repaired(&repairs, &mistake.file));
+        let name = mistake.name();
+        let report = &examined(&name, Some(mistake.position), broken.as_deref())[0];
+        assert!(!report.holds(), "{} isn't caught", mistake.file.display());
+        let text = report.text(chapter, exercise);
+        assert!(text.contains("      why "), "{name} isn't known: {text}");
+        told += &format!("{} {name}: {}\n{text}", report.id, mistake.what);
     }
     let told = redact_report(&told, &[(&folder.path(), "EXERCISES")]);
     insta::assert_snapshot!(format!("mistakes_of_chapter_{}", chapter.number), told);
 }
 
-/// The files that get an exercise wrong.
-fn mistakes(package: &str, exercise: &str) -> Vec<PathBuf> {
-    let directory = workspace().join("tests/mistakes").join(package);
-    let files = fs::read_dir(directory).unwrap();
-    let is_about = |path: &PathBuf| {
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        name.split_once('-')
-            .is_some_and(|(about, _)| about == exercise)
-    };
-    let mut files: Vec<_> = files
-        .map(|file| file.unwrap().path())
-        .filter(is_about)
-        .collect();
-    files.sort();
-    files
+/// A file that gets an exercise wrong.
+struct Mistake {
+    /// Which of the chapter's exercises.
+    position: usize,
+    file: PathBuf,
+    /// What is wrong.
+    what: String,
+    /// The body.
+    text: String,
+}
+
+impl Mistake {
+    /// Those of the exercise at `position`, in the order of their names.
+    fn all(chapter: &Chapter, (position, exercise): (usize, &Exercise)) -> Vec<Mistake> {
+        let directory = workspace().join("tests/mistakes").join(chapter.package);
+        let files = fs::read_dir(directory).unwrap();
+        let mistakes = files.map(|file| Mistake::read(position, file.unwrap().path()));
+        let is_about = |mistake: &Mistake| {
+            let name = mistake.name();
+            name.split_once('-')
+                .is_some_and(|(about, _)| about == exercise.name)
+        };
+        let mut mistakes: Vec<Mistake> = mistakes.filter(is_about).collect();
+        mistakes.sort_by(|one, other| one.file.cmp(&other.file));
+        // The last two chapters are about others' formats, and know those of some exercises.
+        let is_to_come = !chapter.is_probed && mistakes.is_empty();
+        assert!(mistakes.len() >= 3 || is_to_come, "{}", exercise.name);
+        mistakes
+    }
+
+    fn read(position: usize, file: PathBuf) -> Mistake {
+        let text = fs::read_to_string(&file).unwrap();
+        let (what, text) = text.split_once('\n').unwrap();
+        Mistake {
+            position,
+            file,
+            what: what.trim_start_matches(['/', '#', ' ']).into(),
+            text: text.into(),
+        }
+    }
+
+    /// `spawn-zombie_left`
+    fn name(&self) -> String {
+        self.file
+            .file_stem()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Whether it is run in a broken root.
+    fn is_script(&self) -> bool {
+        self.file.extension().is_some_and(|kind| kind == "sh")
+    }
 }
 
 /// Broken roots, two of them repaired, and the one that the script `mistake` names in its name
@@ -459,6 +486,41 @@ fn their_own_program_runs() {
         .args(["run", "1", "--", "uname", "-n"])
         .env("TEN_STEPS_EXERCISES", folder.path()));
     assert_eq!(said.trim(), "mine");
+}
+
+/// `shell` has their program under its name, for several commands on one container, which ends with the shell and is written
+/// down nowhere.
+#[test]
+fn a_shell_with_their_own_program() {
+    let folder = Place::new();
+    cargo_progress(&folder.path(), &["start", "10"]).success();
+    let (name, state, root) = (folder.name(), folder.state(), Root::shared());
+    fs::create_dir(&state).unwrap();
+    let script = format!(
+        "step10-exec run -d --name {name} --rootfs {root} sleep 1000 && step10-exec exec {name} sh -c 'exit 7'; echo $?; \
+         step10-exec ps -q | wc -l; exit 3",
+        root = root.path().display(),
+    );
+    let ran = Command::new(progress())
+        .args(["shell", "10", "-c", &script])
+        .env("TEN_STEPS_EXERCISES", folder.path())
+        .env("TEN_STEPS_STATE", &state)
+        .assert()
+        .code(3);
+    let printed = ran.printed();
+    assert!(printed.ends_with("\n7\n1\n"), "{ran}");
+    let id = printed.lines().next().unwrap();
+    assert_eq!(id.len(), 64, "{ran}");
+    for part in ["containers", "names"] {
+        let left = fs::read_dir(state.join(part)).unwrap().count();
+        assert_eq!(left, 0, "{part}");
+    }
+    let of_it = |process: &Process| {
+        let words = fs::read(process.file("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.contains(id) || words.contains(&name)
+    };
+    eventually(|| (!Process::all().iter().any(of_it)).then_some(())).expect("nothing of it runs");
 }
 
 /// A chapter that has changed since somebody began it: the check names the way out, and what they wrote comes along.

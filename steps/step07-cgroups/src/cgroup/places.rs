@@ -165,9 +165,9 @@ impl Groups {
         Some((folder, hierarchy.version))
     }
 
-    /// Opens the *doors* of the groups: the file of [`members_of`] in each, by which a process joins. In version 2 the
+    /// Opens the *entrances* of the groups: the file of [`members_of`] in each, by which a process joins. In version 2 the
     /// door is that of the group `below`, to which the container's processes have moved.
-    pub fn doors(&self, below: &str) -> Result<Vec<(PathBuf, File)>> {
+    pub fn entrances(&self, below: &str) -> Result<Vec<(PathBuf, File)>> {
         let open = |(hierarchy, folder): &(Hierarchy, PathBuf)| {
             let path = match hierarchy.version {
                 Version::V1 => folder.join(members_of(Version::V1)),

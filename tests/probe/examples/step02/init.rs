@@ -3,7 +3,7 @@
 use probe::anyhow::{Result, bail};
 use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
-use probe::nix::fcntl::OFlag;
+use probe::nix::fcntl::{FcntlArg, OFlag, fcntl};
 use probe::nix::sys::prctl::set_child_subreaper;
 use probe::nix::sys::signal::{Signal, kill};
 use probe::nix::unistd::{Pid, getpid, pipe2};
@@ -29,6 +29,9 @@ pub fn judge(findings: &Findings) -> Result<()> {
     tells_what_the_kernel_refuses(findings)
 }
 
+/// What is noted when the command's process has lost its descriptors.
+const CLOSED_TOO_EARLY: usize = 5;
+
 /// Has a subject become an init, whose command is the shell script `script`. The subject takes every orphan below it, as
 /// PID 1 does.
 fn run(
@@ -42,14 +45,19 @@ fn run(
         || {
             set_child_subreaper(true)?;
             // A door of the host's.
-            std::mem::forget(pipe2(OFlag::empty())?);
-            signals::hold()
+            let (reader, writer) = pipe2(OFlag::empty())?;
+            std::mem::forget(writer);
+            signals::hold()?;
+            Ok(reader)
         },
-        |()| {
+        |door| {
             let itself = getpid();
             init()?;
             if getpid() == itself {
                 bail!("init came back in PID 1 itself: only the child goes on");
+            }
+            if fcntl(&door, FcntlArg::F_GETFD).is_err() {
+                note(CLOSED_TOO_EARLY, 1);
             }
             match exec(&command, &environment)? {}
             #[allow(unreachable_code)]
@@ -77,6 +85,17 @@ fn ends_as_its_command(findings: &Findings) -> Result<bool> {
             return Ok(false);
         }
     }
+    findings.claim(
+        Claim::new(
+            "the command's process has all descriptors that it had before init",
+            "the error pipe of its process is closed",
+            noted(CLOSED_TOO_EARLY) == 0,
+        )
+        .why(
+            "PID 1 closed its descriptors before there was a child, which then has none either, and no way to tell why its \
+             execve failed: PID 1 closes its own, once the child has them",
+        ),
+    );
     Ok(true)
 }
 

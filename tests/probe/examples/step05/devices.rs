@@ -20,8 +20,8 @@ pub fn make_devices(findings: &Findings) -> Result<()> {
     ])
 }
 
-/// The umask of the processes that call, 0037: nobody else has the same.
-const NARROW: Mode = Mode::S_IWGRP.union(Mode::S_IXGRP).union(Mode::S_IRWXO);
+/// The umask of the processes that call, 0077.
+const NARROW: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
 
 /// The calls that make a device file what it is to be.
 const MAKING: &[(c_long, &str, Errno)] = &[
@@ -71,27 +71,32 @@ fn wrong(device: &Device) -> Option<String> {
         kind if kind.is_block_device() => "a block device",
         _ => "no device",
     };
-    let is = format!(
-        "{kind} {}:{}, mode {:04o}, owner {}:{}",
-        major(seen.rdev()),
-        minor(seen.rdev()),
-        seen.mode() & 0o7777,
-        seen.uid(),
-        seen.gid()
-    );
-    let wanted = format!(
-        "{} {}:{}, mode {:04o}, owner {}:{}",
-        match device.kind {
-            SFlag::S_IFBLK => "a block device",
-            _ => "a character device",
-        },
-        device.number.major,
-        device.number.minor,
-        device.mode,
-        device.owner.0,
-        device.owner.1
-    );
-    (is != wanted).then(|| format!("{name} is {is}, and not {wanted}"))
+    let is = [
+        format!("{kind} {}:{}", major(seen.rdev()), minor(seen.rdev())),
+        format!("mode {:04o}", seen.mode() & 0o7777),
+        format!("owner {}:{}", seen.uid(), seen.gid()),
+    ];
+    let wanted_kind = match device.kind {
+        SFlag::S_IFBLK => "a block device",
+        _ => "a character device",
+    };
+    let wanted = [
+        format!(
+            "{wanted_kind} {}:{}",
+            device.number.major, device.number.minor
+        ),
+        format!("mode {:04o}", device.mode),
+        format!("owner {}:{}", device.owner.0, device.owner.1),
+    ];
+    let both = is.into_iter().zip(wanted);
+    let (is, wanted): (Vec<_>, Vec<_>) = both.filter(|(is, wanted)| is != wanted).unzip();
+    (!is.is_empty()).then(|| {
+        format!(
+            "{name:?} has {}, and not {}",
+            is.join(", "),
+            wanted.join(", ")
+        )
+    })
 }
 
 /// The first two that aren't as they are to be: what is wrong with more is mostly the same.

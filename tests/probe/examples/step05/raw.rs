@@ -263,7 +263,9 @@ fn is_back(findings: &Findings, expected: &str, world: &World, before: &Termios)
 /// Why a terminal isn't what it was: it is still raw, or somebody thought up a mode for it.
 fn still_raw_or_made_up(before: &Termios, now: &Settings) -> String {
     let text = match not_raw(before, now).is_empty() {
-        true => "it is still raw: the old mode wasn't put back on this way out",
+        true => {
+            "it is still raw: on this way out the old mode wasn't put back, or it was before the terminal was raw (what is bound to _ is dropped at once)"
+        }
         false => {
             "it isn't raw any more, and not what it was: the mode that is put back has to be the one that was read before anything was changed"
         }

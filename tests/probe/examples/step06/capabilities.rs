@@ -9,8 +9,9 @@ use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sys::prctl::set_keepcaps;
 use probe::nix::unistd::{Uid, setresuid};
-use probe::{Call, Claim, Findings, Outcome, Subject, Watcher, note, noted};
+use probe::{Call, Claim, Findings, Outcome, Subject, Verdict, Watcher, note, noted};
 use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
 use step06_caps::capabilities::{CapSets, permitted};
 
 pub fn drop_capabilities(findings: &Findings) -> Result<()> {
@@ -83,7 +84,7 @@ fn raises(call: &&Call) -> bool {
 }
 
 /// Why it is so, where the calls or the sets leave one reason only.
-fn why(outcome: &Outcome, sets: &CapSets) -> Option<String> {
+fn why(outcome: &Outcome, sets: &CapSets, given: Option<Given>) -> Option<String> {
     let state = &outcome.after;
     let set_at = outcome
         .calls
@@ -96,13 +97,17 @@ fn why(outcome: &Outcome, sets: &CapSets) -> Option<String> {
         seen != wanted && (seen ^ wanted) & !high == 0
     };
     let text = match (set_at, raised_at) {
+        (None, Some(_)) if !outcome.is_ok() => {
+            "an ambient capability was raised first, and the kernel refused: only what is permitted and inheritable already can \
+             become ambient, so capset(2) comes before"
+        }
         (None, _) => {
             "capset(2) was never called: whatever else was done, three of the five sets are what they were"
         }
         (Some(set), Some(raised)) if raised < set => {
             "an ambient capability was raised before capset(2): it has to be permitted and inheritable by then"
         }
-        _ if !outcome.is_ok() => return None,
+        _ if !outcome.is_ok() => return given.and_then(|given| why_refused(outcome, sets, given)),
         _ if is_lost("CapPrm", sets.permitted) => {
             "the upper half is wrong: capset(2) takes each set as two numbers of 32 bits, and some capabilities are in the second"
         }
@@ -120,6 +125,41 @@ fn why(outcome: &Outcome, sets: &CapSets) -> Option<String> {
     Some(text.into())
 }
 
+/// Why capset(2) refused sets that it would have taken: what it was given tells.
+fn why_refused(outcome: &Outcome, sets: &CapSets, given: Given) -> Option<String> {
+    let [effective, permitted, inheritable] = given;
+    let held = mask(&outcome.before, "CapPrm");
+    let text = if effective == sets.permitted && permitted == sets.effective {
+        "the effective set was given for the permitted one, and the permitted for the effective: what is effective has to be \
+         permitted"
+    } else if permitted & !held != 0 {
+        "the permitted set that was given has capabilities which the caller hasn't got: that set may only shrink"
+    } else if effective & !permitted != 0 {
+        "the effective set that was given has capabilities which aren't in the permitted one: effective, permitted and \
+         inheritable may stand in each other's places"
+    } else if inheritable & !(held | mask(&outcome.before, "CapInh")) != 0 {
+        "the inheritable set that was given has capabilities which the caller hasn't got"
+    } else {
+        return None;
+    };
+    Some(text.into())
+}
+
+/// The effective, permitted and inheritable sets that capset(2) was given.
+type Given = [u64; 3];
+
+/// What a call of capset(2), which waits, was given: three numbers of 32 bits, and again three for the upper halves.
+fn given(call: &Call) -> Option<Given> {
+    let bytes = call.bytes(1, 24);
+    let number = |at: usize| {
+        Some(u32::from_ne_bytes(
+            bytes.get(4 * at..4 * at + 4)?.try_into().ok()?,
+        ))
+    };
+    let set = |at: usize| Some(u64::from(number(at)?) | u64::from(number(at + 3)?) << 32);
+    Some([set(0)?, set(1)?, set(2)?])
+}
+
 fn judge(
     findings: &Findings,
     expected: &str,
@@ -128,10 +168,20 @@ fn judge(
 ) -> Result<()> {
     findings.begin(expected);
     let numbers: Vec<_> = SETTING.iter().map(|(number, ..)| *number).collect();
-    let subject = findings.subject().watch(Watcher::records(&numbers));
+    let last = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&last);
+    let subject = findings
+        .subject()
+        .watch(Watcher::new(&numbers, move |call| {
+            if let (libc::SYS_capset, Ok(mut last)) = (call.number, heard.lock()) {
+                *last = given(call);
+            }
+            Verdict::Go
+        }));
     let outcome = call(subject, sets, first)?;
     let wrong = wrong(&outcome, sets);
-    if findings.holds(expected, &outcome, &wrong, || why(&outcome, sets)) {
+    let given = last.lock().ok().and_then(|last| *last);
+    if findings.holds(expected, &outcome, &wrong, || why(&outcome, sets, given)) {
         findings.caller_stays(&outcome, &LINES);
         let [before, after] = BITS.map(noted);
         let expected = "the securebits are what they were";

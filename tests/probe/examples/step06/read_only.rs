@@ -121,16 +121,16 @@ fn look(world: &World, name: &str) -> Vec<String> {
     for file in ["file", "below/file", "below/deep/file"] {
         match write(&folder.join(file)) {
             Err(Errno::EROFS) => {}
-            Ok(()) => wrong.push(format!("{name}/{file} can be written")),
-            Err(errno) => wrong.push(format!("{name}/{file} isn't there as it was: {errno}")),
+            Ok(()) => wrong.push(format!("{name:?}/{file} can be written")),
+            Err(errno) => wrong.push(format!("{name:?}/{file} isn't there as it was: {errno}")),
         }
         let read = text(&folder.join(file));
         if wrong.is_empty() && read != "text" {
-            wrong.push(format!("{name}/{file} doesn't read as it did: {read}"));
+            wrong.push(format!("{name:?}/{file} doesn't read as it did: {read}"));
         }
     }
     if wrong.is_empty() && File::create(folder.join("new")).is_ok() {
-        wrong.push(format!("a file can be made in {name}"));
+        wrong.push(format!("a file can be made in {name:?}"));
     }
     let mut others = ["process", "a path"]
         .into_iter()

@@ -272,6 +272,28 @@ const MACHINES: &[Machine] = &[
         mistakes: &[(Some(("/my\\040groups", V1)), ESCAPED)],
     },
     Machine {
+        claim: "the root field has a space in its name",
+        controller: "memory",
+        mountinfo: "31 30 0:27 /my\\040groups /cg rw - cgroup cgroup rw,memory\n",
+        own: "4:memory:/my groups/a\n",
+        wanted: Some(("/cg", V1)),
+        mistakes: &[(
+            None,
+            "the root field was taken as mountinfo writes it, where \\040 stands for a space, and compared with a group's real name",
+        )],
+    },
+    Machine {
+        claim: "a mount shows a group beside the caller's cgroup namespace, and no other mount is there",
+        controller: "memory",
+        mountinfo: "31 30 0:27 /../other /cg rw - cgroup cgroup rw,memory\n",
+        own: "4:memory:/\n",
+        wanted: None,
+        mistakes: &[(
+            Some(("/cg", V1)),
+            "/../other leads up and down again, into a group that the caller isn't in: only /.. alone, or /../.., is above it",
+        )],
+    },
+    Machine {
         claim: "the caller's group has a colon in its name",
         controller: "memory",
         mountinfo: "31 30 0:27 /a:b /cg rw - cgroup cgroup rw,memory\n",

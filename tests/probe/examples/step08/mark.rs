@@ -129,8 +129,13 @@ const ENTRIES: &[Entry] = &[
         claim: "a NAME need be no text",
         name: b".wh.\xff\xfe",
         returns: MARKED,
-        after: &[("\u{fffd}\u{fffd}", WHITEOUT)],
+        after: &[("\\xff\\xfe", WHITEOUT)],
         mistakes: &[
+            (
+                "\u{fffd}\u{fffd}",
+                WHITEOUT,
+                "a name is bytes, any but / and NUL: to make a text of it changes it, and hides another name",
+            ),
             (
                 RETURNED,
                 NO_MARK,
@@ -383,8 +388,7 @@ fn natures(findings: &Findings) -> Result<BTreeMap<String, String>> {
     ]);
     for entry in fs::read_dir(&parent)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        all.insert(name, nature(&entry.path())?);
+        all.insert(plain(&entry.file_name()), nature(&entry.path())?);
     }
     for entry in fs::read_dir(findings.scratch.join("elsewhere"))? {
         let entry = entry?;
@@ -395,6 +399,14 @@ fn natures(findings: &Findings) -> Result<BTreeMap<String, String>> {
         );
     }
     Ok(all)
+}
+
+/// A name as text; one that is none, with its bytes.
+fn plain(name: &OsStr) -> String {
+    match name.to_str() {
+        Some(text) => text.into(),
+        None => name.as_bytes().escape_ascii().to_string(),
+    }
 }
 
 /// What is there before and stays.

@@ -79,12 +79,15 @@ fn from_everything(findings: &Findings, folder: &Path) -> Result<()> {
         return Ok(());
     }
     findings.claim(session(&outcome.after));
-    findings.claim(Claim::equal(
-        "it keeps nobody's directory busy",
-        "/proc/PID/cwd",
-        &outcome.after.directories[0],
-        &"/".into(),
-    ));
+    findings.claim(
+        Claim::equal(
+            "it keeps nobody's directory busy",
+            "/proc/PID/cwd",
+            &outcome.after.directories[0],
+            &"/".into(),
+        )
+        .why("the process still stands where its caller stood, and nobody can unmount that: chdir to / is missing"),
+    );
     findings.claim(standard(&outcome.after));
     findings.claim(others(&outcome.after, &keep));
     KEPT.iter()
@@ -100,6 +103,12 @@ fn it_comes_back(outcome: &Outcome) -> Claim {
          process. It begins a session by itself, unless it leads its group"
             .into()
     });
+    let is_aborted = outcome.ending == Ending::Left(128 + libc::SIGABRT as u8);
+    let why = why.or(is_aborted.then(|| {
+        "a descriptor that an OwnedFd has was closed by its number, and again when the OwnedFd was dropped, which Rust takes \
+         for a reason to end the process"
+            .into()
+    }));
     Claim::new(
         "detach comes back in the process that called it, with Ok",
         outcome.in_words(),
@@ -155,7 +164,8 @@ fn standard(state: &State) -> Claim {
     let wrong = |number: RawFd| -> Option<(String, &str)> {
         let Some(found) = state.descriptors.get(&number) else {
             let why = "a standard descriptor was closed: the next file that is opened gets its number, and whoever prints \
-                prints into that file. /dev/null takes its place by dup2(2)";
+                prints into that file. /dev/null takes its place by dup2(2). If it was /dev/null itself that got the number, \
+                dropping its OwnedFd has closed it again";
             return Some((format!("{number} is closed"), why));
         };
         if found.target != Path::new("/dev/null") {

@@ -151,11 +151,19 @@ fn doors(state: &State) -> Claim {
             .is_some_and(Descriptor::is_closed_on_exec)
     };
     let all_on_exec = left.iter().all(on_exec);
+    let was_opened_so = |number: &RawFd| {
+        let found = state.descriptors.get(number);
+        found.is_some_and(|found| found.flags & libc::O_DIRECTORY != 0)
+    };
     let why = match left[..] {
         [3] => Some("the standard descriptors are 0, 1 and 2: the first above them is 3"),
         [31] => Some(
             "a directory that was opened with O_PATH can't be read, and is a door all the same: fstat(2) says of it, too, \
              that it is a directory",
+        ),
+        [_, ..] if state.descriptors.len() > left.len() && !left.iter().any(was_opened_so) => Some(
+            "what was opened without O_DIRECTORY may be a directory, too: fstat(2) tells what a descriptor leads to, the flags \
+             of its open don't",
         ),
         [_, ..] if all_on_exec => Some(
             "close-on-exec closes nothing yet: until execve the descriptor is a door, and workdir may lead through it",

@@ -104,7 +104,7 @@ impl Play {
     fn sleeps(&mut self) -> Verdict {
         self.slept = true;
         if self.looks > CIRCLE / 2 {
-            victim::kill(self.victim);
+            victim::kill_and_see(self.victim);
         }
         Verdict::Return(0)
     }
@@ -129,7 +129,7 @@ impl Play {
                 sleep(ROUND);
                 return Verdict::Return(0);
             }
-            (true, ..) => victim::kill(self.victim),
+            (true, ..) => victim::kill_and_see(self.victim),
             (false, Some(_), Timeout::Never) => self.is_too_long(-1),
             (false, Some(patience), Timeout::Millis(millis))
                 if millis > patience.as_millis() as i64 + 1 =>
@@ -159,7 +159,7 @@ impl Play {
             // A short wait is over before the kernel is through.
             Timeout::Millis(_) if self.looks < CIRCLE / 4 => Verdict::Return(0),
             _ => {
-                victim::kill(self.victim);
+                victim::kill_and_see(self.victim);
                 Verdict::Go
             }
         }
@@ -167,7 +167,7 @@ impl Play {
 
     fn is_too_long(&mut self, millis: i64) {
         self.too_long.get_or_insert(millis);
-        victim::kill(self.victim);
+        victim::kill_and_see(self.victim);
     }
 
     pub fn signals_in_words(&self) -> String {

@@ -132,6 +132,14 @@ pub fn kill(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
+/// Sends SIGKILL, and comes back once it has worked: on a busy machine that takes a while.
+pub fn kill_and_see(pid: i32) {
+    kill(pid);
+    while !has_ended(pid) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 /// Ends a child, so that nothing is left of it.
 pub fn end_now(pid: i32) {
     kill(pid);

@@ -56,7 +56,14 @@ fn fails(findings: &Findings, when: &str, outcome: &Outcome, errno: Option<Errno
     findings.claim(Claim::new(expected, outcome.in_words(), outcome.is_error()).because(why));
     if let (Some(errno), true) = (errno, outcome.is_error()) {
         let is = Errno::from_raw(noted(CODE) as i32);
-        let why = "the error that was returned is another one: of what the kernel said only a text is left, or nothing";
+        let why = match is {
+            Errno::ECHILD => {
+                "the child was waited for twice: outcome_or_end has ended and reaped it, whatever error it returns"
+            }
+            _ => {
+                "the error that was returned is another one: of what the kernel said only a text is left, or nothing"
+            }
+        };
         findings.claim(
             Claim::new(
                 format!("{when}, the error has errno {errno:?}"),

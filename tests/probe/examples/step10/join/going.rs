@@ -102,9 +102,9 @@ fn brings(environment: u32, arguments: &str) -> Claim {
     let is_hidden = environment == 0 && arguments == "init";
     let why = match (environment, arguments) {
         (1.., _) => {
-            "forget_environment() comes before setns: from then on the container's processes may read it"
+            "forget_environment() has to come before setns: from then on the container's processes may read it"
         }
-        _ => "hide() comes before setns: from then on the container's processes may look",
+        _ => "hide() has to come before setns: from then on the container's processes may look",
     };
     let seen = match (environment, arguments) {
         (0, "init") => "its environment is wiped, and it is called init",

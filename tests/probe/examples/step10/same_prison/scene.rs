@@ -63,12 +63,12 @@ impl Scene {
     }
 
     /// The files by which a process joins them. Into one that is made up nobody has written yet.
-    pub fn doors(&self) -> Result<Vec<(PathBuf, File)>> {
-        let mut doors = self.cgroup.groups().doors("")?;
+    pub fn entrances(&self) -> Result<Vec<(PathBuf, File)>> {
+        let mut entrances = self.cgroup.groups().entrances("")?;
         for path in &self.made_up {
-            doors.push((path.clone(), File::create(path)?));
+            entrances.push((path.clone(), File::create(path)?));
         }
-        Ok(doors)
+        Ok(entrances)
     }
 
     /// How many groups the calling process has joined.
@@ -120,7 +120,7 @@ impl Scene {
     pub fn prison(&self, rlimits: &[&str]) -> Result<Prison> {
         let limit = |text: &&str| text.parse::<Ulimit>().map_err(anyhow::Error::msg);
         Ok(Prison {
-            groups: self.doors()?,
+            groups: self.entrances()?,
             rlimits: rlimits.iter().map(limit).collect::<Result<_>>()?,
         })
     }
