@@ -492,6 +492,7 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
         false => Author::Solution,
     };
     let theirs = copy(chapter).build(alone)?;
+    let at = position;
     let (number, position) = (chapter.number.to_string(), position.to_string());
     let trace_of = |program: &Path| -> Result<Vec<Trace>> {
         let words = ["record", &number, &position, &program.to_string_lossy()];
@@ -518,10 +519,13 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
             break;
         }
     }
+    let board = Board::read(&exercises())?;
+    let is_refused = board.state(chapter, at, &copy(chapter)) == Standing::NotYet;
     match same {
-        true => {
-            println!("The same calls, all the way: what differs shows in another run than these.")
-        }
+        true if is_refused => println!(
+            "The same calls, all the way. What the check has seen shows in another run than these."
+        ),
+        true => println!("The same calls, all the way."),
         false => println!("`>` marks the first line that differs."),
     }
     Ok(u8::from(!same))

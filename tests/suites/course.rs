@@ -7,5 +7,6 @@ mod checkout;
 mod checks;
 mod desk;
 mod exercises;
+mod place;
 mod variants;
 mod workshop;

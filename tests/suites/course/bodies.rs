@@ -1,7 +1,7 @@
 //! Bodies that nobody here has seen, tried on the checks: how many of the wrong ones are refused, and whether all right
 //! ones are accepted. A person runs it: [CONTRIBUTING](../../../.github/CONTRIBUTING.md) says how.
 
-use super::exercises::Place;
+use super::place::Place;
 use super::variants::{Body, Variants};
 use crate::stage::progress;
 use progress::chapters::CHAPTERS;

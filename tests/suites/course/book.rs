@@ -4,7 +4,7 @@
 //! With TEN_STEPS_BLESS=1 the consoles are written anew with what was printed, to be read and
 //! committed.
 
-use crate::course::exercises::bring_dependencies;
+use crate::course::place::bring_dependencies;
 use crate::stage::{Printed, STEPS, folder, have, nested, progress, run, step, write_program};
 use assert_cmd::assert::OutputAssertExt;
 use progress::chapters::{CHAPTERS, whole as whole_chapters};

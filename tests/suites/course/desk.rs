@@ -1,7 +1,8 @@
 //! What a learner types beside `check`: hints, traces, differences, the board, the room, the attack.
 
 use crate::attacks::tried;
-use crate::course::exercises::{Place, bring_dependencies, cargo_progress};
+use crate::course::exercises::cargo_progress;
+use crate::course::place::{Place, bring_dependencies};
 use crate::stage::redaction::redact_report;
 use crate::stage::{Printed, have, nested, progress, run, step};
 use assert_cmd::assert::OutputAssertExt;
@@ -99,7 +100,7 @@ fn a_learner_who_begins_in_the_middle() {
     let next = say(&folder, &[]);
     assert!(next.contains("next: cargo progress start 5\n"), "{next}");
     let done = say(&folder, &["hint", "4"]);
-    assert!(done.contains("next: cargo progress check 4\n"), "{done}");
+    assert!(done.contains("next: cargo progress start 5\n"), "{done}");
 }
 
 /// Cards of a room, as a chat has them.

@@ -1,6 +1,6 @@
 //! Many bodies of the exercises in one program: to build one program a body takes longer than to check it.
 
-use super::exercises::Place;
+use super::place::Place;
 use crate::stage::write_program;
 use anyhow::Result;
 use progress::course::{Chapter, Exercise};

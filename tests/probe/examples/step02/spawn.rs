@@ -7,6 +7,7 @@ use probe::nix::errno::Errno;
 use probe::nix::sched::CloneFlags;
 use probe::nix::sys::prctl::get_pdeathsig;
 use probe::nix::unistd::Pid;
+use probe::old;
 use probe::{Claim, Ending, Findings, Outcome, Rest, Verdict, Watcher, at_rest, note, noted};
 use std::fs;
 use std::os::fd::IntoRawFd;
@@ -239,7 +240,8 @@ fn brings_errors_home(findings: &Findings) -> Result<()> {
     let refusal = || Refused::new("made_up(1)".into(), Errno::EXDEV);
     let expected = "an error of body is spawn's error, with its errno";
     findings.begin(expected);
-    let outcome = findings.subject().call(|| {
+    let slow_to_end = findings.subject().watch(that_ends_slowly());
+    let outcome = slow_to_end.call(|| {
         told(spawn(CloneFlags::CLONE_NEWPID, || Err(refusal().into())))
             .map(|child| child.pid.as_raw())
     })?;
@@ -261,12 +263,49 @@ fn brings_errors_home(findings: &Findings) -> Result<()> {
     Ok(())
 }
 
+/// A watcher by which a child takes a while to end: it hasn't ended yet when somebody asks who hasn't waited for it.
+fn that_ends_slowly() -> Watcher {
+    let numbers = [
+        libc::SYS_wait4,
+        libc::SYS_waitid,
+        libc::SYS_read,
+        old::SYS_poll,
+        libc::SYS_ppoll,
+        old::SYS_epoll_wait,
+        libc::SYS_epoll_pwait,
+        libc::SYS_rt_sigtimedwait,
+    ];
+    let mut has_waited = false;
+    Watcher::new(&numbers, move |call| {
+        let options = match call.number {
+            libc::SYS_wait4 => call.arguments[2],
+            libc::SYS_waitid => call.arguments[3],
+            // The error pipe's end comes before the child's.
+            libc::SYS_read => {
+                let target = call.target(0).unwrap_or_default();
+                has_waited |= target.to_string_lossy().contains("signalfd");
+                return Verdict::Go;
+            }
+            _ => {
+                has_waited = true;
+                return Verdict::Go;
+            }
+        };
+        match options & libc::WNOHANG as u64 {
+            0 => Verdict::Go,
+            _ if std::mem::replace(&mut has_waited, true) => Verdict::Go,
+            _ => Verdict::Return(0),
+        }
+    })
+}
+
 fn left_after_a_failure(findings: &Findings, outcome: &Outcome, what: &str) {
     let mut left = outcome.before.left_children(&outcome.after);
     let expected = format!("after {what} no child is left, not even a zombie");
     let claim = Claim::new(expected, left.join("; "), left.is_empty());
     findings.claim(claim.why(
-        "the child that failed has ended, and nobody has taken its exit code: child.wait() does, before the error is returned",
+        "the child that failed has ended, or is about to, and nobody has taken its exit code: child.wait() waits for that, \
+         before the error is returned",
     ));
     left = outcome.before.left_open(&outcome.after);
     findings.claim(Claim::new(
