@@ -82,7 +82,7 @@ pub const EXERCISES: &[Exercise] = &[
         ]],
         mistakes: &[],
         read: "the kernel's documentation of overlayfs, Whiteouts in the OCI image specification, mknod(2)",
-        show: "mkdir -p layer && touch layer/.wh.bin && tar -cf layer.tar -C layer . && cargo progress run 8 -- --image layer.tar --image default ls /",
+        show: "mkdir -p layer && touch layer/.wh.tmp && tar -cf layer.tar -C layer . && cargo progress run 8 -- --image layer.tar --image /var/lib/ten-steps/roots/default ls /",
         hints: [
             "What does a layer say by .wh.NAME about the layers below, and what about its own NAME? Which \
              answer of the kernel tells that there is one? And which names can't any file have?",
