@@ -35,7 +35,7 @@ const BUSY: u32 = 160;
 
 /// On a pretend host, in clock ticks of a processor, of which a second has a hundred: more than any program of the
 /// course needs in one go. Who has used that up goes in a circle.
-const TURNS: u64 = 200;
+const TURNS: u64 = 400;
 
 /// More processes than any program of the course makes: a fork bomb.
 pub const MANY: usize = 64;

@@ -9,6 +9,7 @@ use progress::checks::examine_elsewhere;
 use progress::course::Chapter;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The folder with the bodies: in it `step07-cgroups/find-NAME.wrong.rs` and `find-NAME.right.rs`, each with a comment in
 /// its first line. It may also be the folder of one chapter.
@@ -50,7 +51,9 @@ fn bodies_of_others() {
         };
         for body in &bodies {
             let program = variants.program(&body.name());
+            let begun = Instant::now();
             let (is_refused, text) = verdict(chapter, body.position, &program);
+            let seconds = begun.elapsed().as_secs_f32();
             let is_wrong = body.name().ends_with(".wrong");
             let word = match (is_wrong, is_refused) {
                 (true, true) => "refused",
@@ -58,7 +61,11 @@ fn bodies_of_others() {
                 (false, true) => "REFUSED, and it is right",
                 (false, false) => "accepted",
             };
-            println!("{word}: {} {}", chapter.number, body.name());
+            println!(
+                "{word}: {} {}, in {seconds:.1} s",
+                chapter.number,
+                body.name()
+            );
             println!("    {}\n{text}", body.what);
             refused += usize::from(is_wrong && is_refused);
             wrong += usize::from(is_wrong);

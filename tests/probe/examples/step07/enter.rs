@@ -134,17 +134,15 @@ fn judge(
     let seen = match (outcome.is_ok(), &outside[..]) {
         (false, _) => outcome.in_words().replace(container.id(), "ID"),
         (true, []) => "it is in each of them".into(),
-        (true, outside) => format!("it isn't in {}", outside.join(", ")),
+        (true, outside) if outside.len() == groups.len() => "it is in none of them".into(),
+        (true, outside) => format!("it is in some of them, and not in {}", outside.join(", ")),
     };
     let joined = outcome.is_ok() && outside.is_empty();
-    let only_first = outcome.is_ok()
-        && groups.len() > 1
-        && outside.len() == groups.len() - 1
-        && groups.first().is_some_and(|(_, is_in)| *is_in);
+    let only_some = outcome.is_ok() && !outside.is_empty() && outside.len() < groups.len();
     let why = if is_parent_in {
         Some("its parent was moved: a process that joins by itself writes 0, and no other's pid")
-    } else if only_first {
-        Some("the first group was joined alone: each hierarchy has a group of its own")
+    } else if only_some {
+        Some("not all groups were joined: each hierarchy has a group of its own")
     } else {
         why.filter(|_| outcome.is_error())
     };
