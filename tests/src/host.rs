@@ -4,6 +4,7 @@
 //! `/` is shared, as systemd has it, so that a container that forgets MS_PRIVATE is seen to leak.
 //! Whatever is renamed, mounted or left running in there ends with it.
 
+pub mod apart;
 pub mod container;
 pub mod evidence;
 pub mod hang;

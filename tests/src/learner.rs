@@ -62,7 +62,6 @@ pub fn where_you_are() -> Result<u8> {
         println!("next: cargo progress start 1   (is this machine ready? cargo progress doctor)");
         return Ok(0);
     }
-    let mut next = None;
     for chapter in &started {
         let copy = copy(chapter);
         println!("Chapter {}: {}", chapter.number, chapter.title);
@@ -77,19 +76,27 @@ pub fn where_you_are() -> Result<u8> {
                 place(&copy, exercise)
             );
         }
-        if states.iter().any(|state| !state.is_done()) {
-            next.get_or_insert(format!("cargo progress check {}", chapter.number));
-        }
+    }
+    println!("{}", what_next(&board));
+    Ok(0)
+}
+
+/// What to type next, in a line: what is left of the first chapter that is begun and not done, or the chapter behind them.
+fn what_next(board: &Board) -> String {
+    let started = || CHAPTERS.iter().filter(|chapter| copy(chapter).exists());
+    let is_left = |chapter: &&'static Chapter| {
+        let states = board.states(chapter, &copy(chapter));
+        states.iter().any(|state| !state.is_done())
+    };
+    if let Some(chapter) = started().find(is_left) {
+        return format!("next: cargo progress check {}", chapter.number);
     }
     // Somebody may have begun in the middle: what comes next comes after it.
-    let last = started.last().map_or(0, |chapter| chapter.number);
-    let after = CHAPTERS.iter().find(|chapter| chapter.number > last);
-    let next = next.or_else(|| Some(format!("cargo progress start {}", after?.number)));
-    match next {
-        Some(next) => println!("next: {next}"),
-        None => println!("All chapters are done."),
+    let last = started().next_back().map_or(0, |chapter| chapter.number);
+    match CHAPTERS.iter().find(|chapter| chapter.number > last) {
+        Some(after) => format!("next: cargo progress start {}", after.number),
+        None => "All chapters are done.".into(),
     }
-    Ok(0)
 }
 
 /// All chapters and exercises, and how far you are with each.
@@ -157,19 +164,14 @@ pub fn shell(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
 /// The first chapter whose containers are written down.
 const FIRST_WITH_RECORDS: usize = 9;
 
-/// Makes the containers that are written down in root's state folder the pretend host's own: they end with it.
-const OWN_RECORDS: &str = "for part in containers names; do
-    folder=${TEN_STEPS_STATE:-/var/lib/ten-steps}/$part
-    mkdir -p -m 700 \"$folder\" && mount -t tmpfs -o mode=700 none \"$folder\" || exit
-done
-exec \"$@\"";
-
 /// What runs the words behind it on a pretend host of its own, where a container of `chapter` leaves nothing on this one.
 fn pretend(chapter: &Chapter) -> Result<Command> {
     let mut command = as_root(&this_program()?);
     command.args(["pretend-host", "--"]);
     if chapter.number >= FIRST_WITH_RECORDS {
-        command.args(["sh", "-c", OWN_RECORDS, "sh"]);
+        command
+            .arg(this_program()?)
+            .args(["with-own-containers", "--"]);
     }
     // Where in Rust's own code a panic happened says nothing.
     command.env("RUST_BACKTRACE", "0");
@@ -287,7 +289,10 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
         let exercise = &chapter.exercises[position];
         let place = match state {
             _ if state.is_done() => String::new(),
-            Standing::NotYet if told => format!(" {}  (told next)", place(&copy, exercise)),
+            Standing::NotYet if told => format!(
+                " {}  (told when the one above holds)",
+                place(&copy, exercise)
+            ),
             _ => format!(" {}", place(&copy, exercise)),
         };
         let line = format!(
@@ -415,7 +420,7 @@ pub fn hint(id: &str) -> Result<u8> {
     let mut board = Board::read(&exercises())?;
     if board.state(chapter, position, &copy(chapter)).is_done() {
         println!("{id} {} is done.", exercise.name);
-        println!("next: {}", next(chapter, &board)?);
+        println!("{}", what_next(&board));
         return Ok(0);
     }
     let number = board.next_hint(&id);
@@ -435,19 +440,6 @@ pub fn hint(id: &str) -> Result<u8> {
         _ => println!("More: cargo progress hint {id}"),
     }
     Ok(0)
-}
-
-/// What to type next: what is left of the chapter, or the chapter behind it.
-fn next(chapter: &'static Chapter, board: &Board) -> Result<String> {
-    let states = board.states(chapter, &copy(chapter));
-    let is_over = states.iter().all(|state| state.is_done());
-    let behind = CHAPTERS
-        .iter()
-        .find(|other| other.number == chapter.number + 1);
-    Ok(match (is_over, behind) {
-        (true, Some(behind)) => format!("cargo progress start {}", behind.number),
-        _ => format!("cargo progress check {}", chapter.number),
-    })
 }
 
 /// The exercise that `id` names, or the first of chapter `id` that isn't done.
@@ -492,10 +484,14 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
         false => Author::Solution,
     };
     let theirs = copy(chapter).build(alone)?;
-    let at = position;
-    let (number, position) = (chapter.number.to_string(), position.to_string());
+    let [of_chapter, of_exercise] = [chapter.number, position].map(|number| number.to_string());
     let trace_of = |program: &Path| -> Result<Vec<Trace>> {
-        let words = ["record", &number, &position, &program.to_string_lossy()];
+        let words = [
+            "record",
+            &of_chapter,
+            &of_exercise,
+            &program.to_string_lossy(),
+        ];
         elsewhere(&this_program()?, &words)
     };
     let (left, right) = (trace_of(&theirs)?, trace_of(ours)?);
@@ -520,7 +516,7 @@ fn compare(id: &str, is_hint: bool) -> Result<u8> {
         }
     }
     let board = Board::read(&exercises())?;
-    let is_refused = board.state(chapter, at, &copy(chapter)) == Standing::NotYet;
+    let is_refused = board.state(chapter, position, &copy(chapter)) == Standing::NotYet;
     match same {
         true if is_refused => println!(
             "The same calls, all the way. What the check has seen shows in another run than these."

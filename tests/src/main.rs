@@ -18,6 +18,7 @@ use progress::desk::doctor::doctor;
 use progress::desk::editor::{Editor, configure};
 use progress::desk::xray::xray;
 use progress::generate::generate;
+use progress::host::apart::with_own_containers;
 use progress::host::points::{self, Fault};
 use progress::host::trace::Trace;
 use progress::host::{Propagation, pretend, supervise};
@@ -184,6 +185,13 @@ enum Action {
         command: Vec<String>,
     },
 
+    /// Run a command with containers of its own, on a pretend host
+    #[command(hide = true)]
+    WithOwnContainers {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+
     /// Run a command, and say how it has changed the host
     #[command(hide = true)]
     Supervise {
@@ -291,6 +299,7 @@ fn main() -> ExitCode {
             propagation,
             command,
         }) => pretend(propagation, &command),
+        Some(Action::WithOwnContainers { command }) => with_own_containers(&command),
         Some(Action::Supervise { command }) => supervise(&command),
         Some(Action::CountInterrupts) => count_interrupts(),
         Some(Action::Attacker { what }) => Ok(attempt(what)),

@@ -68,7 +68,8 @@ impl ErrorPipe {
     /// asks this process to end meanwhile, the child is killed first.
     ///
     /// # Errors
-    /// The child's own error, or that this process was [asked to end](asked_to_end).
+    /// The child's own error, that this process was [asked to end](asked_to_end), or that nobody can listen. In each case
+    /// the child has ended by then, and is reaped.
     pub fn outcome_or_end(self, child: &Child) -> Result<()> {
         hear(&self.news(), Some(child))
     }
@@ -113,7 +114,21 @@ pub fn report_to(to: &OwnedFd) -> Result<()> {
 /// Waits until the child at the other end of the pipe `news` has become its command, or has told why not. When a signal
 /// that is held back asks this process to end meanwhile, the `child` is killed first; without one there is nobody to kill,
 /// and the pipe is about to end.
-pub fn hear(mut news: &File, child: Option<&Child>) -> Result<()> {
+///
+/// # Errors
+/// What the child has told, that this process was asked to end, or that nobody can listen. In each case the `child` has
+/// ended by then, and is reaped.
+pub fn hear(news: &File, child: Option<&Child>) -> Result<()> {
+    let heard = listen(news, child.is_some());
+    if let (Err(_), Some(child)) = (&heard, child) {
+        // It may be about to end anyway. PID 1 of its namespace can't end before the child is reaped.
+        child.end()?;
+    }
+    heard
+}
+
+/// The same, and the child goes on after an error. A signal is heeded where there is a child to end.
+fn listen(mut news: &File, has_child: bool) -> Result<()> {
     let requests = Requests::new()?;
     let mut text = Vec::new();
     loop {
@@ -126,27 +141,20 @@ pub fn hear(mut news: &File, child: Option<&Child>) -> Result<()> {
             polled => polled?,
         };
         let [told, asked] = polled.map(|each| each.any() == Some(true));
-        if let (false, true, Some(child)) = (told, asked, child) {
-            let number = requests.receive()?;
-            child.end()?;
-            return Err(asked_to_end(number).into());
+        if !told && asked && has_child {
+            return Err(asked_to_end(requests.receive()?).into());
         }
         let mut part = [0; 4096];
         match news.read(&mut part)? {
             0 => break,
             length if text.len() + length > LONGEST => {
-                child.map(Child::end).transpose()?;
                 bail!("it reports more than {LONGEST} bytes");
             }
             length => text.extend_from_slice(&part[..length]),
         }
     }
-    match (&text[..], child) {
-        ([], _) => Ok(()),
-        (text, child) => {
-            // The child is about to end anyway. PID 1 of its namespace can't end before the child is reaped.
-            child.map(Child::end).transpose()?;
-            Err(serde_json::from_slice::<Report>(text)?.into_error())
-        }
+    match text.is_empty() {
+        true => Ok(()),
+        false => Err(serde_json::from_slice::<Report>(&text)?.into_error()),
     }
 }

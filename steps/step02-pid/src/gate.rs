@@ -179,9 +179,9 @@ fn comes(gate: &OwnedFd, news: &File, child: &Child) -> Result<bool> {
 
 /// Why a child isn't there any more that hasn't come to all gates: its own error, or how it was ended.
 fn lost(child: &Child, news: &File) -> anyhow::Error {
-    match (hear(news, Some(child)), child.end()) {
-        (Err(error), _) | (Ok(()), Err(error)) => error,
-        (Ok(()), Ok(code)) => {
+    match hear(news, Some(child)).and_then(|()| child.end()) {
+        Err(error) => error,
+        Ok(code) => {
             let text = format!("it ended with {code} before it came to the last gate");
             Ended { code, text }.into()
         }

@@ -279,8 +279,8 @@ pub fn fork() -> nix::Result<Option<Pid>> {
 /// that it has no handler for doesn't reach it: most commands were written for neither. See
 /// pid_namespaces(7).
 ///
-/// PID 1 never calls `execve`, so it closes each descriptor above 2 that it brought along. (That it also hides what it
-/// knows of the host, by [`hide`] and [`forget_environment`], is no part of the exercise.)
+/// PID 1 never calls `execve`, so it closes each descriptor above 2 that it brought along; the child keeps them. (That
+/// PID 1 also hides what it knows of the host, by [`hide`] and [`forget_environment`], is no part of the exercise.)
 pub fn init() -> Result<()> {
     // ANCHOR_END: init
     // ANCHOR: exercise_init

@@ -30,8 +30,8 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_CLOEXEC);
 
 /// Removes the directory `path` and all that is in it, however deep it goes. Links are removed and not followed, and
-/// what is mounted somewhere in there stays. Nothing happens where there is no such directory, or where another process
-/// removes it meanwhile.
+/// what is mounted on it, or somewhere in there, stays. Nothing happens where there is no such directory, or where another
+/// process removes it meanwhile.
 ///
 /// The removal takes three descriptors, and no space on the disk, which may be full.
 ///
@@ -40,7 +40,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
 /// removed. Other files may have been removed by then.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let shown = || path.display().to_string();
-    let top = match open(path, DIRECTORY, Mode::empty()) {
+    let top = match open_top(path) {
         Err(Errno::ENOENT) => return Ok(()),
         opened => opened.with_context(shown)?,
     };
@@ -55,6 +55,30 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     fs::remove_dir(path).with_context(shown)
 }
 
+/// Opens the directory `path` itself, and not what is mounted on it: RESOLVE_NO_XDEV in openat2(2).
+fn open_top(path: &Path) -> nix::Result<OwnedFd> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    };
+    let parent = open(parent, OFlag::O_PATH | DIRECTORY, Mode::empty())?;
+    // A path that ends with `..` names a directory that can't be removed, and fails.
+    openat2(
+        &parent,
+        path.file_name().unwrap_or(OsStr::new("..")),
+        within(),
+    )
+}
+
+/// How a directory is opened that lies in another one: another process may have exchanged it meanwhile for a link, or for
+/// what is mounted elsewhere.
+fn within() -> OpenHow {
+    OpenHow::new()
+        .flags(DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
 /// Removes what is in the directory `top`.
 fn empty(top: &OwnedFd) -> Result<()> {
     let mut number = 0;
@@ -64,11 +88,7 @@ fn empty(top: &OwnedFd) -> Result<()> {
             return Ok(());
         }
         while let Some(name) = waiting.pop() {
-            // Another process may have exchanged the directory meanwhile for a link, or for what is mounted elsewhere.
-            let how = OpenHow::new()
-                .flags(DIRECTORY)
-                .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS);
-            let directory = match openat2(top, name.as_os_str(), how) {
+            let directory = match openat2(top, name.as_os_str(), within()) {
                 // The name has gone: another directory was moved onto this one when it was empty.
                 Err(Errno::ENOENT) => continue,
                 opened => opened?,

@@ -69,7 +69,7 @@ pub fn find(controller: &str, mountinfo: &str, own: &str) -> Option<(PathBuf, Ve
         let shows_us = is_above || Path::new(&group).starts_with(&root);
         (is_it && shows_us).then(|| (root.as_os_str().len(), unescaped(target)))
     });
-    // One that shows as much of the hierarchy as there is to be seen. A root of / or /.. is its top, or above it.
+    // Any would do. The one with the shortest root shows much of the hierarchy.
     let (_, top) = mounts.min_by_key(|(root, _)| *root)?;
     Some((top, version))
     // ANCHOR_END: exercise_find

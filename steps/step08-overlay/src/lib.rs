@@ -47,7 +47,7 @@ use image::marks::{MARK, is_directory, make_opaque, make_whiteout};
 /// A file is copied up whole when it is first written. A file that is removed leaves a mark in
 /// `upper`, a character device 0/0, and a directory that replaces another is marked opaque. The
 /// directories are named by the numbers of their descriptors ([`by_numbers`], [`among_descriptors`]): all options have to
-/// fit into a page, also with 499 layers, and in paths `:` and `,` would end them. The options are `lowerdir=`, with `:`
+/// fit into a page, also with 500 layers, and in paths `:` and `,` would end them. The options are `lowerdir=`, with `:`
 /// between the directories, `upperdir=`, `workdir=` and `volatile`, with `,` between them. Nothing more is asked for, and
 /// no flags. See the kernel's documentation of overlayfs.
 ///

@@ -42,11 +42,6 @@ impl Place {
     pub fn state(&self) -> PathBuf {
         self.0.path().join("state")
     }
-
-    /// A name that nobody else has.
-    pub fn name(&self) -> String {
-        format!("box-{}", std::process::id())
-    }
 }
 
 /// Saves whoever builds in the folder `exercises` the time for the dependencies: they are built once, below

@@ -2,6 +2,7 @@
 
 use crate::attacks::tried;
 use crate::stage::bench::STEP as STEP08;
+use crate::stage::clients::{Buildah, Client, Podman};
 use crate::stage::depot::{Depot, STEP, layers};
 use crate::stage::dock::ended;
 use crate::stage::engine::Engine;
@@ -255,6 +256,67 @@ fn what_docker_saves() {
     );
     depot.ok(&["rmi", "one:1", "localhost:5000/one:2", other]);
     depot.has_nothing();
+}
+
+/// What Podman and Buildah write of an image, each in both forms, and Buildah of a container with all its layers in one.
+#[test]
+fn what_podman_and_buildah_write() {
+    if nested() || !have("skopeo", "skopeo") || !have("umoci", "umoci") {
+        return;
+    }
+    let depot = Depot::new();
+    let at = |name: &str| depot.folder.path().join(name);
+    let file = |name: &str| at(name).display().to_string();
+    odd_root(&at("odd"));
+    let image = in_four_layers(depot.folder.path(), "odd", &at("odd"));
+    let given = format!("docker-archive:{}", file("given"));
+    run(Command::new("skopeo")
+        .args(["copy", "-q"])
+        .arg(format!("oci:{image}"))
+        .arg(format!("{given}:localhost/odd:1")));
+    let mut written = Vec::new();
+    {
+        let Some(podman) = Podman::new() else { return };
+        podman.ok(&["load", "-q", "-i", &file("given")]);
+        for form in ["docker-archive", "oci-archive"] {
+            let to = format!("podman-{form}");
+            podman.ok(&[
+                "save",
+                "-q",
+                "--format",
+                form,
+                "-o",
+                &file(&to),
+                "localhost/odd:1",
+            ]);
+            written.push((to, "localhost/odd:1"));
+        }
+    }
+    {
+        let Some(buildah) = Buildah::new() else {
+            return;
+        };
+        buildah.ok(&["pull", "-q", &given]);
+        let container = buildah.ok(&["from", "localhost/odd:1"]);
+        for form in ["docker-archive", "oci-archive"] {
+            let to = format!("buildah-{form}");
+            let name = format!("{form}:{}:localhost/odd:2", file(&to));
+            buildah.ok(&["push", "-q", "localhost/odd:1", &name]);
+            written.push((to, "localhost/odd:2"));
+            let to = format!("buildah-squashed-{form}");
+            let name = format!("{form}:{}:localhost/odd:3", file(&to));
+            buildah.ok(&["commit", "-q", "--squash", container.trim(), &name]);
+            written.push((to, "localhost/odd:3"));
+        }
+        buildah.ok(&["rm", "-a"]);
+    }
+    for (archive, name) in written {
+        let loaded = depot.ok(&["load", "-i", &file(&archive)]);
+        assert_eq!(loaded, format!("Loaded image: {name}\n"), "{archive}");
+        is_as_umoci_unpacks(&depot, &image, name);
+        depot.ok(&["rmi", name]);
+        depot.has_nothing();
+    }
 }
 
 /// What Docker wrote for years: a layer that is there already is a link to the other image's. Step 8 says where to go

@@ -1,7 +1,8 @@
 //! Step 8: layers and archives as other engines and other programs write them.
 
 use crate::stage::bench::{Bench, layer};
-use crate::stage::{have, run};
+use crate::stage::clients::{Client, Podman};
+use crate::stage::{have, nested, run};
 use crate::steps::commits::{everything, odd_root};
 use progress::host::registry::archive;
 use std::fs;
@@ -309,7 +310,14 @@ fn archives_of_more_programs() {
              format=tarfile.{format}_FORMAT); t.add(\".\"); t.close()'"
         )
     };
-    let mut writers = vec!["busybox tar -cf - .".to_owned()];
+    // A full backup of GNU tar lists the entries of each directory beside it.
+    let mut writers: Vec<String> = [
+        "busybox tar -cf - .",
+        "rm -f \"$1.list\"; tar -g \"$1.list\" -cf - .",
+        "tar --format=oldgnu -cf - .",
+    ]
+    .map(String::from)
+    .into();
     for format in ["gnutar", "pax", "paxr", "ustar"] {
         writers.push(format!("bsdtar -cf - --format={format} ."));
     }
@@ -334,6 +342,43 @@ fn archives_of_more_programs() {
         );
         fs::remove_dir_all(bench.path("state/images")).unwrap();
     }
+    bench.is_clean();
+}
+
+/// Podman takes what `commit` writes, and has the same tree; what it exports of a container of that is the same again.
+#[test]
+fn podman_imports_and_exports() {
+    if nested() {
+        return;
+    }
+    let bench = Bench::new();
+    let root = bench.path("root");
+    odd_root(&root);
+    let (image, file) = (
+        root.display().to_string(),
+        bench.path("committed.tar").display().to_string(),
+    );
+    let outcome = bench.bare(&["--image", &image, "--commit", &file], &["true"]);
+    assert_eq!((outcome.code, &*outcome.errors), (0, ""));
+    let odd = |path: &Path| {
+        let mut lines = everything(path);
+        lines.retain(|line| line.starts_with("odd/") && !line.starts_with("odd/closed "));
+        lines
+    };
+    let wanted = odd(&root);
+    let exported = bench.path("exported.tar").display().to_string();
+    {
+        let Some(podman) = Podman::new() else { return };
+        podman.ok(&["import", "-q", &file, "localhost/odd:1"]);
+        let mounted = podman.ok(&["image", "mount", "localhost/odd:1"]);
+        assert_eq!(odd(Path::new(mounted.trim())), wanted, "imported");
+        podman.ok(&["image", "umount", "localhost/odd:1"]);
+        let container = podman.ok(&["create", "--network", "none", "localhost/odd:1", "true"]);
+        podman.ok(&["export", "-o", &exported, container.trim()]);
+    }
+    let outcome = bench.bare(&["--image", &exported], &["true"]);
+    assert_eq!((outcome.code, &*outcome.errors), (0, ""));
+    assert_eq!(odd(&unpacked(&bench)[0]), wanted, "exported");
     bench.is_clean();
 }
 

@@ -166,7 +166,7 @@ impl Groups {
     }
 
     /// Opens the *entrances* of the groups: the file of [`members_of`] in each, by which a process joins. In version 2 the
-    /// door is that of the group `below`, to which the container's processes have moved.
+    /// entrance is that of the group `below`, to which the container's processes have moved.
     pub fn entrances(&self, below: &str) -> Result<Vec<(PathBuf, File)>> {
         let open = |(hierarchy, folder): &(Hierarchy, PathBuf)| {
             let path = match hierarchy.version {

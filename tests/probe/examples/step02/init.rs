@@ -44,7 +44,7 @@ fn run(
     subject.call_in(
         || {
             set_child_subreaper(true)?;
-            // A door of the host's.
+            // One end is for the command's process, and both are doors of the host's to PID 1.
             let (reader, writer) = pipe2(OFlag::empty())?;
             std::mem::forget(writer);
             signals::hold()?;
@@ -88,7 +88,7 @@ fn ends_as_its_command(findings: &Findings) -> Result<bool> {
     findings.claim(
         Claim::new(
             "the command's process has all descriptors that it had before init",
-            "the error pipe of its process is closed",
+            "a pipe that was open before init is closed in the command's process",
             noted(CLOSED_TOO_EARLY) == 0,
         )
         .why(
@@ -96,7 +96,7 @@ fn ends_as_its_command(findings: &Findings) -> Result<bool> {
              execve failed: PID 1 closes its own, once the child has them",
         ),
     );
-    Ok(true)
+    Ok(findings.all_hold())
 }
 
 /// What PID 1 holds while its command runs, and what it does then: nothing.

@@ -107,7 +107,11 @@ fn why(outcome: &Outcome, sets: &CapSets, given: Option<Given>) -> Option<String
         (Some(set), Some(raised)) if raised < set => {
             "an ambient capability was raised before capset(2): it has to be permitted and inheritable by then"
         }
-        _ if !outcome.is_ok() => return given.and_then(|given| why_refused(outcome, sets, given)),
+        // Once the ambient set is raised, the other ones are set.
+        (_, None) if !outcome.is_ok() => {
+            return given.and_then(|given| why_refused(outcome, sets, given));
+        }
+        _ if !outcome.is_ok() => return None,
         _ if is_lost("CapPrm", sets.permitted) => {
             "the upper half is wrong: capset(2) takes each set as two numbers of 32 bits, and some capabilities are in the second"
         }
@@ -129,7 +133,10 @@ fn why(outcome: &Outcome, sets: &CapSets, given: Option<Given>) -> Option<String
 fn why_refused(outcome: &Outcome, sets: &CapSets, given: Given) -> Option<String> {
     let [effective, permitted, inheritable] = given;
     let held = mask(&outcome.before, "CapPrm");
-    let text = if effective == sets.permitted && permitted == sets.effective {
+    let is_as_wanted = effective == sets.effective && permitted == sets.permitted;
+    let text = if is_as_wanted && inheritable == sets.inheritable {
+        return None;
+    } else if effective == sets.permitted && permitted == sets.effective && !is_as_wanted {
         "the effective set was given for the permitted one, and the permitted for the effective: what is effective has to be \
          permitted"
     } else if permitted & !held != 0 {

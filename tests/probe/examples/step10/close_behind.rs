@@ -118,7 +118,7 @@ fn closes_doors(findings: &Findings, place: &Place) -> Result<()> {
     if !outcome.is_ok() {
         return Ok(());
     }
-    findings.claim(doors(&outcome.after));
+    findings.claim(doors(&outcome.before, &outcome.after));
     findings.claim(others(&outcome));
     findings.claim(standard(&outcome));
     findings.claim(new(&outcome));
@@ -128,7 +128,7 @@ fn closes_doors(findings: &Findings, place: &Place) -> Result<()> {
 }
 
 /// That no directory is open above the standard descriptors.
-fn doors(state: &State) -> Claim {
+fn doors(before: &State, state: &State) -> Claim {
     let is_door = |(number, found): &(&RawFd, &Descriptor)| **number > 2 && found.target.is_dir();
     let left: Vec<RawFd> = state
         .descriptors
@@ -151,17 +151,16 @@ fn doors(state: &State) -> Claim {
             .is_some_and(Descriptor::is_closed_on_exec)
     };
     let all_on_exec = left.iter().all(on_exec);
-    let was_opened_so = |number: &RawFd| {
-        let found = state.descriptors.get(number);
-        found.is_some_and(|found| found.flags & libc::O_DIRECTORY != 0)
-    };
+    let was_opened_so = |found: &Descriptor| found.flags & libc::O_DIRECTORY != 0;
+    let has_one = |state: &State| state.descriptors.values().any(was_opened_so);
+    let only_those_are_closed = has_one(before) && !has_one(state);
     let why = match left[..] {
         [3] => Some("the standard descriptors are 0, 1 and 2: the first above them is 3"),
         [31] => Some(
             "a directory that was opened with O_PATH can't be read, and is a door all the same: fstat(2) says of it, too, \
              that it is a directory",
         ),
-        [_, ..] if state.descriptors.len() > left.len() && !left.iter().any(was_opened_so) => Some(
+        [_, ..] if only_those_are_closed => Some(
             "what was opened without O_DIRECTORY may be a directory, too: fstat(2) tells what a descriptor leads to, the flags \
              of its open don't",
         ),
@@ -339,7 +338,7 @@ fn each_call_fails(findings: &Findings, place: &Place) -> Result<()> {
         || {
             let last = last.borrow();
             last.as_ref()
-                .is_some_and(|state| doors(state).holds && workdir(place, state).holds)
+                .is_some_and(|state| doors(state, state).holds && workdir(place, state).holds)
         },
         |_| Vec::new(),
     )?;

@@ -34,6 +34,7 @@ const CALLS: &[(c_long, &str, Errno)] = &[
     (libc::SYS_pipe2, "pipe2(2)", Errno::EMFILE),
     (libc::SYS_prctl, "prctl(2)", Errno::EPERM),
     (libc::SYS_openat, "open(2)", Errno::EMFILE),
+    (libc::SYS_signalfd4, "signalfd(2)", Errno::EMFILE),
 ];
 
 /// Leaves what an error has: its errno, or the exit code that it comes to.
@@ -58,7 +59,7 @@ fn fails(findings: &Findings, when: &str, outcome: &Outcome, errno: Option<Errno
         let is = Errno::from_raw(noted(CODE) as i32);
         let why = match is {
             Errno::ECHILD => {
-                "the child was waited for twice: outcome_or_end has ended and reaped it, whatever error it returns"
+                "a child was waited for twice: when outcome_or_end returns an error, the child has ended and is reaped"
             }
             _ => {
                 "the error that was returned is another one: of what the kernel said only a text is left, or nothing"

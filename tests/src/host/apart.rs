@@ -1,0 +1,104 @@
+//! Containers of a pretend host's own.
+
+use crate::desk::exercises::state_folder;
+use crate::host::{exit_code, is_pretend};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use step01_uts::call;
+use step05_tty::mounts::MountPoint;
+use step07_cgroups::cgroup::places::Groups;
+use step08_overlay::{MountAttributes, attach, clone_tree};
+
+/// What this machine lends a pretend host of the folder of all containers: roots, which nobody changes.
+const LENT: [&str; 2] = ["roots", "exercises"];
+
+/// Where the sockets of containers lie, and the state of those of step 12.
+const RUNNING: [&str; 2] = ["/run/ten-steps", "/run/step12-oci"];
+
+/// Runs `command` with containers of its own, on a pretend host: where they are written down, and their images, it is empty
+/// at first. Who runs in them ends with the command, and their control groups go. Returns the command's exit code.
+///
+/// # Errors
+/// This is no pretend host: nothing was done.
+pub fn with_own_containers(command: &[String]) -> Result<u8> {
+    let [program, arguments @ ..] = command else {
+        bail!("no command was given");
+    };
+    if !is_pretend() {
+        bail!("all other processes are ended in the end: this is for a pretend host");
+    }
+    let state = state_folder();
+    let mut covers = vec![Cover::new(&state, &LENT)?];
+    for folder in RUNNING {
+        covers.push(Cover::new(Path::new(folder), &[])?);
+    }
+    let mut child = Command::new(program)
+        .args(arguments)
+        .spawn()
+        .with_context(|| program.clone())?;
+    for key in [Signal::SIGINT, Signal::SIGQUIT] {
+        // What is typed is for the command, which has the same terminal.
+        // SAFETY: installs no handler.
+        unsafe { signal(key, SigHandler::SigIgn)? };
+    }
+    let status = child.wait()?;
+    // All but this process and PID 1: monitors, and whoever runs in a container.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    for container in fs::read_dir(state.join("containers")).into_iter().flatten() {
+        let id = container?.file_name();
+        Groups::of(&id.to_string_lossy())?.remove()?;
+    }
+    drop(covers);
+    Ok(exit_code(status))
+}
+
+/// An empty folder in memory over one of the machine's.
+struct Cover {
+    folder: PathBuf,
+    /// Whether there was none below it.
+    is_made: bool,
+}
+
+impl Cover {
+    /// Covers `folder`, in which only what `lent` names is still there.
+    fn new(folder: &Path, lent: &[&str]) -> Result<Cover> {
+        let is_made = !folder.exists();
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let cover = Cover {
+            folder: folder.to_owned(),
+            is_made,
+        };
+        let mut trees = Vec::new();
+        for place in lent.iter().map(|name| folder.join(name)) {
+            if place.is_dir() {
+                let tree = clone_tree(&place, &MountAttributes::default())?;
+                trees.push((place, tree));
+            }
+        }
+        let (kind, options) = (Some("tmpfs"), Some("mode=755"));
+        call!(mount(kind, folder, kind, MsFlags::empty(), options))?;
+        for (place, tree) in trees {
+            fs::create_dir(&place)?;
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            attach(&tree, &MountPoint::of(open(&place, flags, Mode::empty())?)?)?;
+        }
+        Ok(cover)
+    }
+}
+
+impl Drop for Cover {
+    /// The machine is as it was: a folder that was made only to be covered goes.
+    fn drop(&mut self) {
+        if self.is_made {
+            let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
