@@ -244,10 +244,12 @@ impl<W: Write> Packer<W> {
         let id = (metadata.dev(), metadata.ino());
         let mut header = header_of(&metadata, Header::new_gnu());
         if metadata.nlink() > 1 && !kind.is_dir() {
-            if let Some(first) = self.links.get(&id) {
+            if let Some(first) = self.links.get(&id).cloned() {
                 header.set_entry_type(EntryType::Link);
                 header.set_size(0);
-                self.builder.append_link(&mut header, name, first)?;
+                // Some readers give the file, which is one and the same, the time of its last name.
+                self.extend(time_record(&metadata).as_slice())?;
+                self.builder.append_link(&mut header, name, &first)?;
                 return Ok(false);
             }
             self.links.insert(id, name.to_owned());
@@ -355,10 +357,7 @@ fn records(
     if let Some(target) = target.filter(|target| target.len() > LONGEST_LINK) {
         records.push(("linkpath".to_owned(), target.as_bytes().to_vec()));
     }
-    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-    if nanos != 0 || seconds < 0 {
-        records.push(("mtime".to_owned(), decimal(seconds, nanos).into_bytes()));
-    }
+    records.extend(time_record(metadata));
     for (key, value) in attributes(found)? {
         let key = key
             .to_str()
@@ -368,6 +367,13 @@ fn records(
         }
     }
     Ok(records)
+}
+
+/// The record of a file's time, if its header has no place for that.
+fn time_record(metadata: &Metadata) -> Option<(String, Vec<u8>)> {
+    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+    let is_needed = nanos != 0 || seconds < 0;
+    is_needed.then(|| ("mtime".to_owned(), decimal(seconds, nanos).into_bytes()))
 }
 
 /// Opens a regular file by its O_PATH descriptor. If another process has a lease on it (fcntl(2)), this fails and

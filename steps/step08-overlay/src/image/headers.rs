@@ -263,10 +263,16 @@ impl<R: Read> Entries<R> {
             // Before directories had a type of their own, a slash at the end marked them.
             kind = EntryType::Directory;
         }
-        let has_contents = matches!(
-            kind,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
-        );
+        // A backup by GNU tar's `-g` lists in each directory's contents what is in it: nobody needs that here.
+        let is_listed = kind.as_byte() == b'D';
+        if is_listed {
+            kind = EntryType::Directory;
+        }
+        let has_contents = is_listed
+            || matches!(
+                kind,
+                EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+            );
         if !has_contents && stored > 0 {
             return Err(wrong(&format!("it has {stored} bytes, and is no file")));
         }
