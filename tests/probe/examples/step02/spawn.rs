@@ -251,7 +251,8 @@ fn brings_errors_home(findings: &Findings) -> Result<()> {
 
     let expected = "a panic of body is spawn's error, with the panic's text";
     findings.begin(expected);
-    let outcome = findings.subject().call(|| {
+    let slow_to_end = findings.subject().watch(that_ends_slowly());
+    let outcome = slow_to_end.call(|| {
         told(spawn(CloneFlags::CLONE_NEWPID, || {
             panic!("there is no such moon")
         }))
