@@ -16,6 +16,7 @@ use progress::course::workbench::on_workbench;
 use progress::desk::board::room;
 use progress::desk::doctor::doctor;
 use progress::desk::editor::{Editor, configure};
+use progress::desk::exercises::state_folder;
 use progress::desk::xray::xray;
 use progress::generate::generate;
 use progress::host::apart::with_own_containers;
@@ -299,7 +300,9 @@ fn main() -> ExitCode {
             propagation,
             command,
         }) => pretend(propagation, &command),
-        Some(Action::WithOwnContainers { command }) => with_own_containers(&command),
+        Some(Action::WithOwnContainers { command }) => {
+            with_own_containers(&state_folder(), &command)
+        }
         Some(Action::Supervise { command }) => supervise(&command),
         Some(Action::CountInterrupts) => count_interrupts(),
         Some(Action::Attacker { what }) => Ok(attempt(what)),

@@ -1,6 +1,5 @@
 //! Containers of a pretend host's own.
 
-use crate::desk::exercises::state_folder;
 use crate::host::{exit_code, is_pretend};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
@@ -22,20 +21,20 @@ const LENT: [&str; 2] = ["roots", "exercises"];
 /// Where the sockets of containers lie, and the state of those of step 12.
 const RUNNING: [&str; 2] = ["/run/ten-steps", "/run/step12-oci"];
 
-/// Runs `command` with containers of its own, on a pretend host: where they are written down, and their images, it is empty
-/// at first. Who runs in them ends with the command, and their control groups go. Returns the command's exit code.
+/// Runs `command` with containers of its own, on a pretend host: the folder `state`, where they are written down and have
+/// their images, is empty at first. Who runs in them ends with the command, and their control groups go. Returns the
+/// command's exit code.
 ///
 /// # Errors
 /// This is no pretend host: nothing was done.
-pub fn with_own_containers(command: &[String]) -> Result<u8> {
+pub fn with_own_containers(state: &Path, command: &[String]) -> Result<u8> {
     let [program, arguments @ ..] = command else {
         bail!("no command was given");
     };
     if !is_pretend() {
         bail!("all other processes are ended in the end: this is for a pretend host");
     }
-    let state = state_folder();
-    let mut covers = vec![Cover::new(&state, &LENT)?];
+    let mut covers = vec![Cover::new(state, &LENT)?];
     for folder in RUNNING {
         covers.push(Cover::new(Path::new(folder), &[])?);
     }
