@@ -264,6 +264,10 @@ fn is_deaf(pid: Pid, number: i32) -> bool {
         if !status.has("SigBlk", number) {
             return true;
         }
+        // Who has ended by it was not deaf to it.
+        if ['Z', 'X'].contains(&status.state()) {
+            return false;
+        }
         asleep += u32::from(['S', ' '].contains(&status.state()));
         if asleep == LOOKS {
             break;
