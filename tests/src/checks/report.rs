@@ -76,7 +76,7 @@ impl Report {
         if !report.holds() && !report.is_hole() && !report.is_last {
             let is_told = |claim: &Claim| claim.why.is_some() || is_a_panic(&claim.seen);
             let mut failing = report.claims.iter().filter(|claim| !claim.holds);
-            if !failing.any(is_told) {
+            if !failing.any(is_told) && !report.is_stuck() {
                 report.why = why(exercise, bench).map(String::from);
             }
             put_right(&before)?;
@@ -99,6 +99,20 @@ impl Report {
     /// Whether all that was claimed holds.
     pub fn holds(&self) -> bool {
         !self.claims.is_empty() && self.claims.iter().all(|claim| claim.holds)
+    }
+
+    /// Whether it's in the exercise's function itself that its process waits, or goes in a circle.
+    pub fn is_stuck(&self) -> bool {
+        // A process's name has 15 bytes: PR_SET_NAME(2const).
+        let name: String = self.name.chars().take(15).collect();
+        let (waits, circles) = (
+            format!("it hangs: {name} "),
+            format!("come to an end: {name}"),
+        );
+        let is_in_it = |seen: &str| seen.contains(&waits) || seen.ends_with(&circles);
+        self.claims
+            .iter()
+            .any(|claim| !claim.holds && is_in_it(&claim.seen))
     }
 
     /// Whether the program came to a hole.

@@ -35,7 +35,7 @@ const BUSY: u32 = 160;
 
 /// On a pretend host, in clock ticks of a processor, of which a second has a hundred: more than any program of the
 /// course needs in one go. Who has used that up goes in a circle.
-const TURNS: u64 = 400;
+const TURNS: u64 = 200;
 
 /// More processes than any program of the course makes: a fork bomb.
 pub const MANY: usize = 64;
@@ -83,8 +83,10 @@ impl Watch {
         // On a person's own host others are busy, too.
         let share = if self.is_pretend { 1 } else { TOO_LONG };
         let late = self.busy > BUSY * share * patience;
-        if self.goes_in_a_circle(&tree, patience) {
-            return Some("it runs on and on, and doesn't come to an end".into());
+        if let Some(name) = self.goes_in_a_circle(&tree, patience) {
+            return Some(format!(
+                "it runs on and on, and doesn't come to an end: {name}"
+            ));
         }
         if self.still < STILL * patience && !late {
             return None;
@@ -105,14 +107,15 @@ impl Watch {
         })
     }
 
-    /// Whether one of the program's processes has used up more of a processor than any needs.
-    fn goes_in_a_circle(&mut self, tree: &[Process], patience: u32) -> bool {
+    /// The name of that process of the program's, if there is one, which has used up more of a processor than any needs.
+    fn goes_in_a_circle(&mut self, tree: &[Process], patience: u32) -> Option<String> {
         let is_pretend = self.is_pretend;
-        tree.iter().any(|process| {
+        let circling = tree.iter().find(|process| {
             let now = processors_time(process).unwrap_or_default();
             let first = *self.used.entry(process.0.as_raw()).or_insert(now);
             is_pretend && now - first.min(now) > TURNS * u64::from(patience)
-        })
+        });
+        circling.map(|process| process.status("Name").unwrap_or_default())
     }
 
     /// Who has to stand still, too.
