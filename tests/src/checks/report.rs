@@ -76,7 +76,11 @@ impl Report {
         if !report.holds() && !report.is_hole() && !report.is_last {
             let is_told = |claim: &Claim| claim.why.is_some() || is_a_panic(&claim.seen);
             let mut failing = report.claims.iter().filter(|claim| !claim.holds);
-            if !failing.any(is_told) && !report.is_stuck() {
+            // A descriptor has another end, and what was done to that shows in the calls. Who waits for nothing of the kind
+            // has told all there is.
+            let is_in_the_calls = |claim: &Claim| claim.seen.contains(" descriptor ");
+            let is_to_be_traced = !report.is_stuck() || report.claims.iter().any(is_in_the_calls);
+            if !failing.any(is_told) && is_to_be_traced {
                 report.why = why(exercise, bench).map(String::from);
             }
             put_right(&before)?;

@@ -420,7 +420,8 @@ impl Copy {
             let exercise = &self.chapter.exercises[position];
             let written = self.written(exercise)?;
             let mut report = whole.clone();
-            if !whole.holds() && !is_hole(&written) && !(is_one_stuck && whole.is_stuck()) {
+            let is_seen = whole.holds() || is_one_stuck && whole.is_stuck();
+            if !is_seen && !is_hole(&written) {
                 report = examine(
                     &self.build(only_by_learner(&[exercise.name]))?,
                     Some(position),
