@@ -76,7 +76,10 @@ pub const EXERCISES: &[Exercise] = &[
                 shows: |traces| {
                     let calls = traces[0].process(1);
                     let at = |name| calls.iter().position(|call| call.is(name, ""));
-                    at("pivot_root").is_some_and(|pivot| at("chdir").is_none_or(|cd| cd > pivot))
+                    let swapped = calls
+                        .iter()
+                        .position(|call| call.is("pivot_root", "\".\", \".\""));
+                    swapped.is_some_and(|pivot| at("chdir").is_none_or(|cd| cd > pivot))
                 },
             },
             Mistake {
