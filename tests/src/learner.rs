@@ -15,6 +15,7 @@ use progress::host::{as_root, this_program};
 use progress::programs::{Programs, workspace};
 use similar::{ChangeTag, TextDiff};
 use std::io::{BufRead, IsTerminal, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -161,14 +162,15 @@ pub fn shell(chapter: &'static Chapter, arguments: &[String]) -> Result<u8> {
     Err(error).context("sh")
 }
 
-/// The first chapter whose containers are written down.
-const FIRST_WITH_RECORDS: usize = 9;
+/// The chapters whose containers are written down in the folder of all containers. Those of an OCI runtime are their
+/// caller's, who deletes them.
+const WITH_RECORDS: RangeInclusive<usize> = 9..=11;
 
-/// What runs the words behind it on a pretend host of its own, where a container of `chapter` leaves nothing on this one.
+/// What runs the words behind it on a pretend host of its own. A container that is written down leaves nothing on this one.
 fn pretend(chapter: &Chapter) -> Result<Command> {
     let mut command = as_root(&this_program()?);
     command.args(["pretend-host", "--"]);
-    if chapter.number >= FIRST_WITH_RECORDS {
+    if WITH_RECORDS.contains(&chapter.number) {
         command
             .arg(this_program()?)
             .args(["with-own-containers", "--"]);
@@ -290,7 +292,7 @@ pub fn check(chapter: &'static Chapter) -> Result<u8> {
         let place = match state {
             _ if state.is_done() => String::new(),
             Standing::NotYet if told => format!(
-                " {}  (told when the one above holds)",
+                " {}  (more when the one above holds)",
                 place(&copy, exercise)
             ),
             _ => format!(" {}", place(&copy, exercise)),

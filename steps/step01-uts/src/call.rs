@@ -125,12 +125,7 @@ impl Refused {
             Errno::ENOENT | Errno::ENOTDIR if self.is("chdir") => {
                 Some("name a directory that the root has".into())
             }
-            Errno::EPERM if geteuid().is_root() && !is_the_hosts_root() => Some(
-                "you are root in a user namespace only, and this takes the machine's root: put `sudo` before the command, or \
-                 use the dev container: `docker compose run --rm workshop`"
-                    .into(),
-            ),
-            Errno::EPERM if geteuid().is_root() && has_sys_admin() => None,
+            Errno::EPERM if geteuid().is_root() && has_sys_admin() => root_of_a_namespace(),
             Errno::EPERM if geteuid().is_root() => Some(
                 "you are root without CAP_SYS_ADMIN, as in a container: start that one with \
                  `docker run --privileged`, or use the dev container: \
@@ -189,10 +184,16 @@ impl Refused {
     }
 }
 
-/// Whether root in this process's user namespace is the machine's: all numbers stand for themselves. See user_namespaces(7).
-fn is_the_hosts_root() -> bool {
+/// The way out for root that has CAP_SYS_ADMIN in a user namespace only: there not all numbers stand for themselves. The
+/// machine's own root lacks another capability, or did what nobody may. See user_namespaces(7).
+fn root_of_a_namespace() -> Option<String> {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.is_empty() || map.split_whitespace().eq(["0", "0", "4294967295"])
+    let is_the_machines = map.is_empty() || map.split_whitespace().eq(["0", "0", "4294967295"]);
+    (!is_the_machines).then(|| {
+        "you are root in a user namespace only, and this takes the machine's root: put `sudo` before the command, or \
+         use the dev container: `docker compose run --rm workshop`"
+            .into()
+    })
 }
 
 /// Whether this process has CAP_SYS_ADMIN, number 21: CapEff in proc_pid_status(5).

@@ -5,12 +5,16 @@
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::chdir;
 use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 use step01_uts::{Refused, call};
-use step02_pid::spawn;
+use step02_pid::signals::{Signals, hold};
+use step02_pid::{fork, leave, reap, spawn};
 
 /// A thing of the parent's that would be gone if a copied process dropped it.
 struct Precious<'a>(&'a Path);
@@ -26,6 +30,27 @@ fn fails(body: impl Fn() -> Result<Infallible>) -> anyhow::Error {
         Err(error) => error,
         Ok(child) => panic!("a child {} started", child.pid),
     }
+}
+
+/// A child that held a signal back has ended by it: that shows at the first look, and no second one is waited for. Whoever
+/// sleeps gives the processor up, which the kernel counts.
+fn nobody_is_looked_for_who_has_ended() {
+    hold().unwrap();
+    let Some(child) = fork().unwrap() else {
+        leave(0);
+    };
+    waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    let sleeps = || {
+        getrusage(UsageWho::RUSAGE_THREAD)
+            .unwrap()
+            .voluntary_context_switches()
+    };
+    let before = sleeps();
+    let mut signals = Signals::new().unwrap();
+    signals.ask(Signal::SIGTERM as i32, false, child).unwrap();
+    let slept = sleeps() - before;
+    assert!(slept < 100, "it slept {slept} times");
+    reap(Some(child)).unwrap();
 }
 
 fn main() {
@@ -65,6 +90,8 @@ fn main() {
     // A report longer than a pipe holds at once.
     let long = "x".repeat(200_000);
     assert_eq!(fails(|| bail!("{long}")).to_string(), long);
+
+    nobody_is_looked_for_who_has_ended();
 
     // Each failed child has been reaped.
     assert_eq!(nix::sys::wait::wait(), Err(Errno::ECHILD));

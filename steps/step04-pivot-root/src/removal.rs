@@ -37,7 +37,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
 ///
 /// # Errors
 /// EBUSY or EXDEV where something is mounted, EPERM where a file may not be
-/// removed. Other files may have been removed by then.
+/// removed. Other files may have been removed by then. EINVAL for `/` and for a path that ends with `..`.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let shown = || path.display().to_string();
     let top = match open_top(path) {
@@ -57,18 +57,21 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 
 /// Opens the directory `path` itself, and not what is mounted on it: RESOLVE_NO_XDEV in openat2(2).
 fn open_top(path: &Path) -> nix::Result<OwnedFd> {
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        // `/` and what ends with `..` are in nobody's directory under a name.
+        return Err(Errno::EINVAL);
     };
-    let parent = open(parent, OFlag::O_PATH | DIRECTORY, Mode::empty())?;
-    // A path that ends with `..` names a directory that can't be removed, and fails.
-    openat2(
-        &parent,
-        path.file_name().unwrap_or(OsStr::new("..")),
-        within(),
-    )
+    let parent = match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    };
+    // What leads there may have links in it, as any path; its last name may not.
+    let parent = open(
+        parent,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    openat2(&parent, name, within())
 }
 
 /// How a directory is opened that lies in another one: another process may have exchanged it meanwhile for a link, or for

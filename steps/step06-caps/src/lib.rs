@@ -258,7 +258,6 @@ pub fn remount_read_only(path: &str) -> Result<()> {
     call!(mount(none, path, none, flags, none))?;
     Ok(())
 }
-
 // ANCHOR_END: remount_read_only
 
 // ANCHOR: flags_of

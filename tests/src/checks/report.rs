@@ -5,7 +5,7 @@ use crate::course::{Chapter, Exercise};
 use crate::host::NAME;
 use crate::host::container::{before_rest, eventually};
 use crate::host::evidence::{Photograph, Process};
-use crate::host::hang::MANY;
+use crate::host::hang::{MANY, is_about_a_descriptor, is_stuck};
 use crate::host::trace::Trace;
 use anyhow::{Result, bail};
 use nix::mount::{MntFlags, umount2};
@@ -78,7 +78,7 @@ impl Report {
             let mut failing = report.claims.iter().filter(|claim| !claim.holds);
             // A descriptor has another end, and what was done to that shows in the calls. Who waits for nothing of the kind
             // has told all there is.
-            let is_in_the_calls = |claim: &Claim| claim.seen.contains(" descriptor ");
+            let is_in_the_calls = |claim: &Claim| is_about_a_descriptor(&claim.seen);
             let is_to_be_traced = !report.is_stuck() || report.claims.iter().any(is_in_the_calls);
             if !failing.any(is_told) && is_to_be_traced {
                 report.why = why(exercise, bench).map(String::from);
@@ -107,16 +107,8 @@ impl Report {
 
     /// Whether it's in the exercise's function itself that its process waits, or goes in a circle.
     pub fn is_stuck(&self) -> bool {
-        // A process's name has 15 bytes: PR_SET_NAME(2const).
-        let name: String = self.name.chars().take(15).collect();
-        let (waits, circles) = (
-            format!("it hangs: {name} "),
-            format!("come to an end: {name}"),
-        );
-        let is_in_it = |seen: &str| seen.contains(&waits) || seen.ends_with(&circles);
-        self.claims
-            .iter()
-            .any(|claim| !claim.holds && is_in_it(&claim.seen))
+        let mut failing = self.claims.iter().filter(|claim| !claim.holds);
+        failing.any(|claim| is_stuck(&claim.seen, &self.name))
     }
 
     /// Whether the program came to a hole.
@@ -134,11 +126,12 @@ impl Report {
         }
         let failing: Vec<&Claim> = self.claims.iter().filter(|claim| !claim.holds).collect();
         // What the first one shows has one cause; of those that follow from it nobody knows.
-        let first = failing.iter().position(|claim| claim.why.is_some());
+        let mut each = failing.iter().enumerate();
+        let known = each.find_map(|(at, claim)| Some((at, claim.why.as_ref()?)));
         for (at, claim) in failing.iter().enumerate().take(MOST_CLAIMS) {
             text += &part("expected", &claim.expected);
             text += &part("seen", &claim.seen);
-            if let Some(why) = claim.why.as_ref().filter(|_| first == Some(at)) {
+            if let Some((_, why)) = known.filter(|(of, _)| *of == at) {
                 text += &part("why", why);
             }
         }
@@ -146,9 +139,10 @@ impl Report {
             let more = failing.len() - MOST_CLAIMS;
             text += &part("", &format!("and {more} more that don't hold"));
         }
-        let behind = first.filter(|first| *first >= MOST_CLAIMS);
-        let behind = behind.and_then(|first| failing[first].why.as_ref());
-        let why = behind.or(self.why.as_ref().filter(|_| first.is_none()));
+        let why = match known {
+            Some((at, why)) => Some(why).filter(|_| at >= MOST_CLAIMS),
+            None => self.why.as_ref(),
+        };
         if let Some(why) = why {
             text += &part("why", why);
         }

@@ -15,11 +15,11 @@ use step05_tty::mounts::MountPoint;
 use step07_cgroups::cgroup::places::Groups;
 use step08_overlay::{MountAttributes, attach, clone_tree};
 
-/// What this machine lends a pretend host of the folder of all containers: roots, which nobody changes.
-const LENT: [&str; 2] = ["roots", "exercises"];
+/// What this machine lends a pretend host of the folder of all containers: roots are large, and made once.
+const LENT: &str = "roots";
 
-/// Where the sockets of containers lie, and the state of those of step 12.
-const RUNNING: [&str; 2] = ["/run/ten-steps", "/run/step12-oci"];
+/// Where the sockets of containers lie.
+const SOCKETS: &str = "/run/ten-steps";
 
 /// Runs `command` with containers of its own, on a pretend host: the folder `state`, where they are written down and have
 /// their images, is empty at first. Who runs in them ends with the command, and their control groups go. Returns the
@@ -34,10 +34,10 @@ pub fn with_own_containers(state: &Path, command: &[String]) -> Result<u8> {
     if !is_pretend() {
         bail!("all other processes are ended in the end: this is for a pretend host");
     }
-    let mut covers = vec![Cover::new(state, &LENT)?];
-    for folder in RUNNING {
-        covers.push(Cover::new(Path::new(folder), &[])?);
-    }
+    let _covers = [
+        Cover::new(state, Some(LENT))?,
+        Cover::new(Path::new(SOCKETS), None)?,
+    ];
     let mut child = Command::new(program)
         .args(arguments)
         .spawn()
@@ -54,7 +54,6 @@ pub fn with_own_containers(state: &Path, command: &[String]) -> Result<u8> {
         let id = container?.file_name();
         Groups::of(&id.to_string_lossy())?.remove()?;
     }
-    drop(covers);
     Ok(exit_code(status))
 }
 
@@ -66,24 +65,23 @@ struct Cover {
 }
 
 impl Cover {
-    /// Covers `folder`, in which only what `lent` names is still there.
-    fn new(folder: &Path, lent: &[&str]) -> Result<Cover> {
+    /// Covers `folder`, in which only the folder `lent` is still there.
+    fn new(folder: &Path, lent: Option<&str>) -> Result<Cover> {
         let is_made = !folder.exists();
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let cover = Cover {
             folder: folder.to_owned(),
             is_made,
         };
-        let mut trees = Vec::new();
-        for place in lent.iter().map(|name| folder.join(name)) {
-            if place.is_dir() {
-                let tree = clone_tree(&place, &MountAttributes::default())?;
-                trees.push((place, tree));
-            }
-        }
+        let lent = lent.map(|name| folder.join(name));
+        let lent = lent.filter(|place| place.is_dir());
+        let tree = lent
+            .as_ref()
+            .map(|place| clone_tree(place, &MountAttributes::default()));
+        let tree = tree.transpose()?;
         let (kind, options) = (Some("tmpfs"), Some("mode=755"));
         call!(mount(kind, folder, kind, MsFlags::empty(), options))?;
-        for (place, tree) in trees {
+        if let (Some(place), Some(tree)) = (lent, tree) {
             fs::create_dir(&place)?;
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
             attach(&tree, &MountPoint::of(open(&place, flags, Mode::empty())?)?)?;

@@ -130,6 +130,19 @@ impl Watch {
     }
 }
 
+/// Whether the words `hang` say that a process called `name` waits, or goes in a circle.
+pub fn is_stuck(hang: &str, name: &str) -> bool {
+    // A process's name has 15 bytes: PR_SET_NAME(2const).
+    let name: String = name.chars().take(15).collect();
+    hang.contains(&format!("it hangs: {name} "))
+        || hang.ends_with(&format!("come to an end: {name}"))
+}
+
+/// Whether the words `hang` say that somebody waits for the other end of a descriptor.
+pub fn is_about_a_descriptor(hang: &str) -> bool {
+    hang.contains(" descriptor ")
+}
+
 /// Whether a process is one that calls a learner's functions, and not one in which they run.
 fn is_a_probe(process: &Process) -> bool {
     let executable = process.executable().unwrap_or_default();

@@ -2,28 +2,17 @@
 //! ones are accepted. A person runs it: [CONTRIBUTING](../../../.github/CONTRIBUTING.md) says how.
 
 use super::place::Place;
-use super::variants::{Body, Variants};
+use super::variants::{Body, Variants, Written};
 use crate::stage::progress;
 use progress::chapters::CHAPTERS;
 use progress::checks::examine_elsewhere;
 use progress::course::Chapter;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The folder with the bodies: in it `step07-cgroups/find-NAME.wrong.rs` and `find-NAME.right.rs`, each with a comment in
 /// its first line. It may also be the folder of one chapter.
 const BODIES: &str = "TEN_STEPS_BODIES";
-
-/// A body by somebody else.
-struct Others {
-    file: PathBuf,
-    /// Which of the chapter's exercises.
-    position: usize,
-    /// What it gets wrong, or what it does in another way: its first line.
-    what: String,
-    text: String,
-}
 
 #[test]
 #[ignore = "a person has the bodies"]
@@ -36,9 +25,9 @@ fn bodies_of_others() {
         if bodies.is_empty() {
             continue;
         }
-        let all: Vec<Body> = bodies.iter().map(|others| others.body(chapter)).collect();
+        let all: Vec<Body> = bodies.iter().map(|body| body.body(chapter)).collect();
         // One that doesn't compile is to be named, and the others are tried.
-        let does_compile = |body: &Others| {
+        let does_compile = |body: &Written| {
             let alone = Variants::build(chapter, &place, &[body.body(chapter)]);
             if let Err(error) = &alone {
                 println!("DOESN'T COMPILE: {}\n{error:#}", body.name());
@@ -49,7 +38,7 @@ fn bodies_of_others() {
             Ok(variants) => variants,
             Err(_) => {
                 bodies.retain(does_compile);
-                let rest: Vec<Body> = bodies.iter().map(|others| others.body(chapter)).collect();
+                let rest: Vec<Body> = bodies.iter().map(|body| body.body(chapter)).collect();
                 Variants::build(chapter, &place, &rest).unwrap()
             }
         };
@@ -70,7 +59,7 @@ fn bodies_of_others() {
                 chapter.number,
                 body.name()
             );
-            println!("    {}\n{text}", body.what);
+            println!("    // {}\n{text}", body.what);
             refused += usize::from(is_wrong && is_refused);
             wrong += usize::from(is_wrong);
             accepted += usize::from(!is_wrong && !is_refused);
@@ -82,55 +71,15 @@ fn bodies_of_others() {
     );
 }
 
-impl Others {
-    fn body(&self, chapter: &Chapter) -> Body {
-        Body {
-            exercise: chapter.exercises[self.position].name,
-            name: self.name(),
-            text: self.text.clone(),
-        }
-    }
-
-    /// `find-first_mount.wrong`
-    fn name(&self) -> String {
-        self.file
-            .file_stem()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
-    }
-}
-
 /// The bodies of a chapter.
-fn bodies(folder: &Path, chapter: &Chapter) -> Vec<Others> {
+fn bodies(folder: &Path, chapter: &Chapter) -> Vec<Written> {
     let folder = match folder.ends_with(chapter.package) {
         true => folder.to_owned(),
         false => folder.join(chapter.package),
     };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let read = |file: PathBuf| {
-        let name = file.file_name()?.to_string_lossy().into_owned();
-        if !name.ends_with(".wrong.rs") && !name.ends_with(".right.rs") {
-            return None;
-        }
-        let about = name.split('-').next()?;
-        let mut exercises = chapter.exercises.iter();
-        let Some(position) = exercises.position(|exercise| exercise.name == about) else {
-            println!("NO EXERCISE is called so: {name}");
-            return None;
-        };
-        let text = fs::read_to_string(&file).ok()?;
-        let (what, text) = text.split_once('\n')?;
-        Some(Others {
-            file,
-            position,
-            what: what.into(),
-            text: text.into(),
-        })
-    };
-    let mut bodies: Vec<_> = entries.filter_map(|entry| read(entry.path())).collect();
-    bodies.sort_by(|one, other| one.file.cmp(&other.file));
-    bodies
+    Written::all(&folder, chapter, |name| {
+        name.ends_with(".wrong.rs") || name.ends_with(".right.rs")
+    })
 }
 
 /// Whether a body is refused, and what its author reads.

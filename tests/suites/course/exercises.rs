@@ -1,7 +1,7 @@
 //! The exercises as a learner meets them: holes that fail, and bodies that pass, each by itself.
 
 use super::place::Place;
-use super::variants::{Body, Variants};
+use super::variants::{Body, Variants, Written};
 use crate::stage::redaction::redact_report;
 use crate::stage::{Printed, Root, nested, progress, run};
 use assert_cmd::assert::{Assert, OutputAssertExt};
@@ -9,7 +9,6 @@ use progress::chapters::{CHAPTERS, chapter};
 use progress::checks::examine_elsewhere;
 use progress::course::regions::{body, names};
 use progress::course::repairs::{KINDS, Repairs};
-use progress::course::{Chapter, Exercise};
 use progress::desk::exercises::{Author, Copy};
 use progress::host::container::eventually;
 use progress::host::evidence::{Photograph, Process};
@@ -129,7 +128,17 @@ fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
     let chapter = chapter(number).unwrap();
     let folder = Place::new();
     let each = || chapter.exercises.iter().enumerate();
-    let mistakes: Vec<Mistake> = each().flat_map(|of| Mistake::all(chapter, of)).collect();
+    let mistakes = workspace().join("tests/mistakes").join(chapter.package);
+    let mistakes = Written::all(&mistakes, chapter, |_| true);
+    for (position, exercise) in each() {
+        let about = mistakes
+            .iter()
+            .filter(|mistake| mistake.position == position);
+        let about = about.count();
+        // The last two chapters are about others' formats, and know those of some exercises.
+        let is_to_come = !chapter.is_probed && about == 0;
+        assert!(about >= 3 || is_to_come, "{}", exercise.name);
+    }
     let (mut bodies, mut told) = (Vec::new(), String::new());
     for (position, exercise) in each().filter(|(_, exercise)| exercise.name != "repair") {
         let id = chapter.id(position);
@@ -139,13 +148,10 @@ fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
             text: format!("todo!(\"exercise {id} {}\")", exercise.name),
         });
     }
-    for mistake in mistakes.iter().filter(|mistake| !mistake.is_script()) {
-        bodies.push(Body {
-            exercise: chapter.exercises[mistake.position].name,
-            name: mistake.name(),
-            text: mistake.text.clone(),
-        });
-    }
+    // In a broken root a script is run.
+    let is_script = |mistake: &Written| mistake.file.extension().is_some_and(|kind| kind == "sh");
+    let written = mistakes.iter().filter(|mistake| !is_script(mistake));
+    bodies.extend(written.map(|mistake| mistake.body(chapter)));
     let mut variants = Variants::build(chapter, &folder, &bodies).unwrap();
     let mut examined = |name: &str, position: Option<usize>, broken: Option<&Path>| {
         let program = variants.program(name);
@@ -162,9 +168,7 @@ fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
     for mistake in &mistakes {
         let exercise = &chapter.exercises[mistake.position];
         let repairs = Copy::of(chapter, &folder.path()).repairs();
-        let broken = mistake
-            .is_script()
-            .then(|| wrongly_repaired(&repairs, &mistake.file));
+        let broken = is_script(mistake).then(|| wrongly_repaired(&repairs, &mistake.file));
         let name = mistake.name();
         let report = &examined(&name, Some(mistake.position), broken.as_deref())[0];
         assert!(!report.holds(), "{} isn't caught", mistake.file.display());
@@ -174,62 +178,6 @@ fn every_mistake_is_caught_by_the_check_that_names_it(number: usize) {
     }
     let told = redact_report(&told, &[(&folder.path(), "EXERCISES")]);
     insta::assert_snapshot!(format!("mistakes_of_chapter_{}", chapter.number), told);
-}
-
-/// A file that gets an exercise wrong.
-struct Mistake {
-    /// Which of the chapter's exercises.
-    position: usize,
-    file: PathBuf,
-    /// What is wrong.
-    what: String,
-    /// The body.
-    text: String,
-}
-
-impl Mistake {
-    /// Those of the exercise at `position`, in the order of their names.
-    fn all(chapter: &Chapter, (position, exercise): (usize, &Exercise)) -> Vec<Mistake> {
-        let directory = workspace().join("tests/mistakes").join(chapter.package);
-        let files = fs::read_dir(directory).unwrap();
-        let mistakes = files.map(|file| Mistake::read(position, file.unwrap().path()));
-        let is_about = |mistake: &Mistake| {
-            let name = mistake.name();
-            name.split_once('-')
-                .is_some_and(|(about, _)| about == exercise.name)
-        };
-        let mut mistakes: Vec<Mistake> = mistakes.filter(is_about).collect();
-        mistakes.sort_by(|one, other| one.file.cmp(&other.file));
-        // The last two chapters are about others' formats, and know those of some exercises.
-        let is_to_come = !chapter.is_probed && mistakes.is_empty();
-        assert!(mistakes.len() >= 3 || is_to_come, "{}", exercise.name);
-        mistakes
-    }
-
-    fn read(position: usize, file: PathBuf) -> Mistake {
-        let text = fs::read_to_string(&file).unwrap();
-        let (what, text) = text.split_once('\n').unwrap();
-        Mistake {
-            position,
-            file,
-            what: what.trim_start_matches(['/', '#', ' ']).into(),
-            text: text.into(),
-        }
-    }
-
-    /// `spawn-zombie_left`
-    fn name(&self) -> String {
-        self.file
-            .file_stem()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    /// Whether it is run in a broken root.
-    fn is_script(&self) -> bool {
-        self.file.extension().is_some_and(|kind| kind == "sh")
-    }
 }
 
 /// Broken roots, two of them repaired, and the one that the script `mistake` names in its name

@@ -7,7 +7,7 @@ use progress::course::{Chapter, Exercise};
 use progress::desk::exercises::{Author, Copy};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A body of an exercise.
 pub struct Body {
@@ -15,6 +15,62 @@ pub struct Body {
     /// Which one it is: it names no other body of the chapter.
     pub name: String,
     pub text: String,
+}
+
+/// A file with a body, and in its first line a word on it.
+pub struct Written {
+    pub file: PathBuf,
+    /// Which of the chapter's exercises: the file's name begins with its name and `-`.
+    pub position: usize,
+    /// The first line, without what makes it a comment.
+    pub what: String,
+    pub text: String,
+}
+
+impl Written {
+    /// Those files of `folder` whose name `is_one`, in the order of the exercises, and by name.
+    pub fn all(folder: &Path, chapter: &Chapter, is_one: impl Fn(&str) -> bool) -> Vec<Written> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let files = entries.map(|entry| entry.unwrap().path());
+        let is_one = |file: &PathBuf| is_one(&file.file_name().unwrap().to_string_lossy());
+        let mut all: Vec<Written> = files
+            .filter(is_one)
+            .map(|file| Written::read(file, chapter))
+            .collect();
+        all.sort_by(|one, other| (one.position, &one.file).cmp(&(other.position, &other.file)));
+        all
+    }
+
+    fn read(file: PathBuf, chapter: &Chapter) -> Written {
+        let is_about = |exercise: &Exercise| {
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            name.split('-').next() == Some(exercise.name)
+        };
+        let position = chapter.exercises.iter().position(is_about);
+        let position = position.unwrap_or_else(|| panic!("{}: no such exercise", file.display()));
+        let text = fs::read_to_string(&file).unwrap();
+        let (what, text) = text.split_once('\n').unwrap();
+        Written {
+            position,
+            what: what.trim_start_matches(['/', '#', ' ']).into(),
+            text: text.into(),
+            file,
+        }
+    }
+
+    /// `spawn-zombie_left`
+    pub fn name(&self) -> String {
+        let name = self.file.file_stem().unwrap();
+        name.to_string_lossy().into_owned()
+    }
+
+    pub fn body(&self, chapter: &Chapter) -> Body {
+        Body {
+            exercise: chapter.exercises[self.position].name,
+            name: self.name(),
+            text: self.text.clone(),
+        }
+    }
 }
 
 /// A chapter's program, and the one that calls its functions one by one, with several bodies for each exercise.

@@ -1,7 +1,7 @@
 //! What the programs print and end with.
 
 use crate::stage::redaction::{redact, transcript};
-use crate::stage::{DIRECT, Printed, Root, folder, on_host, step, step04, usual};
+use crate::stage::{DIRECT, Printed, Root, folder, have, nested, on_host, step, step04, usual};
 use assert_cmd::assert::OutputAssertExt;
 use progress::host::Propagation;
 use std::fs;
@@ -155,4 +155,43 @@ fn a_container_sees_its_own_and_the_host_stays() {
             .collect();
         assert_eq!(targets, ["/", "/proc", "/sys"], "{said}");
     }
+}
+
+/// EPERM is told to root with the way out that is one: it depends on what root lacks.
+#[test]
+fn what_root_lacks_is_named() {
+    if nested() || !have("setpriv", "util-linux") {
+        return;
+    }
+    let root = Root::shared();
+    let [step_03, step_05] =
+        ["step03-mount", "step05-tty"].map(|package| step(package).display().to_string());
+    let words = [&step_05, "--rootfs", root.path().to_str().unwrap(), "true"].map(String::from);
+    let without = |capability: &str| {
+        let flags = ["--bounding-set", capability, "--inh-caps", capability];
+        run_as("setpriv", &flags, &words)
+    };
+    let errors = without("-sys_admin");
+    assert!(
+        errors.contains("you are root without CAP_SYS_ADMIN"),
+        "{errors}"
+    );
+    let errors = without("-mknod");
+    assert!(
+        errors.contains("(EPERM)") && !errors.contains("help:"),
+        "{errors}"
+    );
+    // In a user namespace the kernel gives a procfs only while another one can be seen whole.
+    let shell =
+        "mount -t tmpfs none /proc/sys && exec unshare --user --map-root-user --mount \"$@\"";
+    let flags = ["--mount", "sh", "-c", shell, "sh"];
+    let words = [step_03, "true".into()];
+    let errors = run_as("unshare", &flags, &words);
+    assert!(errors.contains("root in a user namespace only"), "{errors}");
+}
+
+/// What a program complains of that is run by another one, and fails.
+fn run_as(program: &str, flags: &[&str], words: &[String]) -> String {
+    let ran = Command::new(program).args(flags).args(words).assert();
+    ran.code(125).errors()
 }

@@ -2,9 +2,11 @@
 
 use crate::stage::engine::Engine;
 use crate::stage::{
-    Printed, Root, folder, have, nested, on_host, run, script, skip, step04, write_program,
+    Printed, Root, folder, have, mount_apart, nested, on_host, run, script, skip, step04,
+    write_program,
 };
 use assert_cmd::assert::OutputAssertExt;
+use nix::errno::Errno;
 use progress::host::Propagation;
 use progress::host::container::{Container, eventually};
 use std::fs;
@@ -12,6 +14,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use step04_pivot_root::removal::remove_tree;
 
 /// What the issue of this whole course looks like, in any root that has these programs.
 fn look_around(root: &Path) -> String {
@@ -349,4 +352,41 @@ fn a_break_of_what_is_no_root_changes_nothing() {
         assert!(!ran.errors().is_empty(), "{ran}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A tree is removed, and what is mounted on it or in it stays as it is. Nobody's whole machine is one.
+#[test]
+fn what_is_mounted_is_not_removed() {
+    mount_apart();
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("tree/below/deep")).unwrap();
+    fs::write(at("tree/below/file"), "").unwrap();
+    let mount = |name: &str| {
+        let place = at(name);
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(&place));
+        fs::write(place.join("precious"), "").unwrap();
+    };
+    mount("tree");
+    let errno = remove_tree(&at("tree")).unwrap_err();
+    assert_eq!(
+        errno.downcast_ref::<Errno>(),
+        Some(&Errno::EXDEV),
+        "{errno:#}"
+    );
+    assert!(at("tree/precious").exists());
+    run(Command::new("umount").arg(at("tree")));
+    mount("tree/below/deep");
+    remove_tree(&at("tree")).unwrap_err();
+    assert!(at("tree/below/deep/precious").exists());
+    run(Command::new("umount").arg(at("tree/below/deep")));
+    for nobodys in ["tree/..", "tree/below/.."] {
+        remove_tree(&at(nobodys)).unwrap_err();
+        assert!(at("tree/below").exists(), "{nobodys}");
+    }
+    remove_tree(&at("tree")).unwrap();
+    assert!(!at("tree").exists());
+    remove_tree(&at("tree")).unwrap();
 }
