@@ -10,7 +10,7 @@ use crate::checks::elsewhere;
 use crate::course::Chapter;
 use crate::course::regions::without_other_anchors;
 use crate::host::this_program;
-use crate::host::trace::{Call, Trace};
+use crate::host::trace::{Call, Trace, own};
 use crate::programs::{Programs, workspace};
 use anyhow::{Context, Result};
 use similar::{ChangeTag, TextDiff};
@@ -450,12 +450,7 @@ struct Gathered<'a> {
 /// one file of a group.
 fn gathered(calls: &[Call]) -> Vec<Gathered<'_>> {
     let mut all: Vec<Gathered> = Vec::new();
-    // What others have left behind is removed first, and only where somebody has.
-    let swept = |call: &&Call| call.name == "rmdir";
-    let made = calls.iter().position(|call| call.is("mkdir", "/cgroup"));
-    let (before, own) = calls.split_at(made.unwrap_or(0));
-    let calls = before.iter().filter(|call| !swept(call)).chain(own);
-    for call in calls.filter(|call| !is_shared(call)) {
+    for call in own(calls) {
         if let Some(hierarchy) = hierarchy(call) {
             let last = all
                 .last_mut()
@@ -525,11 +520,6 @@ fn target(call: &Call) -> Option<&str> {
 fn hierarchy(call: &Call) -> Option<&str> {
     let (_, behind) = call.arguments.split_once("/sys/fs/cgroup/")?;
     behind.split(['/', '"', '>']).next()
-}
-
-/// Whether a call makes or removes what all containers share: whoever comes first, or goes last, does it.
-fn is_shared(call: &Call) -> bool {
-    matches!(call.name.as_str(), "mkdir" | "rmdir") && call.arguments.contains("/ten-steps\"")
 }
 
 /// The text without the numbers of descriptors.

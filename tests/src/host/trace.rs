@@ -341,6 +341,15 @@ impl Call {
         })
     }
 
+    /// Whether it makes or removes what all containers share: a folder `ten-steps`, or one in it that is no container's.
+    fn is_shared(&self) -> bool {
+        let path = self.arguments.split('"').nth(1).unwrap_or_default();
+        let below = path.split_once("/ten-steps").map(|(_, below)| below);
+        let below = below.filter(|below| below.is_empty() || below.starts_with('/'));
+        let is_of_all = below.is_some_and(|below| !below.split('/').any(|part| part == "ID"));
+        matches!(self.name.as_str(), "mkdir" | "rmdir") && is_of_all
+    }
+
     /// Whether it closes something else than a pipe or a signalfd.
     fn is_close_of_no_pipe(&self) -> bool {
         let is_pipe = self.arguments.contains("<pipe") || self.arguments.contains("signalfd");
@@ -460,6 +469,18 @@ fn without_ids(text: &str) -> String {
         .collect()
 }
 
+/// The calls that a container's processes make for it alone. What all containers share is made by whoever comes first, and
+/// removed by whoever goes last; and what others have left behind is removed before a container has a group of its own.
+pub fn own(calls: &[Call]) -> Vec<&Call> {
+    let has_group = calls.iter().position(|call| call.is("mkdir", "/cgroup"));
+    let (before, behind) = calls.split_at(has_group.unwrap_or(0));
+    let before = before.iter().filter(|call| call.name != "rmdir");
+    before
+        .chain(behind)
+        .filter(|call| !call.is_shared())
+        .collect()
+}
+
 /// The traces of two programs side by side, in lines of two columns; of each process the first line that
 /// differs is marked, and not cut. Returns the lines and whether all are the same.
 pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool) {
@@ -474,15 +495,16 @@ pub fn beside(theirs: &Trace, ours: &Trace, width: usize) -> (Vec<String>, bool)
     };
     for process in 0..theirs.0.len().max(ours.0.len()) {
         lines.push(format!("{}:", names.get(process).unwrap_or(&"another")));
-        let (left, right) = (theirs.process(process), ours.process(process));
+        let (left, right) = (own(theirs.process(process)), own(ours.process(process)));
         let mut marked = false;
         for row in 0..left.len().max(right.len()) {
             let first = left.get(row) != right.get(row) && !marked;
             let mark = if first { '>' } else { ' ' };
             marked |= first;
             all_same &= !first;
-            let text =
-                |call: Option<&Call>| cut(call.map_or(String::new(), Call::to_string), first);
+            let text = |call: Option<&&Call>| {
+                cut(call.map_or(String::new(), |call| call.to_string()), first)
+            };
             let (left, right) = (text(left.get(row)), text(right.get(row)));
             lines.push(format!("{mark} {left:<width$} | {right}").trim_end().into());
         }
@@ -517,6 +539,32 @@ mod tests {
         let call =
             Call::parse("wait4(17, [{WIFEXITED(s) && WEXITSTATUS(s) == 7}], WNOHANG, NULL) = 17");
         assert_eq!(call.unwrap().result, "PID");
+    }
+
+    #[test]
+    fn who_comes_first_has_no_calls_of_its_own_more() {
+        let id = "0123456789abcdef".repeat(4);
+        let calls = |lines: &[&str]| -> Calls {
+            let lines = lines.iter().map(|line| line.replace("MINE", &id));
+            lines.map(|line| Call::parse(&line).unwrap()).collect()
+        };
+        let later = calls(&[
+            "mkdir(\"/var/lib/ten-steps/running/MINE\", 0700) = 0",
+            "mkdir(\"/sys/fs/cgroup/pids/ten-steps/MINE\", 0777) = 0",
+            "rmdir(\"/sys/fs/cgroup/pids/ten-steps/MINE\") = 0",
+        ]);
+        let first = calls(&[
+            "mkdir(\"/var/lib/ten-steps\", 0777) = 0",
+            "mkdir(\"/var/lib/ten-steps/running\", 0700) = 0",
+            "mkdir(\"/var/lib/ten-steps/running/MINE\", 0700) = 0",
+            "rmdir(\"/sys/fs/cgroup/pids/ten-steps/MINE\") = 0",
+            "mkdir(\"/sys/fs/cgroup/pids/ten-steps\", 0777) = 0",
+            "mkdir(\"/sys/fs/cgroup/pids/ten-steps/MINE\", 0777) = 0",
+            "rmdir(\"/sys/fs/cgroup/pids/ten-steps/MINE\") = 0",
+            "rmdir(\"/sys/fs/cgroup/pids/ten-steps\") = 0",
+        ]);
+        assert_eq!(own(&first), later.iter().collect::<Vec<_>>());
+        assert!(beside(&Trace(vec![first]), &Trace(vec![later]), 80).1);
     }
 
     #[test]

@@ -580,9 +580,16 @@ fn generated_files_are_up_to_date() {
     }
     for (name, text) in files {
         let there = fs::read_to_string(generated().join(&name)).unwrap_or_default();
+        let lines_of = |one: &str, other: &str| -> Vec<String> {
+            let new = one
+                .lines()
+                .filter(|line| !other.lines().any(|known| known == *line));
+            new.map(String::from).collect()
+        };
+        let (lost, new) = (lines_of(&there, &text), lines_of(&text, &there));
         assert!(
             there == text,
-            "{name} is out of step: cargo progress generate\n{text}"
+            "{name} is out of step: cargo progress generate\n{lost:#?} became {new:#?}"
         );
     }
 }
