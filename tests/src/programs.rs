@@ -44,12 +44,12 @@ impl Programs {
             .args([
                 "build",
                 "--quiet",
-                "--bins",
                 "--message-format=json-render-diagnostics",
             ])
-            .args(packages.iter().flat_map(|package| ["-p", package]));
+            // With the features that the whole workspace gives its dependencies: they are built once, whoever asks.
+            .arg("--workspace");
         match packages {
-            [] => drop(cargo.args(["--workspace", "--examples"])),
+            [] => drop(cargo.args(["--bins", "--examples"])),
             packages => {
                 let probes = packages.iter().filter_map(|package| {
                     let probe = format!("{package}-probe");
@@ -57,9 +57,7 @@ impl Programs {
                     workspace().join(source).exists().then_some(probe)
                 });
                 let probes: Vec<String> = probes.collect();
-                if !probes.is_empty() {
-                    cargo.args(["-p", "probe"]);
-                }
+                cargo.args(packages.iter().flat_map(|package| ["--bin", package]));
                 cargo.args(probes.iter().flat_map(|probe| ["--example", probe]));
             }
         }

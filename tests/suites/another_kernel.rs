@@ -185,6 +185,11 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
     archive
 }
 
+/// What nobody judges there, and what takes a processor in software most of its time. Code is translated for the address at
+/// which it runs: where each process has addresses of its own, all of it again for each. Nobody attacks this machine
+/// from outside, nor by what a page held before; and its other clock is a device, which takes an exit to be read.
+const QUICK: &str = "norandmaps mitigations=off init_on_alloc=0 tsc=reliable";
+
 /// Boots the kernel with `command` and returns what it printed.
 fn boot(command: &str) -> Option<String> {
     if nested() {
@@ -224,11 +229,10 @@ fn boot(command: &str) -> Option<String> {
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
-        // Nobody attacks it from outside, and what guards a processor against its own faults costs one in software more.
-        .args([
-            "-append",
-            "console=ttyS0 quiet panic=-1 loop.max_loop=4 mitigations=off",
-        ])
+        .arg("-append")
+        .arg(format!(
+            "console=ttyS0 quiet panic=-1 loop.max_loop=4 {QUICK}"
+        ))
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -1,12 +1,12 @@
 #!/bin/sh
-# ordinary-user.sh FOLDER WORKSPACE TOOLCHAIN REGISTRY
+# ordinary-user.sh FOLDER WORKSPACE TOOLCHAIN REGISTRY DEPENDENCIES
 #
 # Run by the suite `checkout` as root, in a mount namespace of its own: makes a user who may use
 # sudo, gives them a copy of the workspace, and has them type the README's commands. The files that
 # describe the user are mounted over this machine's, and vanish with the namespace.
 
 set -eu
-folder=$1 workspace=$2 toolchain=$3 registry=$4
+folder=$1 workspace=$2 toolchain=$3 registry=$4 dependencies=$5
 uid=4242
 
 for file in passwd group shadow; do
@@ -41,8 +41,15 @@ case $folder:$workspace/ in
     *)
         if can_go "$(dirname "$workspace")"; then
             built=${CARGO_TARGET_DIR:-$workspace/target}
-            mkdir "$home/target"
-            tar -C "$built" --exclude=incremental -c debug | tar -C "$home/target" -x
+            copy() {
+                mkdir -p "$2"
+                tar -C "$1" --exclude=incremental -c debug | tar -C "$2" -x
+            }
+            copy "$built" "$home/target"
+            # What the exercises depend on, for the suites and for this user's own.
+            for target in target/tmp/exercises/target exercises/target; do
+                copy "$dependencies" "$home/$target"
+            done
             # A program is built all the same.
             touch "$home/steps/step10-exec/src/main.rs"
             chown -R "$uid:$uid" "$home"

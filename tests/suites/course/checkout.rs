@@ -1,5 +1,6 @@
 //! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
+use super::place::dependencies;
 use crate::stage::redaction::redact;
 use crate::stage::{
     NESTED, Printed, Root, STEPS, as_nobody, copy_of, copy_program, folder, have, nested, run,
@@ -250,6 +251,7 @@ fn an_ordinary_user_with_sudo() {
         .arg(workspace())
         .arg(toolchain.trim())
         .arg(registry)
+        .arg(dependencies())
         .env(NESTED, "yes")
         .env_remove("CI")
         .output()

@@ -2,7 +2,7 @@
 
 use crate::stage::run;
 use nix::fcntl::{Flock, FlockArg};
-use progress::chapters::CHAPTERS;
+use progress::chapters::chapter;
 use progress::desk::exercises::{Author, Copy, give_away};
 use progress::programs::workspace;
 use std::fs::{self, File};
@@ -44,26 +44,40 @@ impl Place {
     }
 }
 
-/// Saves whoever builds in the folder `exercises` the time for the dependencies: they are built once, below
-/// the workspace's own target folder, and copied.
-pub fn bring_dependencies(exercises: &Path) {
+/// What all chapters depend on, built once below the workspace's own target folder: a target folder.
+pub fn dependencies() -> &'static Path {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
         let exercises = Path::new(env!("CARGO_TARGET_TMPDIR")).join("exercises");
         fs::create_dir_all(&exercises).unwrap();
         // Another run of the suites may be about it.
         let lock = File::create(exercises.with_extension("lock")).unwrap();
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-        let last = CHAPTERS.last().unwrap();
-        let program = Copy::of(last, &exercises).build(|_| Author::Solution);
+        // Together these have the dependencies of all, with the features that each chapter has them with.
+        let programs = [7, 11, 12].map(|number| {
+            let chapter = chapter(number).unwrap();
+            Copy::of(chapter, &exercises).build(|_| Author::Solution)
+        });
         give_away(exercises.parent().unwrap()).unwrap();
-        program.unwrap().ancestors().nth(2).unwrap().to_owned()
+        let [.., last] = programs.map(Result::unwrap);
+        last.ancestors().nth(2).unwrap().to_owned()
     });
+    &BUILT
+}
+
+/// Saves whoever builds in the folder `exercises` the time for the dependencies.
+pub fn bring_dependencies(exercises: &Path) {
+    let built = dependencies();
     // With a target folder of somebody's own, all exercises share what is below it.
     if std::env::var_os("CARGO_TARGET_DIR").is_some() {
         return;
     }
+    let debug = exercises.join("target/debug");
+    fs::create_dir_all(&debug).unwrap();
+    let built = fs::read_dir(built.join("debug")).unwrap();
+    let built = built.map(|entry| entry.unwrap().path());
+    // What speeds up the second build of the same sources is more than all the rest.
     run(Command::new("cp")
-        .args(["-a", "--reflink=auto"])
-        .arg(&*BUILT)
-        .arg(exercises.join("target")));
+        .args(["-a", "--reflink=auto", "-t"])
+        .arg(&debug)
+        .args(built.filter(|path| !path.ends_with("incremental"))));
 }
