@@ -329,6 +329,7 @@ const JUDGED: &[(&str, &[&str])] = &[
     (
         "the runtime's groups: each property in the files of version 2",
         &[
+            "runtime::commands::updates",
             "runtime::mounts::control_groups",
             "runtime::resources::a_limit_of_no_process",
             "runtime::resources::paths_of_control_groups",

@@ -655,19 +655,16 @@ fn manifest(step: &Path, folder: &Path, has_holes: bool) -> Result<String> {
     }
     // Nobody debugs the dependencies here, either: the first build is what a learner waits for.
     text += "[workspace]\n\n[profile.dev.package.\"*\"]\ndebug = false\n";
-    // Who unpacks archives has what goes through every byte as fast as the workspace has it. All of them alike, so that it
-    // is built once; the chapter's own step is built anew each time, and quickly.
-    let is_layers = ours.contains("\nname = \"step08-overlay\"\n");
-    let unpacks = is_layers || ours.contains("\nstep08-overlay.workspace");
+    // Who unpacks archives has what goes through every byte as fast as the workspace has it, in all such chapters alike: it
+    // is built once.
+    let unpacks =
+        ours.contains("step08-overlay\"\n") || ours.contains("\nstep08-overlay.workspace");
     if let Some((_, fast)) = top
         .split_once("\n[profile.dev.package]\n")
         .filter(|_| unpacks)
     {
         let table = fast.split("\n\n").next().unwrap_or(fast);
-        let lines = table.lines();
-        let lines = lines.filter(|line| !(is_layers && line.starts_with("step08-overlay.")));
-        text += "\n[profile.dev.package]\n";
-        lines.for_each(|line| text += &format!("{line}\n"));
+        text += &format!("\n[profile.dev.package]\n{table}\n");
     }
     if has_holes {
         text += "\n[lints.rust]\n# A hole leaves arguments and imports unused. This goes with the last hole.\n\

@@ -176,11 +176,11 @@ impl Desk {
         );
         let mut host = pretend_host(&path);
         host.env("CARGO", &cargo)
-            .env(
-                "CARGO_HOME",
-                std::env::var_os("CARGO_HOME").unwrap_or_default(),
-            )
             .env("TEN_STEPS_EXERCISES", format!("{DESK}/exercises"));
+        // Nothing is built twice: cargo builds as it did before.
+        for name in ["CARGO_HOME", "CARGO_INCREMENTAL", "CARGO_PROFILE_DEV_DEBUG"] {
+            host.envs(std::env::var_os(name).map(|value| (name, value)));
+        }
         let printed = type_into(host, begin, steps).into_iter();
         let at_home = |said: String| {
             let said = said

@@ -149,7 +149,15 @@ fn the_dev_container_holds_all_that_the_course_needs() {
         compose
     };
     run(compose().args(["build", "workshop"]));
-    let said = run(compose().args(["run", "--rm", "-T", "workshop", "bash", "-c", SESSION]));
+    // Cargo builds as it does outside.
+    let names = ["CARGO_INCREMENTAL", "CARGO_PROFILE_DEV_DEBUG"];
+    let set = names
+        .into_iter()
+        .filter(|name| std::env::var_os(name).is_some());
+    let said = run(compose()
+        .args(["run", "--rm", "-T"])
+        .args(set.flat_map(|name| ["-e", name]))
+        .args(["workshop", "bash", "-c", SESSION]));
     let holding = ["2 of 2 hold", "4 of 4 hold", "3 of 3 hold", "4 of 4 hold"];
     let mut rest = said.as_str();
     for words in holding {

@@ -902,7 +902,8 @@ fn updates() {
             "cpu.cfs_quota_us",
             "cpu.max",
             "-1",
-            "max 100000",
+            // What is named by no flag stays, though it shares a file with what is.
+            "max 20000",
         ),
         (
             &["--cpuset-cpus", "0"],
@@ -1237,6 +1238,12 @@ fn an_ordinary_users_container() {
         .map(str::to_owned)
         .collect();
     assert_eq!(words, ["0", "0", "65534", "1", "box"], "{ran}");
+    let ran = ended(&mut nobody(&["--rootless=true", "run", "theirs"])).success();
+    ran.prints("box");
+    // By itself it is known that nobody has no groups; who says otherwise is told what is missing.
+    let refused = ended(&mut nobody(&["--rootless=false", "run", "theirs"])).code(1);
+    refused.complains("linux.cgroupsPath");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
     config["process"]["args"] = json!(["sleep", "1000000"]);
     write(&config);
     let pid = bundle.text("pid");
@@ -1267,6 +1274,27 @@ fn an_ordinary_users_container() {
     refused.complains("linux.resources");
     assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
     bundle.is_clean();
+}
+
+/// Root that may make no groups does without them when it says so, and not by itself.
+#[test]
+fn root_without_groups() {
+    let bundle = Bundle::new();
+    bundle.write(|config| {
+        config["process"]["args"] = json!(["sh", "-c", "echo within"]);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["type"] != "cgroup");
+    });
+    // A folder in which nothing can be made lies over all hierarchies.
+    let script = "mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"";
+    let by = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    let without = |rootless| ended(&mut bundle.command_by(&by, &[rootless, "run", &bundle.id]));
+    without("--rootless=true").success().prints("within");
+    for by_itself in ["--rootless=auto", "--rootless=false"] {
+        let refused = without(by_itself).code(1);
+        refused.complains("linux.cgroupsPath");
+        bundle.is_clean();
+    }
 }
 
 #[test]
