@@ -111,8 +111,19 @@ pub struct Root(Arc<TempDir>);
 impl Root {
     pub fn shared() -> Root {
         static SHARED: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+        Root::in_common(&SHARED)
+    }
+
+    /// Another one, to whose files other names are given. Who reads a file meanwhile sees that as a change: tar(1) does, of
+    /// an archive's root.
+    pub fn for_links() -> Root {
+        static SHARED: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+        Root::in_common(&SHARED)
+    }
+
+    fn in_common(shared: &Mutex<Weak<TempDir>>) -> Root {
         // A test that failed while it held the lock has spoilt nothing.
-        let mut shared = SHARED
+        let mut shared = shared
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(root) = shared.upgrade() {

@@ -73,11 +73,18 @@ pub fn bring_dependencies(exercises: &Path) {
     }
     let debug = exercises.join("target/debug");
     fs::create_dir_all(&debug).unwrap();
-    let built = fs::read_dir(built.join("debug")).unwrap();
-    let built = built.map(|entry| entry.unwrap().path());
-    // What speeds up the second build of the same sources is more than all the rest.
-    run(Command::new("cp")
-        .args(["-a", "--reflink=auto", "-t"])
-        .arg(&debug)
-        .args(built.filter(|path| !path.ends_with("incremental"))));
+    let built = built.join("debug");
+    let copy = |how: &[&str], names: &[&str]| {
+        let mut copy = Command::new("cp");
+        copy.arg("--archive").args(how).arg("-t").arg(&debug);
+        copy.args(names.iter().map(|name| built.join(name)));
+        copy
+    };
+    // Neither the lock, which each has for itself, nor what speeds up the second build of the same sources.
+    run(&mut copy(&[], &[".fingerprint", "build"]));
+    // What is built is large, and replaced when it is old: it may have several names, on one filesystem.
+    let linked = copy(&["--link"], &["deps"]).output().unwrap();
+    if !linked.status.success() {
+        run(&mut copy(&["--reflink=auto"], &["deps"]));
+    }
 }

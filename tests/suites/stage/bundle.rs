@@ -32,7 +32,7 @@ impl Bundle {
         let folder = folder();
         let name = folder.path().file_name().unwrap().to_string_lossy();
         let id = format!("suite{}", name.replace('.', "-"));
-        let root = Root::shared();
+        let root = Root::for_links();
         // The files are the shared root's own, which nobody changes; the directories are the bundle's.
         run(Command::new("cp")
             .arg("-al")
