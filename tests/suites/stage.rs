@@ -96,6 +96,9 @@ pub fn step04() -> &'static Path {
     step("step04-pivot-root")
 }
 
+/// The variables by which `.ci/run` says how cargo builds. Who loses them builds all of it once more.
+pub const HOW_CARGO_BUILDS: [&str; 2] = ["CARGO_INCREMENTAL", "CARGO_PROFILE_DEV_DEBUG"];
+
 /// A folder that everybody may enter, which goes away at the end.
 pub fn folder() -> TempDir {
     begin();

@@ -5,7 +5,9 @@
 //! committed.
 
 use crate::course::place::bring_dependencies;
-use crate::stage::{Printed, STEPS, folder, have, nested, progress, run, step, write_program};
+use crate::stage::{
+    HOW_CARGO_BUILDS, Printed, STEPS, folder, have, nested, progress, run, step, write_program,
+};
 use assert_cmd::assert::OutputAssertExt;
 use progress::chapters::{CHAPTERS, whole as whole_chapters};
 use progress::course::regions::{body, names};
@@ -178,7 +180,7 @@ impl Desk {
         host.env("CARGO", &cargo)
             .env("TEN_STEPS_EXERCISES", format!("{DESK}/exercises"));
         // Nothing is built twice: cargo builds as it did before.
-        for name in ["CARGO_HOME", "CARGO_INCREMENTAL", "CARGO_PROFILE_DEV_DEBUG"] {
+        for name in HOW_CARGO_BUILDS.into_iter().chain(["CARGO_HOME"]) {
             host.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         let printed = type_into(host, begin, steps).into_iter();

@@ -1,7 +1,7 @@
 //! The dev container, for real: its image is built, and inside it somebody does the course.
 
 use crate::stage::engine::Engine;
-use crate::stage::{Printed, folder, have, nested, run, script};
+use crate::stage::{HOW_CARGO_BUILDS, Printed, folder, have, nested, run, script};
 use assert_cmd::assert::OutputAssertExt;
 use progress::chapters::CHAPTERS;
 use progress::host::evidence::Process;
@@ -150,8 +150,7 @@ fn the_dev_container_holds_all_that_the_course_needs() {
     };
     run(compose().args(["build", "workshop"]));
     // Cargo builds as it does outside.
-    let names = ["CARGO_INCREMENTAL", "CARGO_PROFILE_DEV_DEBUG"];
-    let set = names
+    let set = HOW_CARGO_BUILDS
         .into_iter()
         .filter(|name| std::env::var_os(name).is_some());
     let said = run(compose()

@@ -52,6 +52,7 @@ impl Cgroup {
             );
         }
         let hierarchies = hierarchies(limits)?;
+        let folders: Vec<_> = hierarchies.iter().map(|each| each.top.join(path)).collect();
         let taken = |folder: &Path| {
             anyhow!(
                 "{}: there is such a control group, with processes in it, or somebody makes it just now\n\
@@ -64,23 +65,19 @@ impl Cgroup {
             limits: limits.clone(),
         };
         // First all locks, and then a look: whoever has a lock has seen nobody in there, or will.
-        let mut there = Vec::new();
         for hierarchy in hierarchies {
             let folder = hierarchy.top.join(path);
             match Group::create(hierarchy, path, Owners::One) {
-                Ok((group, is_new)) => {
-                    cgroup.groups.push(group);
-                    there.extend((!is_new).then_some(folder));
-                }
+                Ok(group) => cgroup.groups.push(group),
                 Err(error) if is_taken(&error) => return Err(taken(&folder)),
                 Err(error) => return Err(error),
             }
         }
         // Its limits would be changed under somebody else's processes, and it would be removed in the end.
-        if let Some(folder) = there.iter().find(|folder| !processes(folder).is_empty()) {
+        if let Some(there) = folders.iter().find(|folder| !processes(folder).is_empty()) {
             // Nothing of it is ours.
             cgroup.groups.clear();
-            return Err(taken(folder));
+            return Err(taken(there));
         }
         cgroup.configure()?;
         Ok(cgroup)
@@ -93,7 +90,7 @@ impl Cgroup {
         };
         for hierarchy in hierarchies {
             // What is there has to be removed, whether it could be configured or not.
-            let (group, _) = Group::create(hierarchy, path, Owners::Several)?;
+            let group = Group::create(hierarchy, path, Owners::Several)?;
             cgroup.groups.push(group);
         }
         cgroup.configure()?;

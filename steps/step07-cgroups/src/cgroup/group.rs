@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -34,21 +33,13 @@ pub(crate) struct Group {
 // ANCHOR_END: Group
 
 impl Group {
-    /// Makes the folder at `path` below the hierarchy's topmost group, with those above it, and claims it. Returns, too,
-    /// whether it is a new one: a group that was there may have processes in it.
-    pub(super) fn create(
-        hierarchy: Hierarchy,
-        path: &Path,
-        owners: Owners,
-    ) -> Result<(Group, bool)> {
+    /// Makes the folder at `path` below the hierarchy's topmost group, with those above it, and claims it.
+    pub(super) fn create(hierarchy: Hierarchy, path: &Path, owners: Owners) -> Result<Group> {
         let folder = hierarchy.top.join(path);
         let file = folder.join(members_of(hierarchy.version));
-        let is_new = Cell::new(false);
         let make = || {
             fs::create_dir_all(folder.parent().unwrap_or(&folder))?;
-            let made = fs::create_dir(&folder);
-            is_new.set(made.is_ok());
-            match made {
+            match fs::create_dir(&folder) {
                 // A program that removed its group, the last one, has just removed ours above with it. `claim` tries
                 // again.
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -57,15 +48,14 @@ impl Group {
         };
         let open = || File::options().write(true).open(&file);
         let members = claim(&file, make, open, owners);
-        let group = Group {
+        Ok(Group {
             members: match members {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error.into()),
                 members => members.map_err(|error| cannot_make(&folder, &error))?,
             },
             hierarchy,
             folder,
-        };
-        Ok((group, is_new.get()))
+        })
     }
 }
 
