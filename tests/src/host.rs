@@ -75,7 +75,7 @@ pub fn pretend(propagation: Propagation, command: &[String]) -> Result<u8> {
         mount_sysfs()?;
         if let Ok(groups) = groups {
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-            let point = MountPoint::of(open(cgroups, flags, Mode::empty())?)?;
+            let point = MountPoint::of(open(cgroups, flags, Mode::empty())?);
             attach(&groups, &point)?;
         }
         loopback_up()?;

@@ -62,21 +62,18 @@ pub struct MountPoint {
     file: OwnedFd,
     /// The path that the kernel is given: the descriptor's, and perhaps a name below it.
     by_number: PathBuf,
-    /// The path where the place was found, without links.
-    path: PathBuf,
+    /// That name.
+    name: Option<String>,
 }
 
 impl MountPoint {
     /// The place that `file` stands for, open with O_PATH.
-    pub fn of(file: OwnedFd) -> Result<MountPoint> {
-        let by_number = by_descriptor(&file);
-        // A root without a procfs doesn't tell.
-        let path = fs::read_link(&by_number).unwrap_or_else(|_| by_number.clone());
-        Ok(MountPoint {
+    pub fn of(file: OwnedFd) -> MountPoint {
+        MountPoint {
+            by_number: by_descriptor(&file),
             file,
-            by_number,
-            path,
-        })
+            name: None,
+        }
     }
 
     /// The file `name` in this directory.
@@ -84,7 +81,7 @@ impl MountPoint {
         Ok(MountPoint {
             file: self.file.try_clone()?,
             by_number: self.by_number.join(name),
-            path: self.path.join(name),
+            name: Some(name.to_owned()),
         })
     }
 
@@ -95,9 +92,17 @@ impl MountPoint {
         Ok(file)
     }
 
+    /// Where the place is, without links.
+    fn path(&self) -> PathBuf {
+        let by_number = by_descriptor(&self.file);
+        // A root without a procfs doesn't tell.
+        let path = fs::read_link(&by_number).unwrap_or(by_number);
+        self.name.iter().fold(path, |path, name| path.join(name))
+    }
+
     /// The path as people read it. A container chooses the names in it, and no terminal is to obey them.
     pub fn shown(&self) -> String {
-        visible(&self.path.to_string_lossy())
+        visible(&self.path().to_string_lossy())
     }
 
     /// The type of the filesystem that the place is on: statfs(2).
@@ -128,7 +133,7 @@ impl NixPath for MountPoint {
 
 impl Argument for MountPoint {
     fn show(&self, f: &mut Formatter) -> fmt::Result {
-        self.path.show(f)
+        self.path().show(f)
     }
 }
 
@@ -179,7 +184,7 @@ fn place(within: &Within, path: &Path, wanted: SFlag) -> Result<MountPoint> {
     let mut way = Cow::Borrowed(path);
     for _ in 0..MOST_CHANGES {
         match open(within, &way) {
-            Ok(file) => return as_wanted(MountPoint::of(file)?, wanted),
+            Ok(file) => return as_wanted(MountPoint::of(file), wanted),
             // Most often only the last name is missing, and no part of the path is a link.
             Err(Errno::ENOENT) if make(within, &way, wanted).is_ok() => {}
             Err(_) => way = find_or_make(within, &within.root()?, path, wanted)?.into(),

@@ -318,7 +318,7 @@ pub fn null() -> Result<MountPoint> {
             "/dev/null in the container is something else\nhelp: rm /dev/null; mknod -m 666 /dev/null c 1 3"
         );
     }
-    MountPoint::of(found)
+    Ok(MountPoint::of(found))
 }
 
 /// The master and the slave that the child has sent.

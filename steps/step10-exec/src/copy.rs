@@ -96,7 +96,9 @@ impl Tree {
     pub fn mount_point(&self, path: &Path) -> Result<Option<MountPoint>> {
         match self.open(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => Ok(None),
-            found => MountPoint::of(found.with_context(|| self.shown(path))?).map(Some),
+            found => Ok(Some(MountPoint::of(
+                found.with_context(|| self.shown(path))?,
+            ))),
         }
     }
 

@@ -195,7 +195,7 @@ impl Prepared {
             there => there?,
         };
         let tree = Tree::filesystem(kind, source, &mount.options)?;
-        let point = MountPoint::of(there)?;
+        let point = MountPoint::of(there);
         if kind != "proc" {
             outside_of_proc(mount, &point)?;
         }
@@ -352,11 +352,14 @@ fn mount_groups(root: &OwnedFd, mount: &Mount, groups: &Groups, own_view: bool) 
         let name = hierarchy.top.file_name().unwrap_or_default();
         let tree = tree_of(hierarchy, folder)?;
         tree.set_flags(&mount.options)?;
-        tree.attach(&mount_point_in(
-            root,
-            &mount.target.join(name),
-            SFlag::S_IFDIR,
-        )?)?;
+        // By the descriptor of what has just been mounted: its path may lead elsewhere by now.
+        match mkdirat(top.top(), name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("{name:?}")),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let point = openat(top.top(), name, flags, Mode::empty())?;
+        tree.attach(&MountPoint::of(point))?;
         for controller in &hierarchy.controllers {
             if name.as_bytes().contains(&b',') && OsStr::new(controller) != name {
                 let made = symlinkat(name, top.top(), controller.as_str());

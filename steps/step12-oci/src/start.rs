@@ -11,6 +11,7 @@ use crate::inside::be_root;
 use crate::notify::console::{Console, take_console};
 use crate::notify::{pidfd, ready};
 use crate::pieces::{Pieces, TIME, Wishes};
+use crate::state::known::Known;
 use crate::state::store::{Container, State, Store, groups_of};
 use crate::{KINDS, Status, resources, wait_for_start};
 use anyhow::{Context, Result, bail};
@@ -38,8 +39,8 @@ use step10_exec::{Prison, join, same_prison};
 const LATER: CloneFlags = CloneFlags::CLONE_NEWCGROUP.union(TIME);
 
 // ANCHOR: create
-/// Makes the container `id` of `config`, whose text is `text`, up to the door behind which its command is. Returns its
-/// process, which is a child of ours.
+/// Makes the container `id` of `config`, whose text is `text`, up to the door behind which its command is. Returns what
+/// is known of it, and its process, which is a child of ours.
 ///
 /// # Errors
 /// Anything that config.json asks for and that can't be done: the text names the property. Nothing is left then.
@@ -49,14 +50,14 @@ pub fn create(
     (config, text): (&Config, &str),
     wishes: &Wishes,
     console: &Console,
-) -> Result<(Container, Child)> {
+) -> Result<(Known, Child)> {
     let pieces = Pieces::of(config, wishes)?;
     let limits = resources::limits(&config.linux.resources)?;
     let rlimits = rlimits(pieces.process)?;
     raise_hard_limits(pieces.process)?;
     let (container, lock) = store.create(id)?;
     let path = groups_of(config, id);
-    let made = || -> Result<Child> {
+    let made = || -> Result<(State, Groups, Child)> {
         container.keep_config(text)?;
         let door = Door::new(&container.socket(), &container.waits())?;
         let cgroup = match Cgroup::create_at(&path, &limits) {
@@ -66,7 +67,10 @@ pub fn create(
         };
         let groups = cgroup.as_ref().map(Cgroup::groups).unwrap_or_default();
         let prison = Prison {
-            groups: groups.entrances("")?,
+            groups: match &cgroup {
+                Some(cgroup) => cgroup.entrances()?,
+                None => Vec::new(),
+            },
             // They come last: whoever waits for `start` needs a descriptor more.
             rlimits: Vec::new(),
         };
@@ -74,7 +78,7 @@ pub fn create(
         let command = Command::of(pieces.process, wishes.preserve_fds).told(notify.is_some());
         let cwd = &pieces.process.cwd;
         let witness = Witness::new(Some(&pieces.rootfs), &command.args[0], &command.env, cwd)?;
-        let child = pieces.spawn(&container, !groups.is_empty(), |gate| {
+        let born = pieces.spawn(&container, !groups.is_empty(), |gate| {
             // The lock is the open file's, which the child has in common with us.
             close(lock.descriptor())?;
             pieces.begin()?;
@@ -96,33 +100,37 @@ pub fn create(
             pieces.install_filter()?;
             command.execute(&program)
         });
-        let child = child.map_err(|error| witness.testify_to(error))?;
+        let (state, child) = born.map_err(|error| witness.testify_to(error))?;
         // The groups stay: `delete` removes them.
         mem::forget(cgroup);
-        Ok(child)
+        Ok((state, groups, child))
     };
-    let child = made().inspect_err(|_| {
+    let (state, groups, child) = made().inspect_err(|_| {
         let _ = container.remove();
         pieces
             .host_hooks("poststop", Status::Stopped, id, None)
             .run_all();
     })?;
     drop(lock);
-    Ok((container, child))
+    Ok((Known::new(container, state, groups), child))
 }
 // ANCHOR_END: create
 
 impl Pieces<'_> {
-    /// Starts the child, with what the host does for it at its two gates.
+    /// Starts the child, with what the host does for it at its two gates, and returns it with the state that was written
+    /// down.
     fn spawn(
         &self,
         container: &Container,
         has_groups: bool,
         body: impl Fn(&Gate) -> Result<Infallible>,
-    ) -> Result<Child> {
+    ) -> Result<(State, Child)> {
         let linux = &self.config.linux;
+        let mut saved = None;
         let mut born = |child: &Child| -> Result<()> {
-            container.save(&self.state(container, has_groups, child.pid)?)?;
+            let state = self.state(container, has_groups, child.pid)?;
+            container.save(&state)?;
+            saved = Some(state);
             if self.parted.new.contains(CloneFlags::CLONE_NEWUSER) {
                 let (users, groups) = (id_maps(&linux.uid_mappings), id_maps(&linux.gid_mappings));
                 map_ids(child, &users, &groups).context("linux.uidMappings, linux.gidMappings")?;
@@ -145,7 +153,8 @@ impl Pieces<'_> {
             new: self.parted.new.difference(LATER),
             joined: &self.parted.joined,
         };
-        spawn_gated(&wanted, &mut acts, body)
+        let child = spawn_gated(&wanted, &mut acts, body)?;
+        Ok((saved.context("its first gate was never passed")?, child))
     }
 
     fn state(&self, container: &Container, has_groups: bool, pid: Pid) -> Result<State> {

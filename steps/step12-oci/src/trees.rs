@@ -304,7 +304,7 @@ pub fn make_read_only(seen: &Seen) -> Result<()> {
     };
     let tree = Tree::of_file(&there, true)?;
     tree.set_all(libc::MOUNT_ATTR_RDONLY, 0)?;
-    tree.attach(&MountPoint::of(there)?)
+    tree.attach(&MountPoint::of(there))
 }
 
 /// Hides `seen`: a file beneath the device `null`, a directory beneath an empty one. Nothing happens where there is no such
@@ -322,5 +322,5 @@ pub fn mask(null: &impl AsFd, seen: &Seen) -> Result<()> {
         }
         _ => Tree::of_file(null, false)?,
     };
-    tree.attach(&MountPoint::of(there)?)
+    tree.attach(&MountPoint::of(there))
 }

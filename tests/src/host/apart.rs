@@ -84,7 +84,7 @@ impl Cover {
         if let (Some(place), Some(tree)) = (lent, tree) {
             fs::create_dir(&place)?;
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-            attach(&tree, &MountPoint::of(open(&place, flags, Mode::empty())?)?)?;
+            attach(&tree, &MountPoint::of(open(&place, flags, Mode::empty())?))?;
         }
         Ok(cover)
     }

@@ -33,6 +33,11 @@ fn no_config_json_or_a_broken_one() {
         ("[]", &["config.json"]),
         ("{\"ociVersion\": \"1.2.0\"} more", &["line 1 column 25"]),
         ("{\"ociVersion\": 1}", &["ociVersion", "invalid type"]),
+        // serde would take the values of a struct's properties in their order, too.
+        (
+            "{\"ociVersion\": \"1.0.0\", \"root\": [\"rootfs\", true]}",
+            &["root", "invalid type: sequence"],
+        ),
     ] {
         fs::write(&file, text).unwrap();
         let refused = bundle.fails(&["create", &bundle.id]);

@@ -1,6 +1,6 @@
 //! How a container's control groups are made and configured, and how groups that a crash has left are removed.
 
-use crate::cgroup::group::{Group, OURS, members_of, processes, remove_above, remove_below};
+use crate::cgroup::group::{Group, OURS, members_of, remove_above, remove_below};
 use crate::cgroup::hierarchy::{Hierarchy, Version};
 use crate::cgroup::places::{every_place, hierarchies};
 use crate::cgroup::settings::settings;
@@ -52,7 +52,6 @@ impl Cgroup {
             );
         }
         let hierarchies = hierarchies(limits)?;
-        let folders: Vec<_> = hierarchies.iter().map(|each| each.top.join(path)).collect();
         let taken = |folder: &Path| {
             anyhow!(
                 "{}: there is such a control group, with processes in it, or somebody makes it just now\n\
@@ -74,10 +73,11 @@ impl Cgroup {
             }
         }
         // Its limits would be changed under somebody else's processes, and it would be removed in the end.
-        if let Some(there) = folders.iter().find(|folder| !processes(folder).is_empty()) {
+        if let Some(there) = cgroup.groups.iter().find(|group| group.is_inhabited()) {
+            let error = taken(&there.folder);
             // Nothing of it is ours.
             cgroup.groups.clear();
-            return Err(taken(there));
+            return Err(error);
         }
         cgroup.configure()?;
         Ok(cgroup)

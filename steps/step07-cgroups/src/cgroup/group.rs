@@ -7,12 +7,13 @@ use anyhow::{Context, Error, Result, anyhow};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -37,16 +38,15 @@ impl Group {
     pub(super) fn create(hierarchy: Hierarchy, path: &Path, owners: Owners) -> Result<Group> {
         let folder = hierarchy.top.join(path);
         let file = folder.join(members_of(hierarchy.version));
-        let make = || {
-            fs::create_dir_all(folder.parent().unwrap_or(&folder))?;
-            match fs::create_dir(&folder) {
-                // A program that removed its group, the last one, has just removed ours above with it. `claim` tries
-                // again.
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-                made => made,
+        let make = || match fs::create_dir(&folder) {
+            // Those above are still to be made; or a program that removed its group, the last one, has just removed ours
+            // above with it. `claim` tries again.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(folder.parent().unwrap_or(&folder))
             }
+            made => made,
         };
-        let open = || File::options().write(true).open(&file);
+        let open = || File::options().read(true).write(true).open(&file);
         let members = claim(&file, make, open, owners);
         Ok(Group {
             members: match members {
@@ -57,7 +57,22 @@ impl Group {
             folder,
         })
     }
+
+    /// Whether a process is in the group, or in one below it.
+    pub(super) fn is_inhabited(&self) -> bool {
+        // Most often nobody is, and the file that is open anyway tells.
+        let is_alone = fs::metadata(&self.folder).is_ok_and(|folder| folder.nlink() == ALONE);
+        let nobody = (&*self.members).read(&mut [0]).is_ok_and(|read| read == 0);
+        if is_alone && nobody {
+            return false;
+        }
+        !processes(&self.folder).is_empty()
+    }
 }
+
+/// The links of a group's folder that has no group below it: its name, and its own `.`. Each group below has a link `..`
+/// to it.
+const ALONE: u64 = 2;
 
 /// The file to which a process writes to join. In version 1 that is `tasks`, the file for single threads: the
 /// process has only one. The kernel then needn't stop all forks of the machine, which takes some
@@ -145,6 +160,9 @@ const HELD: OFlag = OFlag::O_PATH
 
 /// The names of the groups right below one.
 fn groups_in(group: &OwnedFd) -> Vec<CString> {
+    if fstat(group).is_ok_and(|folder| folder.st_nlink == ALONE) {
+        return Vec::new();
+    }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let directory = openat(group, ".", flags, Mode::empty()).and_then(Dir::from_fd);
     let Ok(mut directory) = directory else {

@@ -43,7 +43,13 @@ pub fn versions(controllers: &[&str]) -> Result<Vec<(String, Version)>> {
 /// Where each controller is on this machine: the hierarchy's topmost folder and its version. The calling process is in the
 /// groups `own`, its /proc/self/cgroup.
 fn places(controllers: Vec<String>, own: &str) -> Result<Vec<(PathBuf, Version, String)>> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    // A machine may have a thousand mounts, and each controller is looked for by itself.
+    mountinfo = mountinfo
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
     let place = |controller: String| {
         let (top, version) = find(&controller, &mountinfo, own)?;
         // In version 2 these are no controllers: a program decides about devices, and every group has a freezer.
@@ -186,5 +192,14 @@ impl Cgroup {
     pub fn groups(&self) -> Groups {
         let place = |group: &Group| (group.hierarchy.clone(), group.folder.clone());
         Groups(self.groups.iter().map(place).collect())
+    }
+
+    /// The entrances of the groups, which are open already: [`Groups::entrances`].
+    pub fn entrances(&self) -> Result<Vec<(PathBuf, File)>> {
+        let open = |group: &Group| {
+            let path = group.folder.join(members_of(group.hierarchy.version));
+            Ok((path, group.members.try_clone()?))
+        };
+        self.groups.iter().map(open).collect()
     }
 }

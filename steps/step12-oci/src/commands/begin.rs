@@ -162,7 +162,7 @@ pub(crate) fn start(known: &Known) -> Result<()> {
         Status::Running | Status::Paused => return Err(Trouble::AlreadyRunning.into()),
     }
     let state = known.state()?;
-    let config = known.container.config()?;
+    let config = known.config()?;
     let ready = Ready::open(&known.container)?;
     // The process is about to become the command, and nobody could look into its root after a failure.
     let sight = sight_of(state);
@@ -195,7 +195,7 @@ pub(crate) fn start(known: &Known) -> Result<()> {
     let poststart = Moment {
         name: "poststart",
         hooks: &config.hooks.poststart,
-        state: state_of(&config, &state.id, Status::Running, pid, &state.bundle),
+        state: state_of(config, &state.id, Status::Running, pid, &state.bundle),
         directory: Some(&state.bundle),
         process: None,
     };

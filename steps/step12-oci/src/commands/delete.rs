@@ -63,13 +63,13 @@ pub(crate) fn delete(known: &Known, force: bool) -> Result<()> {
     if known.has_begun() || known.processes().is_empty() {
         known.groups.remove()?;
     }
-    let config = known.container.config();
+    let config = known.config();
     known.container.remove()?;
     if let (Ok(config), Some(state)) = (config, &known.state) {
         let poststop = Moment {
             name: "poststop",
             hooks: &config.hooks.poststop,
-            state: state_of(&config, &state.id, Status::Stopped, 0, &state.bundle),
+            state: state_of(config, &state.id, Status::Stopped, 0, &state.bundle),
             directory: Some(&state.bundle),
             process: None,
         };

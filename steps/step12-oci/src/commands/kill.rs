@@ -52,7 +52,7 @@ impl Kill {
 /// With SIGKILL the whole container is meant. What the first process doesn't take along is in a PID namespace that others
 /// are in, too.
 fn end_the_rest(known: &Known) -> Result<()> {
-    let config = known.container.config()?;
+    let config = known.config()?;
     let mut namespaces = config.linux.namespaces.iter();
     let own = namespaces.any(|namespace| namespace.kind == "pid" && namespace.path.is_none());
     match own {

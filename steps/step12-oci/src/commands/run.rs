@@ -5,7 +5,6 @@ use crate::commands::delete::delete;
 use crate::commands::global::Global;
 use crate::notify::console::Console;
 use crate::start::create;
-use crate::state::known::Known;
 use anyhow::{Result, bail};
 use clap::Args;
 use std::io::{IsTerminal, stdin};
@@ -45,9 +44,8 @@ impl Run {
             )?,
             false => own_console(config.has_terminal())?,
         };
-        let (container, child) =
-            create(&global.store, &self.id, (&config, &text), &wishes, &console)?;
-        let known = Known::of(container)?;
+        let (known, child) = create(&global.store, &self.id, (&config, &text), &wishes, &console)?;
+        let known = known.with(config);
         let begun = start(&known);
         if self.detach {
             return begun

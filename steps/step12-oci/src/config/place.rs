@@ -6,7 +6,8 @@
 use anyhow::{Error, anyhow};
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value, map};
@@ -112,12 +113,7 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
                 (None, None) => visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN)),
             },
             Value::String(text) => visitor.visit_string(text),
-            Value::Array(elements) => visitor.visit_seq(Elements {
-                elements: elements.into_iter(),
-                next: 0,
-                place,
-                unknown,
-            }),
+            Value::Array(elements) => visitor.visit_seq(Elements::of(elements, place, unknown)),
             Value::Object(members) => visitor.visit_map(Members::of(members, place, unknown)),
         };
         read.map_err(|wrong| wrong.at(place))
@@ -143,9 +139,51 @@ impl<'de> Deserializer<'de> for At<'_, '_> {
         visitor.visit_unit()
     }
 
+    /// An object alone. serde would take an array for a struct, too: the values of all properties in their order.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let read = match self.value {
+            Value::Object(members) => {
+                visitor.visit_map(Members::of(members, self.place, self.unknown))
+            }
+            other => Err(Wrong::invalid_type(kind_of(&other), &visitor)),
+        };
+        read.map_err(|wrong| wrong.at(self.place))
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let read = match self.value {
+            Value::Array(elements) => {
+                visitor.visit_seq(Elements::of(elements, self.place, self.unknown))
+            }
+            other => Err(Wrong::invalid_type(kind_of(&other), &visitor)),
+        };
+        read.map_err(|wrong| wrong.at(self.place))
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct enum identifier
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
+        tuple_struct enum identifier
+    }
+}
+
+/// What a value is, for a reader who expects something else.
+fn kind_of(value: &Value) -> Unexpected<'_> {
+    match value {
+        Value::Null => Unexpected::Unit,
+        Value::Bool(is) => Unexpected::Bool(*is),
+        Value::Number(_) => Unexpected::Other("number"),
+        Value::String(text) => Unexpected::Str(text),
+        Value::Array(_) => Unexpected::Seq,
+        Value::Object(_) => Unexpected::Map,
     }
 }
 
@@ -203,6 +241,17 @@ struct Elements<'a, 'u> {
     next: usize,
     place: &'a Place<'a>,
     unknown: &'a Unknown<'u>,
+}
+
+impl<'a, 'u> Elements<'a, 'u> {
+    fn of(elements: Vec<Value>, place: &'a Place<'a>, unknown: &'a Unknown<'u>) -> Self {
+        Elements {
+            elements: elements.into_iter(),
+            next: 0,
+            place,
+            unknown,
+        }
+    }
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_, '_> {

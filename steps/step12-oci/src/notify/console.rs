@@ -107,5 +107,5 @@ fn be_console(slave: &OwnedFd) -> Result<()> {
     let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let _ = openat2(AT_FDCWD, path, how(new).mode(Mode::S_IRUSR | Mode::S_IWUSR));
     let file = openat2(AT_FDCWD, path, how(OFlag::O_PATH)).context("/dev/console")?;
-    Tree::of_file(slave, false)?.attach(&MountPoint::of(file)?)
+    Tree::of_file(slave, false)?.attach(&MountPoint::of(file))
 }

@@ -1,10 +1,12 @@
 //! What is known of a container: what is written down, and what the kernel says now.
 
+use crate::config::read::Config;
 use crate::state::store::{Container, State, groups_of};
 use crate::{Status, status};
 use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use serde_json::{Value, json};
+use std::cell::OnceCell;
 use std::fs;
 use step01_uts::call;
 use step02_pid::birth::pidfd_open;
@@ -23,9 +25,38 @@ pub struct Known {
     pub groups: Groups,
     /// Why what is written down can't be read.
     spoilt: Option<Error>,
+    config: OnceCell<Config>,
 }
 
 impl Known {
+    /// A container that has just been made.
+    pub fn new(container: Container, state: State, groups: Groups) -> Known {
+        Known {
+            container,
+            state: Some(state),
+            groups,
+            spoilt: None,
+            config: OnceCell::new(),
+        }
+    }
+
+    /// With the configuration, for whoever has read it already.
+    pub fn with(self, config: Config) -> Known {
+        Known {
+            config: config.into(),
+            ..self
+        }
+    }
+
+    /// The configuration as it was at `create`.
+    pub fn config(&self) -> Result<&Config> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = self.container.config()?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
     /// Looks at `container`.
     pub fn of(container: Container) -> Result<Known> {
         let (state, spoilt) = match container.state() {
@@ -45,6 +76,7 @@ impl Known {
             container,
             state,
             spoilt,
+            config: OnceCell::new(),
         })
     }
 
