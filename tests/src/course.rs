@@ -3,6 +3,7 @@
 pub mod attack;
 pub mod regions;
 pub mod repairs;
+mod scratch;
 pub mod workbench;
 
 use crate::host::trace::Trace;

@@ -1,5 +1,6 @@
 //! What a check works with, and what it comes to.
 
+use crate::course::scratch::Scratch;
 use crate::host::container::Container;
 use crate::host::evidence::{Process, read_proc_at};
 use crate::host::is_pretend;
@@ -143,12 +144,7 @@ pub fn on_workbench<T>(
     if !is_pretend() {
         bail!("this is for a pretend host\nhelp: cargo progress check");
     }
-    // Layers can lie in the state folder, which they can't in a container's own /tmp. Whoever may not write
-    // there gets no further than chapter 4.
-    let state = StateDir::default().dir;
-    let scratch = std::fs::create_dir_all(&state)
-        .and_then(|()| tempfile::Builder::new().prefix("check-").tempdir_in(&state))
-        .or_else(|_| tempfile::tempdir())?;
+    let scratch = Scratch::new(&StateDir::default().dir)?;
     let window = scratch.path().join("proc");
     std::fs::create_dir(&window)?;
     let none = None::<&str>;
