@@ -266,6 +266,7 @@ const JUDGED: &[(&str, &[&str])] = &[
             "steps::limits::statistics",
             "steps::groups::the_container_sees_its_own_groups",
             "steps::groups::the_last_one_takes_the_one_above_along",
+            "steps::groups::where_somebody_is_already",
             "steps::limits::values_are_in_the_files",
             "steps::limits::what_cannot_be_is_said_in_a_line",
             "steps::looking::top_and_stats",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread::scope;
-use step07_cgroups::cgroup::group::new_id;
+use step07_cgroups::cgroup::group::{new_id, remove_group};
 use step07_cgroups::limits::{Limits, Other};
 use step07_cgroups::{Cgroup, Version, find};
 
@@ -419,6 +419,49 @@ fn a_setting_of_any_controller() {
     }
 }
 
+/// A group that somebody is in is nobody else's, nor is one with somebody in a group below: nothing of it changes.
+#[test]
+fn where_somebody_is_already() {
+    let path = format!("ten-steps-test-{}", &new_id().unwrap()[..12]);
+    let limits = Limits {
+        pids: Some(77),
+        ..Limits::default()
+    };
+    let make = || Cgroup::create_at(Path::new(&path), &limits);
+    let cgroup = make().unwrap();
+    let folders: Vec<_> = cgroup
+        .hierarchies()
+        .map(|hierarchy| hierarchy.top.join(&path))
+        .collect();
+    drop(cgroup);
+    for inner in [None, Some("inner")] {
+        for folder in &folders {
+            fs::create_dir_all(folder.join(inner.unwrap_or_default())).unwrap();
+        }
+        let limited = folders
+            .iter()
+            .find(|folder| folder.join("pids.max").exists());
+        let limited = limited.unwrap();
+        let before = fs::read(limited.join("pids.max")).unwrap();
+        let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+        let members = limited.join(inner.unwrap_or_default()).join("cgroup.procs");
+        fs::write(&members, sleeper.id().to_string()).unwrap();
+        let refused = make().err().map(|error| error.to_string());
+        let after = fs::read(limited.join("pids.max")).ok();
+        let there = fs::read_to_string(&members).ok();
+        let id = sleeper.id().to_string();
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        for folder in &folders {
+            remove_group(folder).unwrap();
+        }
+        let refused = refused.expect("refused");
+        assert!(refused.contains("with processes in it"), "{refused}");
+        assert_eq!(after, Some(before));
+        assert_eq!(there.as_deref().map(str::trim), Some(&*id));
+    }
+}
+
 /// Groups at a path of somebody's choice, below groups that aren't ours and stay.
 #[test]
 fn groups_at_a_given_path() {
@@ -452,9 +495,9 @@ fn groups_at_a_given_path() {
         fs::write(folder.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
     }
     let inside = fs::read_to_string(format!("/proc/{}/cgroup", sleeper.id())).unwrap();
-    assert!(inside.contains(&format!("/{}", path.display())), "{inside}");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+    assert!(inside.contains(&format!("/{}", path.display())), "{inside}");
     drop(cgroup);
     for folder in folders {
         assert!(!folder.exists(), "{}", folder.display());
