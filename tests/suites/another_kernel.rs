@@ -171,7 +171,7 @@ fn initramfs(folder: &Path, modules: &Path, command: &str) -> PathBuf {
         }
     }
     let environment = format!(
-        "export {INSIDE}=yes {BIN_DIR}=/bin-dir TEN_STEPS_NESTED=yes TEN_STEPS_PATIENCE=20 HOME=/root RUST_BACKTRACE=0 \
+        "export {INSIDE}=yes {BIN_DIR}=/bin-dir TEN_STEPS_NESTED=yes TEN_STEPS_PATIENCE=60 HOME=/root RUST_BACKTRACE=0 \
          INSTA_WORKSPACE_ROOT={}\n",
         workspace().display()
     );
