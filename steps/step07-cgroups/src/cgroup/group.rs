@@ -7,13 +7,12 @@ use anyhow::{Context, Error, Result, anyhow};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -61,7 +60,7 @@ impl Group {
     /// Whether a process is in the group, or in one below it.
     pub(super) fn is_inhabited(&self) -> bool {
         // Most often nobody is, and the file that is open anyway tells.
-        let is_alone = fs::metadata(&self.folder).is_ok_and(|folder| folder.nlink() == ALONE);
+        let is_alone = stat(&self.folder).is_ok_and(|folder| folder.st_nlink == ALONE);
         let nobody = (&*self.members).read(&mut [0]).is_ok_and(|read| read == 0);
         if is_alone && nobody {
             return false;
@@ -72,7 +71,7 @@ impl Group {
 
 /// The links of a group's folder that has no group below it: its name, and its own `.`. Each group below has a link `..`
 /// to it.
-const ALONE: u64 = 2;
+const ALONE: libc::nlink_t = 2;
 
 /// The file to which a process writes to join. In version 1 that is `tasks`, the file for single threads: the
 /// process has only one. The kernel then needn't stop all forks of the machine, which takes some

@@ -43,13 +43,10 @@ pub fn versions(controllers: &[&str]) -> Result<Vec<(String, Version)>> {
 /// Where each controller is on this machine: the hierarchy's topmost folder and its version. The calling process is in the
 /// groups `own`, its /proc/self/cgroup.
 fn places(controllers: Vec<String>, own: &str) -> Result<Vec<(PathBuf, Version, String)>> {
-    let mut mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
     // A machine may have a thousand mounts, and each controller is looked for by itself.
-    mountinfo = mountinfo
-        .lines()
-        .filter(|line| line.contains(" - cgroup"))
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let of_groups = mountinfo.lines().filter(|line| line.contains(" - cgroup"));
+    let mountinfo = of_groups.collect::<Vec<_>>().join("\n");
     let place = |controller: String| {
         let (top, version) = find(&controller, &mountinfo, own)?;
         // In version 2 these are no controllers: a program decides about devices, and every group has a freezer.

@@ -38,7 +38,7 @@ impl Features {
         let mut options: Vec<String> = names().map(str::to_owned).collect();
         options.extend(recursive.map(|word| format!("r{word}")));
         options.extend(["nosymfollow", "symfollow", "tmpcopyup"].map(str::to_owned));
-        options.sort_unstable();
+        options.sort();
         let namespaces: Vec<_> = KINDS.iter().map(|(name, _)| name).collect();
         let capabilities: Vec<_> = Capability::all()
             .map(|each| format!("CAP_{}", each.name()))

@@ -134,7 +134,7 @@ impl Store {
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok());
         let mut containers: Vec<_> = names.filter_map(|id| self.find(&id).ok()).collect();
-        containers.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        containers.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(containers)
     }
 }
