@@ -83,20 +83,21 @@ impl Watch {
         // On a person's own host others are busy, too.
         let share = if self.is_pretend { 1 } else { TOO_LONG };
         let late = self.busy > BUSY * share * patience;
-        if let Some(name) = self.goes_in_a_circle(&tree, patience) {
-            return Some(format!(
-                "it runs on and on, and doesn't come to an end: {name}"
-            ));
-        }
-        if self.still < STILL * patience && !late {
+        let busiest = self.busiest(&tree);
+        let ticks = busiest.as_ref().map_or(0, |(ticks, _)| *ticks);
+        let circles = self.is_pretend && ticks > TURNS * u64::from(patience);
+        if self.still < STILL * patience && !late && !circles {
             return None;
         }
         let asleep = tree
             .iter()
             .flat_map(fingerprints)
             .all(|print| print.starts_with('S'));
-        if late && !asleep {
-            return Some("it runs on and on, and doesn't come to an end".into());
+        if circles || late && !asleep {
+            let name = busiest.map(|(_, name)| name).unwrap_or_default();
+            return Some(format!(
+                "it runs on and on, and doesn't come to an end: {name}"
+            ));
         }
         // Who judges waits, too, and that is nobody's fault.
         let theirs = tree.iter().filter(|process| !is_a_probe(process));
@@ -107,15 +108,16 @@ impl Watch {
         })
     }
 
-    /// The name of that process of the program's, if there is one, which has used up more of a processor than any needs.
-    fn goes_in_a_circle(&mut self, tree: &[Process], patience: u32) -> Option<String> {
-        let is_pretend = self.is_pretend;
-        let circling = tree.iter().find(|process| {
+    /// Of the program's processes the one that has used a processor most since it was first seen: its time, in clock ticks,
+    /// and its name.
+    fn busiest(&mut self, tree: &[Process]) -> Option<(u64, String)> {
+        let used = tree.iter().map(|process| {
             let now = processors_time(process).unwrap_or_default();
             let first = *self.used.entry(process.0.as_raw()).or_insert(now);
-            is_pretend && now - first.min(now) > TURNS * u64::from(patience)
+            (now - first.min(now), process)
         });
-        circling.map(|process| process.status("Name").unwrap_or_default())
+        let (ticks, process) = used.max_by_key(|(ticks, _)| *ticks)?;
+        Some((ticks, process.status("Name").unwrap_or_default()))
     }
 
     /// Who has to stand still, too.
