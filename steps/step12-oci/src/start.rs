@@ -219,12 +219,13 @@ pub struct Below {
 ///
 /// # Errors
 /// As [`create`].
-pub fn exec(config: &Config, state: &State, joining: &Joining, console: &Console) -> Result<Child> {
+pub fn exec(known: &Known, joining: &Joining, console: &Console) -> Result<Child> {
+    let (config, state) = (known.config()?, known.state()?);
     let process = joining.process;
     let first = state.process.pid;
     let pidfd = state.process.open()?.context("its process is gone")?;
     let prison = Prison {
-        groups: entrances(state, joining.below)?,
+        groups: entrances(&known.groups, state, joining.below)?,
         rlimits: rlimits(process)?,
     };
     raise_hard_limits(process)?;
@@ -303,13 +304,12 @@ fn namespaces_of(pid: i32) -> Result<CloneFlags> {
     Ok(differing)
 }
 
-/// The files by which a process joins the container's control groups, or in version 2 those to which its first process has
-/// moved; with `below`, groups below them.
-fn entrances(state: &State, below: &[Below]) -> Result<Vec<(PathBuf, File)>> {
+/// The files by which a process joins the container's control `groups`, or in version 2 those to which its first process
+/// has moved; with `below`, groups below them.
+fn entrances(groups: &Groups, state: &State, below: &[Below]) -> Result<Vec<(PathBuf, File)>> {
     let Some(path) = &state.groups else {
         return Ok(Vec::new());
     };
-    let groups = Groups::at(path)?;
     let theirs = fs::read_to_string(format!("/proc/{}/cgroup", state.process.pid))?;
     let unified = theirs.lines().find_map(|line| line.strip_prefix("0::/"));
     let moved_to = unified.and_then(|place| Path::new(place).strip_prefix(path).ok());

@@ -23,19 +23,24 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
-        let known = match global.find(&self.id) {
+        let container = match global.store.find(&self.id) {
             Err(error) if self.force && is_absent(&error) => return Ok(0),
-            known => known?,
+            container => container?,
         };
-        if self.force {
+        let container = match self.force {
             // Whoever makes it just now can't hold us up, nor can a hook: their container ends.
-            end_all(&known)?;
-        }
-        let _lock = match known.container.lock() {
+            true => {
+                let known = Known::of(container)?;
+                end_all(&known)?;
+                known.container
+            }
+            false => container,
+        };
+        let _lock = match container.lock() {
             Err(error) if self.force && is_absent(&error) => return Ok(0),
             lock => lock?,
         };
-        delete(&Known::of(known.container)?, self.force).map(|()| 0)
+        delete(&Known::of(container)?, self.force).map(|()| 0)
     }
 }
 

@@ -107,8 +107,7 @@ impl Exec {
             Status::Paused if self.ignore_paused => {}
             status => return Err(Trouble::CannotExec(status).into()),
         }
-        let (config, state) = (known.config()?, known.state()?);
-        let process = match (given, &config.process) {
+        let process = match (given, &known.config()?.process) {
             (Some(given), _) => given,
             (None, Some(first)) => self.like(first)?,
             (None, None) => bail!("the container's configuration has no process"),
@@ -124,7 +123,7 @@ impl Exec {
             pid_file: self.pid_file.as_deref(),
             pidfd_socket: self.pidfd_socket.as_deref(),
         };
-        let child = exec(config, state, &joining, &console)?;
+        let child = exec(&known, &joining, &console)?;
         match self.detach {
             true => Ok(0),
             false => console.stay_with(&child, Until::AllIsSaid),

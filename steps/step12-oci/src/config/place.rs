@@ -49,27 +49,30 @@ impl Display for Place<'_> {
     }
 }
 
-/// What is wrong, and from the innermost value that is concerned on, where.
+/// What is wrong, and from the innermost value that is concerned on, where. Each value that is read is returned in the
+/// place of one of these, so they are small.
 #[derive(Debug)]
-struct Wrong {
+struct Wrong(Box<Words>);
+
+#[derive(Debug)]
+struct Words {
     place: Option<String>,
     text: String,
 }
 
 impl Wrong {
-    fn at(self, place: &Place) -> Wrong {
-        Wrong {
-            place: self.place.or_else(|| Some(place.to_string())),
-            ..self
-        }
+    fn at(mut self, place: &Place) -> Wrong {
+        self.0.place.get_or_insert_with(|| place.to_string());
+        self
     }
 }
 
 impl Display for Wrong {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        match self.place.as_deref() {
-            None | Some("") => f.write_str(&self.text),
-            Some(place) => write!(f, "{place}: {}", self.text),
+        let Words { place, text } = &*self.0;
+        match place.as_deref() {
+            None | Some("") => f.write_str(text),
+            Some(place) => write!(f, "{place}: {text}"),
         }
     }
 }
@@ -78,10 +81,10 @@ impl std::error::Error for Wrong {}
 
 impl serde::de::Error for Wrong {
     fn custom<T: Display>(text: T) -> Wrong {
-        Wrong {
+        Wrong(Box::new(Words {
             place: None,
             text: text.to_string(),
-        }
+        }))
     }
 }
 
