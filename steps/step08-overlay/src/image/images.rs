@@ -60,6 +60,9 @@ impl Images {
             .with_context(|| format!("--image {shown}"))
     }
 
+    // The compiler may not make it a part of its caller: decoders take 40 kB of its stack, and who stays with a container, as
+    // later steps do, has for ever what it touched once. A directory takes none of them.
+    #[inline(never)]
     fn unpacked(&self, archive: &Path, is_lowest: bool) -> Result<PathBuf> {
         // An image may hold a stranger's setuid programs: only root may reach them.
         let mut builder = DirBuilder::new();
