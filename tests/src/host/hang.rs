@@ -274,3 +274,32 @@ fn holds_writing_end(process: &Process, pipe: &Path) -> bool {
             && flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{Signal, killpg};
+    use nix::unistd::Pid;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn of_several_the_busy_one_is_named() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 1000 & yes & wait"])
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(shell.id() as i32);
+        let mut watch = Watch::of(Process(pid));
+        let found = (0..1000).find_map(|_| {
+            std::thread::sleep(LOOK);
+            let tree = watch.program.tree();
+            watch.busiest(&tree).filter(|(ticks, _)| *ticks > 10)
+        });
+        killpg(pid, Signal::SIGKILL).unwrap();
+        shell.wait().unwrap();
+        assert_eq!(found.map(|(_, name)| name).as_deref(), Some("yes"));
+    }
+}
