@@ -8,7 +8,7 @@ use probe::nix::sched::CloneFlags;
 use probe::nix::sys::prctl::get_pdeathsig;
 use probe::nix::unistd::Pid;
 use probe::old;
-use probe::{Claim, Ending, Findings, Outcome, Rest, Verdict, Watcher, at_rest, note, noted};
+use probe::{Claim, Ending, Findings, Outcome, Verdict, Watcher, at_rest, note, noted};
 use std::fs;
 use std::os::fd::IntoRawFd;
 use step01_uts::{Refused, exec};
@@ -29,7 +29,6 @@ pub fn judge(findings: &Findings) -> Result<()> {
         return Ok(());
     }
     namespaces_are_those_asked_for(findings)?;
-    returns_once_it_is_the_command(findings)?;
     holds_signals_first(findings)?;
     brings_errors_home(findings)?;
     tells_what_the_kernel_refuses(findings)
@@ -39,7 +38,7 @@ pub fn judge(findings: &Findings) -> Result<()> {
 const RUNS: usize = 0;
 const PID: usize = 1;
 /// Whether it would die with its parent.
-const DIES: usize = 4;
+const DIES: usize = 2;
 
 /// Starts a child that becomes a program, and says of it: its pid, and its namespaces.
 fn start(namespaces: CloneFlags) -> Result<(i32, Vec<String>)> {
@@ -63,9 +62,8 @@ fn start(namespaces: CloneFlags) -> Result<(i32, Vec<String>)> {
 fn starts_a_child(findings: &Findings) -> Result<bool> {
     let expected = "spawn returns the child once the child has become its command";
     findings.begin(expected);
-    let outcome = findings
-        .subject()
-        .call(|| start(CloneFlags::CLONE_NEWPID))?;
+    let held = findings.subject().watch(that_holds_the_child());
+    let outcome = held.call(|| start(CloneFlags::CLONE_NEWPID))?;
     let claim = Claim::new(expected, outcome.in_words(), outcome.is_ok());
     let (runs, inner) = (noted(RUNS), noted(PID));
     if outcome.came_back_twice {
@@ -84,6 +82,19 @@ fn starts_a_child(findings: &Findings) -> Result<bool> {
     let Some((pid, links)) = outcome.value::<(i32, Vec<String>)>() else {
         return Ok(false);
     };
+    let is_another = ["sleep", "busybox", "coreutils"]
+        .iter()
+        .any(|name| links[0].ends_with(name));
+    let seen = format!("/proc/PID/exe: {}", links[0]);
+    findings.claim(
+        Claim::new("when spawn returns, the child is another program", seen, is_another).why(
+            "nobody waited for what the child has to say: pipe.outcome() comes back once the child is its command, or has failed",
+        ),
+    );
+    // How far it has come by now is nobody's concern.
+    if !is_another {
+        return Ok(false);
+    }
     findings.claim(Claim::equal(
         "body runs once, in the child",
         "how often it ran",
@@ -115,13 +126,6 @@ fn starts_a_child(findings: &Findings) -> Result<bool> {
             }
         ),
         outcome.after.children.contains_key(&pid),
-    ));
-    findings.claim(Claim::new(
-        "when spawn returns, the child is another program",
-        format!("/proc/PID/exe: {}", links[0]),
-        links[0].ends_with("sleep")
-            || links[0].ends_with("busybox")
-            || links[0].ends_with("coreutils"),
     ));
     nothing_stays(findings, &outcome, &["children", "SigBlk"]);
     Ok(true)
@@ -171,31 +175,15 @@ fn namespaces_are_those_asked_for(findings: &Findings) -> Result<()> {
     Ok(())
 }
 
-/// The child is held at its execve: has its caller come back by then?
-fn returns_once_it_is_the_command(findings: &Findings) -> Result<()> {
-    let expected = "spawn waits until the child has become its command";
-    findings.begin(expected);
-    let watcher = Watcher::new(&[libc::SYS_execve], |call| {
+/// A watcher that holds a child at its execve until its caller waits for it, or has come back too soon and looked at what
+/// it got: whoever of the two is quicker, that caller sees the same.
+fn that_holds_the_child() -> Watcher {
+    Watcher::new(&[libc::SYS_execve], |call| {
         if let Some(parent) = parent_of(call.pid) {
-            note(2, u32::from(at_rest(parent) == Rest::Came) + 1);
+            at_rest(parent);
         }
         Verdict::Go
-    });
-    let outcome = findings
-        .subject()
-        .watch(watcher)
-        .call(|| start(CloneFlags::CLONE_NEWPID))?;
-    let early = noted(2) == 2;
-    let seen = match early {
-        true => "it came back while the child was at its execve",
-        false => "it came back after the child's execve",
-    };
-    if outcome.is_ok() {
-        findings.claim(Claim::new(expected, seen, !early).why(
-            "nobody waited for what the child has to say: pipe.outcome() comes back once the child is its command, or has failed",
-        ));
-    }
-    Ok(())
+    })
 }
 
 fn parent_of(pid: Pid) -> Option<Pid> {
