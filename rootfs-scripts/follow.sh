@@ -5,8 +5,15 @@
 #                      link leads out of it. Sets $real to where PATH ends, without links, and
 #                      calls `on_the_way PATH` for each link, directory and file that it meets,
 #                      with $target set to where a link leads. Fails when something isn't there.
+#   leads PATH         sets $target to where the link PATH leads; a script may have one of its own
 
 on_the_way() { :; }
+
+leads() {
+    # A newline at its end is part of it, and would be lost.
+    target=$(readlink "$1" && echo x)
+    target=${target%?x}
+}
 
 follow() {
     root_of_path=${1%/} rest=$2 real='' links=0
@@ -23,9 +30,7 @@ follow() {
         if [ -L "$root_of_path$real/$name" ]; then
             links=$((links + 1))
             [ "$links" -le 40 ] || return 1
-            # A newline at its end is part of it, and would be lost.
-            target=$(readlink "$root_of_path$real/$name" && echo x)
-            target=${target%?x}
+            leads "$root_of_path$real/$name"
             on_the_way "$real/$name"
             case $target in /*) real='' ;; esac
             rest=$target${rest:+/$rest}

@@ -54,19 +54,47 @@ network='bridge ss tc lnstat nstat ifstat rtmon routel ping'
 # has to stay small.
 most_libraries=24
 
+# A process for each link and directory would take longer than all that has to be copied. So what is known of them is
+# kept in lines: "LINK<tab>TARGET", and "./DIRECTORY" for those that are to be made.
+tab=$(printf '\t')
+newline='
+'
+known=$newline
+directories=$newline
+
+# leads PATH: as follow.sh has it, but asks once for each link.
+leads() {
+    case $known in
+        *"$newline$1$tab"*)
+            target=${known#*"$newline$1$tab"}
+            target=${target%%"$newline"*}
+            return
+            ;;
+    esac
+    target=$(readlink "$1" && echo x)
+    target=${target%?x}
+    case $1$target in
+        *["$tab$newline"]*) die "$1, a link to $target: no root with such names can be made" ;;
+    esac
+    known=$known$1$tab$target$newline
+}
+
 # follow() calls this for each link, directory and file on the way.
 on_the_way() {
     if [ -L "$1" ]; then
-        [ -L "$new$1" ] || ln -s "$target" "$new$1" || exit 1
+        : # leads() knows it.
     elif [ -d "$1" ]; then
-        [ -d "$new$1" ] || mkdir "$new$1" || exit 1
+        case $directories in
+            *"$newline.$1$newline"*) ;;
+            *) directories=$directories.$1$newline ;;
+        esac
     else
         printf '%s\n' "$1" >>"$new/.files"
     fi
 }
 
-# bring PATH: makes each directory and link that leads to the file, and notes the file itself. Sets
-# $real to its path without links. Fails when there is no such file.
+# bring PATH: notes each directory and link that leads to the file, and the file itself. Sets $real to its path without
+# links. Fails when there is no such file.
 bring() {
     follow / "$1"
 }
@@ -75,7 +103,12 @@ bring() {
 locate() {
     case $1 in
         */*)
-            [ -x "$1" ] && path=$(cd "$(dirname "$1")" && pwd -P)/${1##*/}
+            [ -x "$1" ] || return
+            path=$1
+            case $path in
+                /*) ;;
+                *) path=$(cd "${1%/*}" && pwd -P)/${1##*/} ;;
+            esac
             return
             ;;
     esac
@@ -178,25 +211,39 @@ bring_libraries() {
     done <"$new/.libraries"
 }
 
-# copy_files: all that was noted, a folder at a time.
-copy_files() {
-    sort -u "$new/.files" >"$new/.sorted"
+# copy_all: what was noted: directories, and links and files a folder at a time.
+copy_all() {
+    # shellcheck disable=SC2086 # the lines, apart
+    (cd "$new" && set -f && IFS=$newline && mkdir -p $directories) || exit 1
+    printf %s "${known#"$newline"}" | cut -f 1 >"$new/.links"
+    by_folders "$new/.links" copy_links
+    by_folders "$new/.files" copy_files
+}
+
+# by_folders LIST COPY: calls `COPY FILE...` for the files of a list that are in the same folder.
+by_folders() {
+    sort -u "$1" >"$new/.sorted"
+    copy=$2
     set --
     folder=
     while IFS= read -r file; do
         if [ "${file%/*}" != "$folder" ]; then
-            copy "$@"
+            [ $# = 0 ] || "$copy" "$@"
             set --
             folder=${file%/*}
         fi
         set -- "$@" "$file"
     done <"$new/.sorted"
-    copy "$@"
+    [ $# = 0 ] || "$copy" "$@"
 }
 
-# copy FILE...: all of $folder.
-copy() {
-    [ $# -gt 0 ] || return 0
+# copy_links LINK...: all of $folder.
+copy_links() {
+    cp -P "$@" "$new$folder/" || exit 1
+}
+
+# copy_files FILE...: all of $folder.
+copy_files() {
     # In a user namespace a file of the host's root belongs to nobody, and its owner can't be kept.
     cp -p "$@" "$new$folder/" 2>/dev/null || cp "$@" "$new$folder/" || exit 1
     printf '%s\n' "$@" >>"$new/etc/from-host"
@@ -249,7 +296,7 @@ for terminal in dumb linux vt100 xterm xterm-256color screen screen-256color tmu
 done
 # Which distribution the programs are of.
 bring /etc/os-release || true
-copy_files
+copy_all
 for program in $absent; do
     printf 'absent %s\n' "$program" >>"$new/etc/from-host"
 done

@@ -1,5 +1,7 @@
 //! Step 12: an OCI runtime.
 
+mod before;
+
 use clap::Parser;
 use std::process::ExitCode;
 use step12_oci::commands::{Args, be_sealed_for, end_of, failed};

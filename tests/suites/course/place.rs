@@ -52,6 +52,11 @@ pub fn dependencies() -> &'static Path {
         // Another run of the suites may be about it.
         let lock = File::create(exercises.with_extension("lock")).unwrap();
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+        let debug = Path::new(env!("CARGO_BIN_EXE_progress")).parent().unwrap();
+        if !is_in_common() && !exercises.join("target").exists() {
+            // Most of them the workspace has as they are to be.
+            bring(debug, &exercises);
+        }
         // Together these have the dependencies of all, with the features that each chapter has them with.
         let programs = [7, 11, 12].map(|number| {
             let chapter = chapter(number).unwrap();
@@ -64,16 +69,23 @@ pub fn dependencies() -> &'static Path {
     &BUILT
 }
 
+/// With a target folder of somebody's own, all exercises share what is below it.
+fn is_in_common() -> bool {
+    std::env::var_os("CARGO_TARGET_DIR").is_some()
+}
+
 /// Saves whoever builds in the folder `exercises` the time for the dependencies.
 pub fn bring_dependencies(exercises: &Path) {
-    let built = dependencies();
-    // With a target folder of somebody's own, all exercises share what is below it.
-    if std::env::var_os("CARGO_TARGET_DIR").is_some() {
-        return;
+    let built = dependencies().join("debug");
+    if !is_in_common() {
+        bring(&built, exercises);
     }
+}
+
+/// Copies what cargo has built in the folder `built` to where it would build it in the folder `exercises`.
+fn bring(built: &Path, exercises: &Path) {
     let debug = exercises.join("target/debug");
     fs::create_dir_all(&debug).unwrap();
-    let built = built.join("debug");
     let copy = |how: &[&str], names: &[&str]| {
         let mut copy = Command::new("cp");
         copy.arg("--archive").args(how).arg("-t").arg(&debug);

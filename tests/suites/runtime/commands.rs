@@ -2,7 +2,7 @@
 
 use crate::stage::bundle::{Bundle, STEP, give_directories, part, process_of, push};
 use crate::stage::dock::ended;
-use crate::stage::{Printed, as_nobody, copy_of, folder, step};
+use crate::stage::{Printed, as_nobody, copy_of, folder, have, step};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::MsgFlags;
 use progress::checks::step05::AtTerminal;
@@ -16,7 +16,7 @@ use std::io::Read;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use step04_pivot_root::descriptors::receive_with;
 use step07_cgroups::Version;
 
@@ -92,6 +92,38 @@ fn the_life_of_a_container() {
     ended(elsewhere.current_dir("/")).success();
     assert_eq!(bundle.status(id), "created");
     bundle.end();
+}
+
+/// Whoever goes near a container is executed a second time before the C library and Rust's own begin, which both take
+/// their time.
+#[test]
+fn the_second_execution_comes_first() {
+    if !have("strace", "strace") {
+        return;
+    }
+    let folder = folder();
+    let log = folder.path().join("calls");
+    for command in ["create", "run", "exec"] {
+        let mut traced = Command::new("strace");
+        traced.arg("-o").arg(&log).arg(step(STEP));
+        ended(traced.args([command, "nobody"])).failure();
+        let calls = fs::read_to_string(&log).unwrap();
+        let calls: Vec<&str> = calls
+            .lines()
+            .filter_map(|line| Some(line.split_once('(')?.0))
+            .collect();
+        let second = calls.iter().position(|call| *call == "execveat");
+        let (first, second) = calls.split_at(second.expect("it is executed once"));
+        // The loader's come before.
+        assert!(
+            first.ends_with(&["statfs", "open_tree", "mount_setattr"]),
+            "{first:?}"
+        );
+        // Rust asks for the standard descriptors, and for a stack of its own.
+        let begins = |call: &&str| ["poll", "ppoll", "sigaltstack"].contains(call);
+        assert!(!first.iter().any(begins), "{first:?}");
+        assert!(second.iter().any(begins), "{second:?}");
+    }
 }
 
 /// Nothing that the caller has open stays open: it may wait for the end of a pipe.

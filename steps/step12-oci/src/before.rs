@@ -1,0 +1,99 @@
+//! What is done before the C library begins.
+//!
+//! `create`, `run` and `exec` go near a container, so this program executes itself anew from where no container can change
+//! it: see step 9's `sealed`. It is the same whether the C library has begun by then, but for the time. At each start that
+//! library asks the processor what it has, by an instruction (CPUID) that leaves a virtual machine, and it asks again and
+//! again: there a third of a start goes by with it. So the first execution doesn't wait for it.
+//!
+//! Here is neither a library nor an allocator, not even `memcmp`. So here is only what mostly happens: whatever the kernel
+//! refuses is met again, and said, by [`be_sealed`](step09_detach::sealed::be_sealed), which begins anew.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::{MaybeUninit, size_of};
+use syscalls::{Sysno, syscall};
+
+type Main = extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int;
+type Hook = Option<extern "C" fn()>;
+
+unsafe extern "C" {
+    /// The C library's own, which the linker calls so: `--wrap` of ld(1).
+    fn __real___libc_start_main(
+        main: Main,
+        argc: c_int,
+        argv: *const *const c_char,
+        init: Hook,
+        fini: Hook,
+        rtld_fini: Hook,
+        stack_end: *const c_void,
+    ) -> c_int;
+}
+
+/// What the first instructions of a program call.
+///
+/// # Safety
+/// `argv` has `argc` words, a null pointer, the environment's variables and a null pointer, as the kernel leaves them:
+/// execve(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___libc_start_main(
+    main: Main,
+    argc: c_int,
+    argv: *const *const c_char,
+    init: Hook,
+    fini: Hook,
+    rtld_fini: Hook,
+    stack_end: *const c_void,
+) -> c_int {
+    // SAFETY: all of it is handed on as it came.
+    unsafe {
+        if asks_for_a_container(argc as usize, argv) {
+            execute_sealed(argv, argv.add(argc as usize + 1));
+        }
+        __real___libc_start_main(main, argc, argv, init, fini, rtld_fini, stack_end)
+    }
+}
+
+/// Whether one of the `argc` words of `argv` is the name of a command that goes near a container; it may be the name of
+/// something else, which costs an execution and nothing more.
+unsafe fn asks_for_a_container(argc: usize, argv: *const *const c_char) -> bool {
+    // SAFETY: as the caller has it.
+    (0..argc)
+        .map(|at| unsafe { *argv.add(at) })
+        .any(|word| unsafe { is(word, c"create") || is(word, c"run") || is(word, c"exec") })
+}
+
+/// Whether `word` is `name`, byte by byte: where the compiler sees a comparison, it calls the library.
+unsafe fn is(word: *const c_char, name: &CStr) -> bool {
+    // SAFETY: both end with a NUL, and none is read behind its own or behind a difference.
+    (0..=name.count_bytes())
+        .all(|at| unsafe { word.add(at).read_volatile() == name.as_ptr().add(at).read_volatile() })
+}
+
+/// Executes this program from a mount for reading only, unless its file is on one. Comes back when anything is refused.
+unsafe fn execute_sealed(argv: *const *const c_char, envp: *const *const c_char) {
+    let (itself, here) = (c"/proc/self/exe".as_ptr(), c"".as_ptr());
+    let mut filesystem = MaybeUninit::<libc::statfs64>::uninit();
+    let read_only = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let (attributes, size) = (&raw const read_only, size_of::<libc::mount_attr>());
+    let copies = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the kernel reads two paths, the attributes and the caller's words, and fills in what is large enough; it is
+    // read only when it has been.
+    unsafe {
+        let known = syscall!(Sysno::statfs, itself, filesystem.as_mut_ptr());
+        if known.is_err() || filesystem.assume_init_ref().f_flags as u64 & libc::ST_RDONLY != 0 {
+            return;
+        }
+        let Ok(tree) = syscall!(Sysno::open_tree, libc::AT_FDCWD, itself, copies) else {
+            return;
+        };
+        let flags = libc::AT_EMPTY_PATH;
+        if syscall!(Sysno::mount_setattr, tree, here, flags, attributes, size).is_ok() {
+            let _ = syscall!(Sysno::execveat, tree, here, argv, envp, flags);
+        }
+        let _ = syscall!(Sysno::close, tree);
+    }
+}
