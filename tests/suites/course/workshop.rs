@@ -1,7 +1,7 @@
 //! The dev container, for real: its image is built, and inside it somebody does the course.
 
 use crate::stage::engine::Engine;
-use crate::stage::{HOW_CARGO_BUILDS, Printed, folder, have, nested, run, script};
+use crate::stage::{HOW_CARGO_BUILDS, Printed, debian, folder, have, nested, run};
 use assert_cmd::assert::OutputAssertExt;
 use progress::chapters::CHAPTERS;
 use progress::host::evidence::Process;
@@ -40,12 +40,11 @@ fn arrangement() -> String {
     text
 }
 
-/// A root by debootstrap, with this machine's Rust and certificates: what stands in for the
-/// registry's image.
-fn base(engine: &Engine) {
+/// A root of Debian, with this machine's Rust and certificates: what stands in for the registry's image.
+fn base(engine: &Engine, debian: &Path) {
     let folder = folder();
     let root = folder.path().join("root");
-    run(script("debian.sh").arg(&root).stderr(Stdio::null()));
+    run(Command::new("cp").arg("-a").arg(debian).arg(&root));
     let sysroot = run(Command::new("rustc").args(["--print", "sysroot"]));
     let rust = root.join("usr/local/rust");
     fs::create_dir_all(&rust).unwrap();
@@ -120,13 +119,13 @@ fn the_dev_container_holds_all_that_the_course_needs() {
     let tools = [
         ("dockerd", "docker.io"),
         ("docker-compose", "docker-compose"),
-        ("debootstrap", "debootstrap"),
     ];
     if nested() || !tools.iter().all(|(tool, package)| have(tool, package)) {
         return;
     }
+    let Some(debian) = debian() else { return };
     let engine = Engine::start();
-    base(&engine);
+    base(&engine, &debian);
     let folder = folder();
     let file = folder.path().join("arrangement.yml");
     fs::write(&file, arrangement()).unwrap();

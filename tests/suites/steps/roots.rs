@@ -2,7 +2,7 @@
 
 use crate::stage::engine::Engine;
 use crate::stage::{
-    Printed, Root, folder, have, mount_apart, nested, on_host, run, script, skip, step04,
+    Printed, Root, debian, folder, have, mount_apart, nested, on_host, run, script, step04,
     write_program,
 };
 use assert_cmd::assert::OutputAssertExt;
@@ -124,16 +124,10 @@ fn a_busybox_root() {
 /// The Real input of the chapter, as typed but for the place.
 #[test]
 fn a_debian_root() {
-    if nested() || !have("debootstrap", "debootstrap") {
+    if nested() {
         return;
     }
-    let folder = folder();
-    let root = folder.path().join("debian");
-    let made = script("debian.sh").arg(&root).output().unwrap();
-    if !made.status.success() {
-        let said = String::from_utf8_lossy(&made.stderr);
-        return skip(&format!("no Debian could be fetched: {said}"));
-    }
+    let Some(root) = debian() else { return };
     let look = "cat /etc/os-release; ps ax; hostname; mount";
     let shell = "exec \"$1\" --rootfs \"$2\" /bin/bash -lc \"$3\"";
     let arguments = [step04().to_str().unwrap(), root.to_str().unwrap(), look];
@@ -142,7 +136,8 @@ fn a_debian_root() {
     ran.prints("1 ?").prints("/bin/bash -lc");
     assert_alone(&ran.printed());
     // Nothing that debootstrap mounted or logged is left.
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    let folder = root.parent().unwrap();
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
 }
 
 #[test]
