@@ -74,13 +74,16 @@ leads() {
     target=$(readlink "$1" && echo x)
     target=${target%?x}
     case $1$target in
-        *["$tab$newline"]*) die "$1, a link to $target: no root with such names can be made" ;;
+        *["$tab$newline"]*) die "$1: a link with a tab or a newline in its name or its target can't be copied" ;;
     esac
     known=$known$1$tab$target$newline
 }
 
 # follow() calls this for each link, directory and file on the way.
 on_the_way() {
+    case $1 in
+        *"$newline"*) die "$1: a name with a newline can't be copied" ;;
+    esac
     if [ -L "$1" ]; then
         : # leads() knows it.
     elif [ -d "$1" ]; then
@@ -103,12 +106,7 @@ bring() {
 locate() {
     case $1 in
         */*)
-            [ -x "$1" ] || return
-            path=$1
-            case $path in
-                /*) ;;
-                *) path=$(cd "${1%/*}" && pwd -P)/${1##*/} ;;
-            esac
+            [ -x "$1" ] && path=$(cd "${1%/*}/" && pwd -P)/${1##*/}
             return
             ;;
     esac
@@ -127,7 +125,12 @@ locate() {
 
 # bring_program NAME: the program itself.
 bring_program() {
-    locate "$1" && bring "$path" && printf '%s\n' "$real" >>"$new/.programs"
+    locate "$1" && bring_located
+}
+
+# bring_located: the program at $path.
+bring_located() {
+    bring "$path" && printf '%s\n' "$real" >>"$new/.programs"
 }
 
 # bring_usual_programs: those of the lists above. That one is absent is noted: should it come to this
@@ -145,7 +148,7 @@ bring_usual_programs() {
         if ! locate "$program"; then
             absent="$absent $program"
         elif is_welcome "$program"; then
-            bring_program "$path"
+            bring_located
         fi
     done
 }
@@ -217,6 +220,10 @@ copy_all() {
     (cd "$new" && set -f && IFS=$newline && mkdir -p $directories) || exit 1
     printf %s "${known#"$newline"}" | cut -f 1 >"$new/.links"
     by_folders "$new/.links" copy_links
+    # In a user namespace a file of the host's root belongs to nobody, and its owner can't be kept. Who tries leaves a file
+    # behind that nobody else may read.
+    keep=-p
+    cp -p "$(command -v sh)" "$new/.sh" 2>/dev/null || keep=
     by_folders "$new/.files" copy_files
 }
 
@@ -239,13 +246,18 @@ by_folders() {
 
 # copy_links LINK...: all of $folder.
 copy_links() {
-    cp -P "$@" "$new$folder/" || exit 1
+    for link in "$@"; do
+        shift
+        # Where the root has a directory of its own it stays: what is written there later mustn't follow a link.
+        [ -d "$new$link" ] || set -- "$@" "$link"
+    done
+    [ $# = 0 ] || cp -P "$@" "$new$folder/" || exit 1
 }
 
 # copy_files FILE...: all of $folder.
 copy_files() {
-    # In a user namespace a file of the host's root belongs to nobody, and its owner can't be kept.
-    cp -p "$@" "$new$folder/" 2>/dev/null || cp "$@" "$new$folder/" || exit 1
+    # shellcheck disable=SC2086 # no word, when it is empty
+    cp $keep "$@" "$new$folder/" 2>/dev/null || cp "$@" "$new$folder/" || exit 1
     printf '%s\n' "$@" >>"$new/etc/from-host"
 }
 

@@ -1,54 +1,61 @@
 //! What is done before the C library begins.
 //!
 //! `create`, `run` and `exec` go near a container, so this program executes itself anew from where no container can change
-//! it: see step 9's `sealed`. It is the same whether the C library has begun by then, but for the time. At each start that
-//! library asks the processor what it has, by an instruction (CPUID) that leaves a virtual machine, and it asks again and
-//! again: there a third of a start goes by with it. So the first execution doesn't wait for it.
+//! it: see step 9's `sealed`. It would do the same later, in `main`; here it saves time. At each start the C library asks
+//! the processor what it has, by an instruction (CPUID) that leaves a virtual machine, and it asks again and again: there
+//! that takes more than half of a start. The first execution of a static program doesn't wait for it; a dynamic one's
+//! loader has asked by then.
 //!
-//! Here is neither a library nor an allocator, not even `memcmp`. So here is only what mostly happens: whatever the kernel
-//! refuses is met again, and said, by [`be_sealed`](step09_detach::sealed::be_sealed), which begins anew.
+//! Here is neither a library nor an allocator, not even `memcmp`, and no address that is still to be relocated. So here is
+//! only what mostly happens: whatever the kernel refuses is met again, and said, by
+//! [`be_sealed`](step09_detach::sealed::be_sealed), which begins anew.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::arch::global_asm;
+use std::ffi::{CStr, c_char, c_void};
 use std::mem::{MaybeUninit, size_of};
 use syscalls::{Sysno, syscall};
 
-type Main = extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int;
-type Hook = Option<extern "C" fn()>;
+// The first instructions of the program, if the linker is told so: `--entry` of ld(1). The stack pointer is where the
+// kernel has left the words. What a loader has left in a register is for `_start`, which comes next.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".globl begin_before_libc",
+    "begin_before_libc:",
+    "mov rdi, rsp",
+    // Twice: a call wants the stack aligned to 16 bytes.
+    "push rdx",
+    "push rdx",
+    "call {}",
+    "pop rdx",
+    "pop rdx",
+    "jmp _start",
+    sym before_libc
+);
+#[cfg(target_arch = "aarch64")]
+global_asm!(
+    ".globl begin_before_libc",
+    "begin_before_libc:",
+    "stp x0, x30, [sp, #-16]!",
+    "add x0, sp, #16",
+    "bl {}",
+    "ldp x0, x30, [sp], #16",
+    "b _start",
+    sym before_libc
+);
 
-unsafe extern "C" {
-    /// The C library's own, which the linker calls so: `--wrap` of ld(1).
-    fn __real___libc_start_main(
-        main: Main,
-        argc: c_int,
-        argv: *const *const c_char,
-        init: Hook,
-        fini: Hook,
-        rtld_fini: Hook,
-        stack_end: *const c_void,
-    ) -> c_int;
-}
-
-/// What the first instructions of a program call.
+/// Comes back when there is nothing to do here.
 ///
 /// # Safety
-/// `argv` has `argc` words, a null pointer, the environment's variables and a null pointer, as the kernel leaves them:
-/// execve(2).
-#[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap___libc_start_main(
-    main: Main,
-    argc: c_int,
-    argv: *const *const c_char,
-    init: Hook,
-    fini: Hook,
-    rtld_fini: Hook,
-    stack_end: *const c_void,
-) -> c_int {
-    // SAFETY: all of it is handed on as it came.
+/// At `stack` is what the kernel leaves there: the number of words, the words, a null pointer, the environment's variables
+/// and a null pointer. See execve(2).
+unsafe extern "C" fn before_libc(stack: *const c_void) {
+    // SAFETY: as the caller has it.
     unsafe {
-        if asks_for_a_container(argc as usize, argv) {
-            execute_sealed(argv, argv.add(argc as usize + 1));
+        let argc = *stack.cast::<usize>();
+        let argv = stack.cast::<*const c_char>().add(1);
+        if asks_for_a_container(argc, argv) {
+            execute_sealed(argv, argv.add(argc + 1));
         }
-        __real___libc_start_main(main, argc, argv, init, fini, rtld_fini, stack_end)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Step 12: an OCI runtime.
 
+// The first execution mostly doesn't come as far as main: see there.
 mod before;
 
 use clap::Parser;

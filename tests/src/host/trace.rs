@@ -207,7 +207,7 @@ fn until_exec(calls: impl Iterator<Item = Call>, ends: &[&str]) -> Calls {
 }
 
 /// Takes away what the program did before it executed itself anew, from a file that can't be changed (`be_sealed` of
-/// step 9): it begins once more.
+/// step 9, `before` of step 12): it begins once more.
 fn without_its_first_life(mut calls: Calls) -> Calls {
     let is_anew = |call: &Call| call.name == "execveat" && call.worked();
     if let Some(at) = calls.iter().rposition(is_anew) {

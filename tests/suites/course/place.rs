@@ -54,8 +54,10 @@ pub fn dependencies() -> &'static Path {
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
         let debug = Path::new(env!("CARGO_BIN_EXE_progress")).parent().unwrap();
         if !is_in_common() && !exercises.join("target").exists() {
-            // Most of them the workspace has as they are to be.
-            bring(debug, &exercises);
+            // Most of them the workspace has as they are to be. Whoever is ended meanwhile leaves no half of them.
+            let aside = tempfile::tempdir_in(&exercises).unwrap();
+            bring(debug, aside.path());
+            fs::rename(aside.path().join("target"), exercises.join("target")).unwrap();
         }
         // Together these have the dependencies of all, with the features that each chapter has them with.
         let programs = [7, 11, 12].map(|number| {
@@ -97,6 +99,9 @@ fn bring(built: &Path, exercises: &Path) {
     // What is built is large, and replaced when it is old: it may have several names, on one filesystem.
     let linked = copy(&["--link"], &["deps"]).output().unwrap();
     if !linked.status.success() {
-        run(&mut copy(&["--reflink=auto"], &["deps"]));
+        run(&mut copy(
+            &["--reflink=auto", "--remove-destination"],
+            &["deps"],
+        ));
     }
 }

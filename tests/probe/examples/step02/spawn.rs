@@ -6,7 +6,7 @@ use probe::libc::{self, c_long};
 use probe::nix::errno::Errno;
 use probe::nix::sched::CloneFlags;
 use probe::nix::sys::prctl::get_pdeathsig;
-use probe::nix::unistd::Pid;
+use probe::nix::unistd::{Pid, getpid};
 use probe::old;
 use probe::{Claim, Ending, Findings, Outcome, Verdict, Watcher, at_rest, note, noted};
 use std::fs;
@@ -176,11 +176,12 @@ fn namespaces_are_those_asked_for(findings: &Findings) -> Result<()> {
 }
 
 /// A watcher that holds a child at its execve until its caller waits for it, or has come back too soon and looked at what
-/// it got: whoever of the two is quicker, that caller sees the same.
+/// it got: so such a caller always sees the same.
 fn that_holds_the_child() -> Watcher {
     Watcher::new(&[libc::SYS_execve], |call| {
-        if let Some(parent) = parent_of(call.pid) {
-            at_rest(parent);
+        // A caller that becomes the command itself is a child of this process, which never rests.
+        if let Some(caller) = parent_of(call.pid).filter(|parent| *parent != getpid()) {
+            at_rest(caller);
         }
         Verdict::Go
     })
