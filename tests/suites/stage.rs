@@ -165,6 +165,10 @@ pub fn debian() -> Option<PathBuf> {
         let said = || String::from_utf8_lossy(&made.stderr).into_owned();
         if !made.status.success() {
             skip(&format!("no Debian could be fetched: {}", said()));
+        } else {
+            // Nothing that debootstrap logged is left.
+            let beside = fs::read_dir(root.parent().unwrap()).unwrap();
+            assert_eq!(beside.count(), 1);
         }
         made.status.success().then_some(root)
     });
