@@ -131,8 +131,9 @@ fn layout(folder: &Path, tag: &str) -> String {
 
 /// Adds a layer of what `tar` packs in `folder`.
 fn add(image: &str, folder: &Path, words: &[&str]) {
-    let parent = folder.parent().unwrap();
-    let layer = parent.join("layer.tar");
+    // Others may pack the same folder meanwhile.
+    let aside = tempfile::tempdir().unwrap();
+    let layer = aside.path().join("layer.tar");
     run(Command::new("tar")
         .args([
             "--numeric-owner",
@@ -152,7 +153,6 @@ fn add(image: &str, folder: &Path, words: &[&str]) {
         image,
         &layer.display().to_string(),
     ]);
-    fs::remove_file(layer).unwrap();
 }
 
 /// A list without the attributes of a link itself, which umoci leaves out, and without an attribute whose name tar writes
