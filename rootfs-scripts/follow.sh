@@ -9,7 +9,10 @@
 
 on_the_way() { :; }
 
-leads() {
+leads() { read_link "$1"; }
+
+# read_link PATH: the same, and asks each time.
+read_link() {
     # A newline at its end is part of it, and would be lost.
     target=$(readlink "$1" && echo x)
     target=${target%?x}

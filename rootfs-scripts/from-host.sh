@@ -71,8 +71,7 @@ leads() {
             return
             ;;
     esac
-    target=$(readlink "$1" && echo x)
-    target=${target%?x}
+    read_link "$1"
     case $1$target in
         *["$tab$newline"]*) die "$1: a link with a tab or a newline in its name or its target can't be copied" ;;
     esac
@@ -84,9 +83,9 @@ on_the_way() {
     case $1 in
         *"$newline"*) die "$1: a name with a newline can't be copied" ;;
     esac
-    if [ -L "$1" ]; then
-        : # leads() knows it.
-    elif [ -d "$1" ]; then
+    # leads() has noted it.
+    [ ! -L "$1" ] || return 0
+    if [ -d "$1" ]; then
         case $directories in
             *"$newline.$1$newline"*) ;;
             *) directories=$directories.$1$newline ;;

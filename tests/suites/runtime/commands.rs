@@ -113,7 +113,8 @@ fn the_second_execution_comes_first() {
         traced.arg("-o").arg(&log).arg(step(STEP));
         ended(traced.args([command, "nobody"])).failure();
         let calls = fs::read_to_string(&log).unwrap();
-        if calls.contains("mount_setattr") && calls.contains("ENOSYS") {
+        let lacks = |line: &str| line.starts_with("mount_setattr") && line.contains("ENOSYS");
+        if calls.lines().any(lacks) {
             return skip("this kernel clones no mount for reading only: Linux before 5.12");
         }
         let calls: Vec<&str> = calls

@@ -2,15 +2,15 @@
 
 use crate::stage::engine::Engine;
 use crate::stage::{
-    Printed, Root, debian, folder, have, mount_apart, nested, on_host, run, script, step04,
-    write_program,
+    Printed, Root, as_nobody, copy_program, debian, folder, have, mount_apart, nested, on_host,
+    run, script, step04, write_program,
 };
 use assert_cmd::assert::OutputAssertExt;
 use nix::errno::Errno;
 use progress::host::Propagation;
 use progress::host::container::{Container, eventually};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -86,6 +86,66 @@ fn a_script_comes_with_its_interpreter() {
         copied.lines().all(|line| root.join(&line[1..]).is_file()),
         "{copied}"
     );
+}
+
+/// What is noted line by line can't be a name of two lines: the second would be a path of this machine.
+#[test]
+fn names_of_two_lines_are_refused() {
+    let folder = folder();
+    let outside = folder.path().join("made");
+    let below = folder.path().join("a\n");
+    let below = below.join(outside.strip_prefix("/").unwrap());
+    fs::create_dir_all(&below).unwrap();
+    copy_program("/bin/true", below.join("true"));
+    let link = folder.path().join("a\tlink");
+    symlink("/bin/true", &link).unwrap();
+    let root = folder.path().join("root");
+    for (program, words) in [
+        (below.join("true"), "a name with a newline"),
+        (link, "a link with a tab or a newline"),
+    ] {
+        let ran = script("from-host.sh").arg(&root).arg(&program).assert();
+        ran.failure().complains(words);
+        assert!(!root.exists() && !outside.exists(), "{program:?}");
+    }
+}
+
+/// A link of this machine in the place of a directory that each root has: what is written there stays inside.
+#[test]
+fn a_root_keeps_its_own_directories() {
+    let folder = folder();
+    // On a mount namespace's own /var, which goes with it.
+    let shell = "set -e; mount -t tmpfs var /var; mkdir /var/real; ln -s /var/real /var/tmp
+        cp /bin/true /var/real/program; ln -s /var/tmp/program \"$1/link\"
+        \"$2\" \"$1/root\" \"$1/link\"; umount /var";
+    let script = progress::programs::workspace().join("rootfs-scripts/from-host.sh");
+    let arguments = [folder.path(), &script].map(|path| path.to_str().unwrap());
+    on_host(Propagation::Private, shell, &arguments).success();
+    let root = folder.path().join("root");
+    assert!(fs::symlink_metadata(root.join("var/tmp")).unwrap().is_dir());
+    assert!(root.join("var/real/program").exists());
+}
+
+/// Where owners can't be kept, modes are.
+#[test]
+fn a_root_by_who_owns_nothing() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    run(Command::new("cp")
+        .arg("-r")
+        .arg(progress::programs::workspace().join("rootfs-scripts"))
+        .arg(at("scripts")));
+    fs::create_dir(at("theirs")).unwrap();
+    chown(at("theirs"), Some(65534), Some(65534)).unwrap();
+    run(as_nobody(Path::new("unshare"))
+        .args(["--user", "--map-root-user"])
+        .arg(at("scripts/from-host.sh"))
+        .arg(at("theirs/root"))
+        .arg("ls"));
+    let program = fs::canonicalize("/bin/ls").unwrap();
+    let copy = at("theirs/root").join(program.strip_prefix("/").unwrap());
+    let modes = [program, copy].map(|file| file.metadata().unwrap().mode() & 0o777);
+    assert_eq!(modes[0], modes[1]);
 }
 
 #[test]
