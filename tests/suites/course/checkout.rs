@@ -1,6 +1,6 @@
 //! The checkout itself: scripts, exercises, and an ordinary user who types what the README says.
 
-use super::place::dependencies;
+use super::place::{cargo_home, dependencies};
 use crate::stage::redaction::redact;
 use crate::stage::{
     NESTED, Printed, Root, STEPS, as_nobody, copy_of, copy_program, folder, have, nested, run,
@@ -235,10 +235,7 @@ fn an_ordinary_user_with_sudo() {
         return;
     }
     let toolchain = run(Command::new("rustc").args(["--print", "sysroot"]));
-    let home = || std::env::home_dir().unwrap_or_default().join(".cargo");
-    let registry = std::env::var_os("CARGO_HOME")
-        .map_or_else(home, Into::into)
-        .join("registry");
+    let registry = cargo_home().join("registry");
     if !registry.is_dir() {
         return skip("cargo has no registry folder to lend to another user");
     }

@@ -56,7 +56,7 @@ pub fn dependencies() -> &'static Path {
         if !is_in_common() && !exercises.join("target").exists() {
             // Most of them the workspace has as they are to be. Whoever is ended meanwhile leaves no half of them.
             let aside = tempfile::tempdir_in(&exercises).unwrap();
-            bring(debug, aside.path());
+            bring(debug, &aside.path().join("target"));
             fs::rename(aside.path().join("target"), exercises.join("target")).unwrap();
         }
         // Together these have the dependencies of all, with the features that each chapter has them with.
@@ -71,6 +71,12 @@ pub fn dependencies() -> &'static Path {
     &BUILT
 }
 
+/// Cargo's own folder, below which the crates of others lie.
+pub fn cargo_home() -> PathBuf {
+    let usual = || std::env::home_dir().unwrap_or_default().join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(usual, Into::into)
+}
+
 /// With a target folder of somebody's own, all exercises share what is below it.
 fn is_in_common() -> bool {
     std::env::var_os("CARGO_TARGET_DIR").is_some()
@@ -80,13 +86,13 @@ fn is_in_common() -> bool {
 pub fn bring_dependencies(exercises: &Path) {
     let built = dependencies().join("debug");
     if !is_in_common() {
-        bring(&built, exercises);
+        bring(&built, &exercises.join("target"));
     }
 }
 
-/// Copies what cargo has built in the folder `built` to where it would build it in the folder `exercises`.
-fn bring(built: &Path, exercises: &Path) {
-    let debug = exercises.join("target/debug");
+/// Copies what cargo has built in the folder `built` to where it would build it in the target folder `target`.
+pub fn bring(built: &Path, target: &Path) {
+    let debug = target.join("debug");
     fs::create_dir_all(&debug).unwrap();
     let copy = |how: &[&str], names: &[&str]| {
         let mut copy = Command::new("cp");

@@ -1,5 +1,6 @@
 //! The dev container, for real: its image is built, and inside it somebody does the course.
 
+use super::place::{bring, cargo_home};
 use crate::stage::engine::Engine;
 use crate::stage::{HOW_CARGO_BUILDS, Printed, debian, folder, have, nested, run};
 use assert_cmd::assert::OutputAssertExt;
@@ -75,8 +76,17 @@ fn base(engine: &Engine, debian: &Path) {
             &[&tools, &root],
         );
     }
-    let environment = "ENV CARGO_HOME=/usr/local/cargo \
-        PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    // What is built of others' crates holds where these lie at the same place. There their folder gets one more name.
+    let home = cargo_home();
+    shell(
+        "[ \"$2\" = /usr/local/cargo ] || { mkdir -p \"$1${2%/*}\" && ln -s /usr/local/cargo \"$1$2\"; }",
+        &[&root, &home],
+    );
+    let environment = format!(
+        "ENV CARGO_HOME={} \
+         PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        home.display()
+    );
     let mut tar = Command::new("tar")
         .arg("-C")
         .arg(&root)
@@ -86,7 +96,7 @@ fn base(engine: &Engine, debian: &Path) {
         .unwrap();
     engine
         .docker()
-        .args(["import", "-c", environment, "-", "base:test"])
+        .args(["import", "-c", &environment, "-", "base:test"])
         .stdin(tar.stdout.take().unwrap())
         .assert()
         .success();
@@ -148,6 +158,13 @@ fn the_dev_container_holds_all_that_the_course_needs() {
         compose
     };
     run(compose().args(["build", "workshop"]));
+    // Of others' crates cargo takes what it has built already; ours it builds.
+    let target = "ten-steps-test_target";
+    run(engine.docker().args(["volume", "create", target]));
+    let place = ["volume", "inspect", "--format", "{{.Mountpoint}}", target];
+    let place = run(engine.docker().args(place));
+    let debug = Path::new(env!("CARGO_BIN_EXE_progress")).parent().unwrap();
+    bring(debug, Path::new(place.trim()));
     // Cargo builds as it does outside.
     let set = HOW_CARGO_BUILDS
         .into_iter()
