@@ -94,13 +94,18 @@ fn apart(folder: &Path) {
 }
 
 /// The control groups that hold all containers of a client, one in each hierarchy.
-struct Groups(String);
+pub struct Groups(String);
 
 impl Groups {
-    fn new() -> Groups {
+    pub fn new() -> Groups {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Groups(format!("ten-steps-{}-{number}", std::process::id()))
+    }
+
+    /// What a client's `--cgroup-parent` says.
+    pub fn parent(&self) -> String {
+        format!("/{}", self.0)
     }
 
     /// Those that are there.
@@ -117,7 +122,7 @@ impl Groups {
     }
 
     /// Removes those that hold no process, and returns whether that was all.
-    fn remove(&self) -> bool {
+    pub fn remove(&self) -> bool {
         fn remove(folder: &Path) {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -436,7 +441,7 @@ impl Docker {
             ("--exec-root", place.at("exec")),
             ("--pidfile", place.at("pid")),
             ("--host", format!("unix://{}", place.at("sock"))),
-            ("--cgroup-parent", format!("/{}", place.groups.0)),
+            ("--cgroup-parent", place.groups.parent()),
             ("--add-runtime", format!("ours={}", runtime().display())),
             ("--default-runtime", "ours".into()),
         ];
@@ -660,7 +665,7 @@ impl Daemonless {
     }
 
     fn group(&self) -> String {
-        format!("/{}", self.place.groups.0)
+        self.place.groups.parent()
     }
 }
 

@@ -1,24 +1,28 @@
 //! A Docker engine of a test's own: Debian's, on a socket and a data folder of its own.
 
+use crate::stage::clients::Groups;
 use crate::stage::folder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use progress::host::container::in_a_while;
+use progress::host::container::{eventually, in_a_while};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use tempfile::TempDir;
 
 /// A running engine. It ends, with all that it has, when this goes away.
 pub struct Engine {
     process: Child,
     folder: TempDir,
+    groups: Groups,
 }
 
 impl Engine {
     /// Starts an engine and waits until it answers.
     pub fn start() -> Engine {
         let folder = folder();
+        let groups = Groups::new();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let log = fs::File::create(at("log")).unwrap();
         // What it mounts is gone with its mount namespace.
@@ -37,11 +41,16 @@ impl Engine {
                 "--bridge=none",
                 "--ip-forward=false",
             ])
+            .args(["--cgroup-parent", &groups.parent()])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let engine = Engine { process, folder };
+        let engine = Engine {
+            process,
+            folder,
+            groups,
+        };
         let answers = in_a_while(|| {
             let version = engine
                 .docker()
@@ -80,5 +89,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
         let _ = self.process.wait();
+        let removed = eventually(|| self.groups.remove().then_some(()));
+        assert!(
+            removed.is_some() || thread::panicking(),
+            "a group is left behind"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::attacks::tried;
 use crate::stage::{DIRECT, Printed, Root, folder, have, run, script, step};
+use crate::steps::groups::in_root;
 use assert_cmd::assert::OutputAssertExt;
 use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
@@ -703,5 +704,7 @@ fn a_killed_program_leaves_no_container() {
             _ => Some(()),
         });
         assert!(gone.is_some(), "{package}");
+        // What SIGKILL leaves, the next one removes.
+        in_root(package, &root.path(), &["true"]);
     }
 }
