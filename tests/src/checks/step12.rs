@@ -649,6 +649,11 @@ pub fn wait_for_start(bench: &Workbench) -> Result<Vec<Claim>> {
     if claims.iter().any(|claim| !claim.holds) {
         return Ok(claims);
     }
+    claims.push(stopped(&runtime, &sleep)?);
+    // A process that tells too late of itself may be found unready by any start.
+    if claims.iter().any(|claim| !claim.holds) {
+        return Ok(claims);
+    }
     claims.push(company(&before, process, "behind start")?);
     let mut descriptors: Vec<i32> = fs::read_dir(process.file("fd"))?
         .flatten()
@@ -664,7 +669,7 @@ pub fn wait_for_start(bench: &Workbench) -> Result<Vec<Claim>> {
     runtime.delete("box");
 
     claims.extend(failures(&runtime)?);
-    claims.extend(held_up(&runtime, &sleep)?);
+    claims.push(interrupted(&runtime, &sleep)?);
     Ok(claims)
 }
 
@@ -706,8 +711,12 @@ fn company(before: &Photograph, process: Process, when: &str) -> Result<Claim> {
     ))
 }
 
-/// A claim that the container waits, by its process and by what `state` says of it.
+/// A claim that the container waits, by its process and by what `state` says of it when that has come to rest: whether it
+/// says so in time is judged where it is stopped.
 fn at_the_door(runtime: &Runtime, name: &str, process: Process) -> Result<Claim> {
+    before_rest(process, || {
+        (runtime.status(name).ok()? == "created").then_some(())
+    });
     let (status, is_it) = (runtime.status(name)?, is_command(process, SLEEP));
     Ok(Claim::new(
         "when create has ended, the process is at the door: state says created, and it isn't its command",
@@ -843,8 +852,8 @@ fn waits_for_the_command(runtime: &Runtime, root: &Path) -> Result<Claim> {
     Ok(claim)
 }
 
-/// The process stopped at the worst moment, and a call that is interrupted once.
-fn held_up(runtime: &Runtime, config: &Value) -> Result<Vec<Claim>> {
+/// A claim that the container waits, of a process that is stopped at the worst moment.
+fn stopped(runtime: &Runtime, config: &Value) -> Result<Claim> {
     // Stopped as soon as create can end, and before its next instruction.
     let options = [
         "-e",
@@ -854,19 +863,17 @@ fn held_up(runtime: &Runtime, config: &Value) -> Result<Vec<Claim>> {
     ];
     let created = runtime.create_below_strace("slow", config, &options);
     created.context("create, with the process stopped")?;
-    let process = runtime.process("slow")?;
-    let claim = at_the_door(runtime, "slow", process)?;
+    let claim = at_the_door(runtime, "slow", runtime.process("slow")?)?;
+    runtime.delete("slow");
     let expected = format!(
         "{}, also if it is stopped as soon as it reports to somebody else",
         claim.expected
     );
-    let mut claims = vec![Claim { expected, ..claim }];
-    runtime.delete("slow");
-    // A process that tells too late of itself may be found unready by any start.
-    if claims.iter().any(|claim| !claim.holds) {
-        return Ok(claims);
-    }
+    Ok(Claim { expected, ..claim })
+}
 
+/// A claim that the container still waits when its call is interrupted once.
+fn interrupted(runtime: &Runtime, config: &Value) -> Result<Claim> {
     let options = [
         "-e",
         "trace=accept,accept4",
@@ -877,16 +884,13 @@ fn held_up(runtime: &Runtime, config: &Value) -> Result<Vec<Claim>> {
     let process = runtime.process("interrupted")?;
     let started = runtime.run("start", "interrupted")?;
     let is_it = started.code == 0 && becomes_command(process);
-    claims.push(
-        Claim::new(
-            "a process whose accept is interrupted once (EINTR) waits on: start ends with exit code 0, and the command runs",
-            format!("start: {}; /proc/PID/cmdline is {}", started.in_words(), command_or_not(is_it)),
-            started.code == 0 && is_it,
-        )
-        .because(Some("EINTR says that a signal came, and nothing of who is at the door: call again".into())),
-    );
     runtime.delete("interrupted");
-    Ok(claims)
+    Ok(Claim::new(
+        "a process whose accept is interrupted once (EINTR) waits on: start ends with exit code 0, and the command runs",
+        format!("start: {}; /proc/PID/cmdline is {}", started.in_words(), command_or_not(is_it)),
+        started.code == 0 && is_it,
+    )
+    .because(Some("EINTR says that a signal came, and nothing of who is at the door: call again".into())))
 }
 
 /// 12.3: what state says is what the kernel says, whoever has been killed.
