@@ -705,6 +705,7 @@ fn a_killed_program_leaves_no_container() {
         });
         assert!(gone.is_some(), "{package}");
         // What SIGKILL leaves, the next one removes.
-        in_root(package, &root.path(), &["true"]);
+        let next = in_root(package, &root.path(), &["true"]);
+        assert_eq!(next.code, 0, "{package}: {}", next.errors);
     }
 }
